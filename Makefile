@@ -1,0 +1,55 @@
+# Two commands: `make demo` and `make test`. Both build .venv first; a second call reuses it.
+#
+# torch comes from the PyTorch index of CPU builds. Where wheels are kept in a folder, PIP_FIND_LINKS=FOLDER takes them
+# from there; a machine with a GPU can say UV_TORCH_BACKEND=auto.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_TORCH_BACKEND ?= cpu
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'
+
+# The first interpreter that is new enough, for the pinned MuJoCo not too new, and able to make environments.
+SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
+
+.PHONY: demo test lint bench results
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	@$(BIN)/quickstudy demo
+
+test: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+results: $(STAMP)
+	@$(BIN)/python -m quickstudy.results README.md $(wildcard docs/*.md)
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=; for candidate in $(CANDIDATES); do \
+	    if $$candidate -c '$(SUITS)' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "quickstudy needs Python 3.11, 3.12 or 3.13 with the venv module, and none of '$(CANDIDATES)' is that:" \
+	         "on Debian or Ubuntu run 'sudo apt-get install python3 python3-venv', or name another by 'make PYTHON=...'." >&2; \
+	    exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$python (once; a few minutes) ..."; \
+	$$python -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+ifdef PIP_FIND_LINKS
+	@$(INSTALL) --find-links $(PIP_FIND_LINKS)
+else
+	@$(INSTALL) --torch-backend $(UV_TORCH_BACKEND) || \
+	    { echo "That failed; trying once more with PyPI alone, whose torch for Linux is the larger CUDA build." >&2; $(INSTALL); }
+endif
+	@touch $@

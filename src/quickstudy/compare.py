@@ -1,0 +1,348 @@
+"""Compares methods on a family: trains, tunes and evaluates each with several seeds, and makes the table.
+
+Each (method, seed) is a folder of its own; what is finished is never run again, what was interrupted goes on.
+"""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from quickstudy import checkpoint
+from quickstudy.data import DemonstrationSet, DrawsFresh, Source
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.learner import MetaLearner
+from quickstudy.learners.baselines import FineTuneConfig, Transfer
+from quickstudy.methods import UNTRAINED, Settings, build
+from quickstudy.progress import console, progress
+from quickstudy.results import Cell, Row
+from quickstudy.task import TaskFamily
+from quickstudy.train import TensorBoard, Validation, meta_train
+
+PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
+"""Methods that take their parameters from another one's training, so that they differ in adaptation alone."""
+
+FINE_TUNE_STEPS = (5, 20, 100)
+FINE_TUNE_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What every method is asked to do.
+
+    Attributes:
+        seeds: training seeds 0, 1, ...; a seed also draws the demonstrations and episodes of its evaluation.
+        splits: test splits.
+        shots: numbers of demonstrations to adapt from.
+        tasks: held-out tasks of each split.
+        episodes: episodes of each task.
+        tuning_tasks: validation tasks on which fine-tuning is tuned, with `tuning_episodes` episodes each.
+    """
+
+    seeds: int = 3
+    splits: tuple[str, ...] = ()
+    shots: tuple[int, ...] = (0, 1)
+    tasks: int = 100
+    episodes: int = 5
+    tuning_tasks: int = 40
+    tuning_episodes: int = 2
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise QuickstudyError(f"A comparison needs at least one seed; got {self.seeds}.")
+
+
+def source_for(settings: Settings, family: TaskFamily) -> Source:
+    """The training demonstrations that the settings ask for; the same for every method and seed."""
+    if isinstance(family, DrawsFresh):
+        return family.fresh()
+    source = DemonstrationSet.record(
+        family, family.tasks("train", settings.data.tasks), settings.data.demonstrations, seed=0
+    )
+    source.check(settings.training.meta_batch, settings.training.shots, settings.training.queries)
+    return source
+
+
+def validation_for(settings: Settings, family: TaskFamily) -> Validation:
+    """The mean of the family's metric on validation tasks after as many demonstrations as in training."""
+    data, shots = settings.data, settings.training.shots
+
+    def measure(learner: MetaLearner) -> float:
+        result = evaluate(
+            learner,
+            family,
+            "validation",
+            shots=[shots],
+            tasks=data.validation_tasks,
+            episodes=data.validation_episodes,
+        )
+        return float(result.metrics[family.metric].mean())
+
+    return Validation(family.metric, measure, family.higher_is_better)
+
+
+def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, resume: bool = True) -> MetaLearner:
+    """Builds and meta-trains a learner; `folder` gets its checkpoints and its TensorBoard log.
+
+    A finished training is loaded, an unfinished one goes on (unless `resume` is False).
+    """
+    learner = build(settings, family)
+    if isinstance(source, DemonstrationSet):
+        learner.standardise(source.batch)
+    about = {"settings": asdict(settings), "versions": versions()}
+    if settings.method in UNTRAINED:
+        checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
+        return learner
+    trained = meta_train(
+        learner,
+        source,
+        settings.training,
+        seed=settings.seed,
+        validation=validation_for(settings, family),
+        folder=folder,
+        about=about,
+        resume=resume,
+        logger=TensorBoard(folder / "tensorboard"),
+        title=f"{settings.method}, seed {settings.seed}",
+    )
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    return learner
+
+
+def tune(
+    learner: Transfer, family: TaskFamily, protocol: Protocol, shots: int, milliseconds: float | None = None
+) -> FineTuneConfig:
+    """Chooses the fine-tuning steps and rate by the family's metric on validation tasks.
+
+    Args:
+        milliseconds: the time that adaptation may take; the number of steps is then what fits into it.
+    """
+    steps = FINE_TUNE_STEPS if milliseconds is None else (_steps_within(learner, family, milliseconds),)
+    grid = [FineTuneConfig(s, r) for s in steps for r in FINE_TUNE_RATES]
+    figures = []
+    with progress("tuning the fine-tuning", len(grid)) as advance:
+        for config in grid:
+            learner.config = config
+            result = evaluate(
+                learner,
+                family,
+                "validation",
+                shots=[shots],
+                tasks=protocol.tuning_tasks,
+                episodes=protocol.tuning_episodes,
+                )
+            figures.append(result.metrics[family.metric].mean() * (1 if family.higher_is_better else -1))
+            advance(1, f"best {max(figures):.3f}")
+    learner.config = grid[int(np.argmax(figures))]
+    return learner.config
+
+
+def _steps_within(learner: Transfer, family: TaskFamily, milliseconds: float) -> int:
+    """How many fine-tuning steps fit into this time, at least one."""
+    learner.config = FineTuneConfig(steps=20)
+    result = evaluate(learner, family, "validation", shots=[1], tasks=1, episodes=1)
+    return max(1, round(20 * milliseconds / result.adaptation_ms[0]))
+
+
+def compare(
+    family: TaskFamily,
+    methods: Sequence[str],
+    settings_for: Callable[[str, int], Settings],
+    protocol: Protocol,
+    folder: Path,
+    command: str,
+) -> list[Cell]:
+    """Trains and evaluates each method with each seed, and writes one table for each split to `folder/results`.
+
+    Args:
+        settings_for: the settings of (method, seed).
+        command: the command that repeats this, for the table.
+    """
+    started = time.perf_counter()
+    splits = list(protocol.splits) or family.test_splits
+    source = source_for(settings_for(methods[0], 0), family)
+    runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
+    for seed in range(protocol.seeds):
+        for method in methods:
+            run = _Run(family, method, seed, settings_for, protocol, folder, source)
+            runs[method].append({split: run.evaluation(split) for split in splits})
+            _say(method, seed, family, runs[method][-1])
+    seconds = time.perf_counter() - started
+    cells = [
+        Cell(
+            cell=f"{family.name}-{split}",
+            metric=family.metric,
+            unit="fraction" if family.metric == "success" else "squared error",
+            protocol=describe(family, split, protocol),
+            command=command,
+            seconds=round(seconds),
+            commit=commit(),
+            versions=versions(),
+            machine=machine(),
+            rows=[row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])],
+        )
+        for split in splits
+    ]
+    for cell in cells:
+        cell.write(folder / "results" / f"{cell.cell}.json")
+    return cells
+
+
+class _Run:
+    """One method with one seed: a folder, its learner, its evaluations."""
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        method: str,
+        seed: int,
+        settings_for: Callable[[str, int], Settings],
+        protocol: Protocol,
+        folder: Path,
+        source: Source,
+    ) -> None:
+        self.family, self.method, self.seed, self.protocol = family, method, seed, protocol
+        self.settings_for, self.root, self.source = settings_for, folder, source
+        self.folder = folder / f"{method}-seed{seed}"
+        self._learner: MetaLearner | None = None
+
+    def evaluation(self, split: str) -> Evaluation:
+        protocol = self.protocol
+        path = self.folder / f"{split}-{protocol.tasks}x{protocol.episodes}.json"
+        if path.exists():
+            return Evaluation.load(path)
+        console.print(f"[bold]{self.method}[/], seed {self.seed}: {split}")
+        result = evaluate(
+            self.learner(),
+            self.family,
+            split,
+            shots=protocol.shots,
+            tasks=protocol.tasks,
+            episodes=protocol.episodes,
+            seed=self.seed,
+        )
+        result.save(path)
+        return result
+
+    def learner(self) -> MetaLearner:
+        """Trained, and tuned on validation tasks where it has something to tune."""
+        if self._learner is None:
+            parent = PRETRAINED_AS.get(self.method, self.method)
+            settings = self.settings_for(parent, self.seed)
+            trained = train(settings, self.family, self.source, self.root / f"{parent}-seed{self.seed}")
+            self._learner = self._specialise(trained)
+        return self._learner
+
+    def _specialise(self, trained: MetaLearner) -> MetaLearner:
+        if self.method == "no-adaptation":
+            learner = build(self.settings_for("no-adaptation", self.seed), self.family)
+            learner.load_state_dict(trained.state_dict())
+            return learner
+        if isinstance(trained, Transfer):
+            limit = self._rival_ms() if self.method == "transfer-equal-time" else None
+            chosen = tune(trained, self.family, self.protocol, max(1, min(self.protocol.shots[-1], 1)), limit)
+            console.print(f"{self.method}: {chosen.steps} steps at {chosen.rate}, chosen on validation tasks")
+        return trained
+
+    def _rival_ms(self) -> float:
+        """The adaptation time of the slowest MAML-like method that was evaluated with this seed."""
+        times = [
+            ms
+            for rival in ("maml", "fomaml", "anil", "meta-sgd")
+            for path in sorted((self.root / f"{rival}-seed{self.seed}").glob("*x*.json"))
+            for ms in Evaluation.load(path).adaptation_ms
+        ]
+        if not times:
+            raise QuickstudyError("transfer-equal-time needs maml, fomaml, anil or meta-sgd before it in the methods.")
+        return max(times)
+
+
+def rows(method: str, family: TaskFamily, protocol: Protocol, evaluations: Sequence[Evaluation]) -> list[Row]:
+    """One row for each number of shots that means something for the method."""
+    made = []
+    for i, shots in enumerate(evaluations[0].shots):
+        if shots == 0 and method in ("replay", "nearest", "oracle", "scratch", "transfer-equal-time"):
+            continue
+        values = np.stack([e.metrics[family.metric][i].mean(-1) for e in evaluations])
+        made.append(
+            Row(
+                method=method,
+                shots=shots,
+                value=round(float(values.mean()), 4),
+                ci95=[round(bound, 4) for bound in bootstrap(values)],
+                seeds=len(evaluations),
+                tasks=protocol.tasks,
+                episodes=protocol.episodes,
+                ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
+            )
+        )
+    return made
+
+
+def bootstrap(values: np.ndarray, replicates: int = 5000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values` [seed, task], resampling both seeds and tasks.
+
+    Episodes are averaged before: they are no independent samples of the family.
+    """
+    rng = np.random.default_rng(seed)
+    seeds, tasks = values.shape
+    means = np.empty(replicates)
+    for i in range(replicates):
+        means[i] = values[rng.integers(seeds, size=seeds)][:, rng.integers(tasks, size=tasks)].mean()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def describe(family: TaskFamily, split: str, protocol: Protocol) -> str:
+    """The protocol in one sentence."""
+    return (
+        f"{protocol.tasks} held-out tasks of split '{split}' x {protocol.episodes} episodes x {protocol.seeds} training "
+        f"seeds; each learner adapts to a task from its demonstrations alone and every episode counts; mean "
+        f"{family.metric} with a 95 % bootstrap interval over tasks and seeds."
+    )
+
+
+def commit() -> str:
+    """The commit of the source tree, 'unknown' outside of one; '+' marks uncommitted changes."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", str(here)) else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a figure."""
+    import mujoco
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mujoco": mujoco.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def machine() -> str:
+    """What this ran on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{os.cpu_count()} cores, {device}"
+
+
+def _say(method: str, seed: int, family: TaskFamily, evaluations: dict[str, Evaluation]) -> None:
+    figures = [
+        f"{split} {shots}-shot {e.metrics[family.metric][i].mean():.3f}"
+        for split, e in evaluations.items()
+        for i, shots in enumerate(e.shots)
+    ]
+    console.print(f"{method}, seed {seed}: {', '.join(figures)}")

@@ -1,0 +1,91 @@
+"""A demonstration: what was seen and what was done about it, step by step; checked when made, read and written as .npz."""
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy.errors import QuickstudyError
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One recorded solution of a task.
+
+    In a regression family a demonstration is a single step: one point and its value.
+
+    Attributes:
+        observations: [step, obs], float32.
+        actions: [step, act], float32; what the expert wanted, free of the noise that it may have been disturbed by.
+
+    Raises:
+        QuickstudyError: no step, arrays that are not [step, width] or differ in length, or a value that is not finite.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("observations", "actions"):
+            array = np.asarray(getattr(self, name))
+            if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
+                raise QuickstudyError(
+                    f"A demonstration's {name} must be numbers in the form [step, width]; got shape {array.shape} of "
+                    f"{array.dtype}."
+                )
+            bad = np.argwhere(~np.isfinite(array))
+            if len(bad):
+                step, column = bad[0]
+                raise QuickstudyError(
+                    f"A demonstration's {name} must be finite; step {step}, column {column} is {array[step, column]}."
+                )
+            object.__setattr__(self, name, array.astype(np.float32))
+        if len(self.observations) != len(self.actions):
+            raise QuickstudyError(
+                f"A demonstration needs one action for each observation; got {len(self.observations)} observations and "
+                f"{len(self.actions)} actions."
+            )
+        if len(self) == 0:
+            raise QuickstudyError("A demonstration needs at least one step; got none.")
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz with the arrays `observations` and `actions`; the file appears whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial.npz")
+        try:
+            np.savez_compressed(partial, observations=self.observations, actions=self.actions)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> "Demonstration":
+        """Reads what `save` wrote, or any .npz with the two arrays.
+
+        Raises:
+            QuickstudyError: no such file, not an .npz, an array missing, or not a demonstration.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise QuickstudyError(f"There is no demonstration file '{path}'.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
+        missing = {"observations", "actions"} - arrays.keys()
+        if missing:
+            raise QuickstudyError(
+                f"'{path}' lacks the array {' and '.join(sorted(missing))}; a demonstration file holds 'observations' "
+                f"[step, obs] and 'actions' [step, act], this one holds {sorted(arrays) or 'nothing'}."
+            )
+        try:
+            return cls(arrays["observations"], arrays["actions"])
+        except QuickstudyError as error:
+            raise QuickstudyError(f"'{path}': {error}") from error

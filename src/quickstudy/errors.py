@@ -1,0 +1,16 @@
+"""The one exception that a user's mistake raises: the command line prints its sentence and exits with status 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuickstudyError(ValueError):
+    """A mistake in what was asked for; its text is one sentence: what was wrong, the value, what is accepted."""
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
+    """The error for a name that does not exist, with the nearest name that does and the list of them all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return QuickstudyError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,111 @@
+"""The two levels: a base learner solves one task; a meta-learner learns what the base learner starts from.
+
+Everything here is written for ONE task. Batching over tasks (`quickstudy.batching`) is the caller's choice.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quickstudy.data import Batch, SupportQuery
+
+Skill = Any
+"""What `adapt` returns for one task: a plain tree (tensors, dicts, tuples) that the method's base learner acts with."""
+
+Parameters = Mapping[str, Tensor]
+Metrics = dict[str, Tensor]
+
+
+def imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """Mean squared error over real steps and action components, a scalar; padding has no part in it."""
+    error = (prediction - batch.y).square().mean(-1)
+    return (error * batch.mask).sum() / batch.mask.sum().clamp(min=1.0)
+
+
+class BaseLearner(nn.Module):
+    """Solves one task: a network from observations to actions, and the loss that it descends.
+
+    Observations are standardised by the mean and deviation of the training demonstrations, which are kept with the
+    network so that a skill needs nothing else.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, observation_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.zeros(observation_size))
+        self.register_buffer("deviation", torch.ones(observation_size))
+
+    def standardise(self, batch: Batch) -> None:
+        """Takes mean and deviation from the real steps of `batch`; a constant channel is only centred."""
+        real = batch.x[batch.mask.bool()]
+        self.mean.copy_(real.mean(0))
+        deviation = real.std(0)
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observations [..., obs] to actions [..., act]."""
+        return self.network((x - self.mean) / self.deviation)
+
+    def initial(self) -> dict[str, Tensor]:
+        """The network's own parameters by name."""
+        return dict(self.named_parameters())
+
+    def predict(self, parameters: Parameters, x: Tensor) -> Tensor:
+        """Actions [..., act] of the network with these parameters instead of its own."""
+        return functional_call(self, dict(parameters), (x,))
+
+    def loss(self, parameters: Parameters, batch: Batch) -> Tensor:
+        """How badly the network with these parameters imitates the demonstrations; a scalar."""
+        return imitation_loss(self.predict(parameters, batch.x), batch)
+
+
+class MetaLearner(nn.Module, ABC):
+    """Learns how to learn: its parameters are the meta-parameters theta.
+
+    A method says what a skill is (`begin`), how a support set makes one (`adapt`) and how to act with it (`predict`).
+    All three are pure, for one task, and safe under `torch.func.vmap`.
+    """
+
+    base: BaseLearner
+
+    def __init__(self, base: BaseLearner) -> None:
+        super().__init__()
+        self.base = base
+
+    def standardise(self, batch: Batch) -> None:
+        """Called once before training with all training demonstrations, [task, shot, step, ...]."""
+        self.base.standardise(batch)
+
+    @abstractmethod
+    def begin(self) -> Skill:
+        """The skill before any demonstration: the 0-shot point of every adaptation curve."""
+
+    @abstractmethod
+    def adapt(self, support: Batch) -> Skill:
+        """The inner loop: the skill after `support` ([shot, step, ...], at least one shot)."""
+
+    @abstractmethod
+    def predict(self, skill: Skill, x: Tensor) -> Tensor:
+        """The adapted base learner: observations [..., obs] to actions [..., act]."""
+
+    def act(self, skill: Skill, x: Tensor) -> tuple[Tensor, Skill]:
+        """One step of one episode: the action [act] for x [obs], and the skill to act with next.
+
+        Only a skill that changes while acting (a recurrent state, a clock) overrides this.
+        """
+        return self.predict(skill, x), skill
+
+    def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        """The outer loss of one task, and what to log about it.
+
+        By default how badly the adapted base learner imitates the query.
+        """
+        loss = imitation_loss(self.predict(self.adapt(task.support), task.query.x), task.query)
+        return loss, {}

@@ -1,0 +1,87 @@
+"""Model-Agnostic Meta-Learning: learn the parameters from which a few gradient steps solve a new task.
+
+Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017 (Algorithm 1).
+
+Options of the same algorithm:
+- `first_order`: FOMAML, section 5.2 of the paper; the inner gradient counts as a constant in the outer one.
+- `adapt_only`: ANIL (Raghu et al. 2020), the inner loop moves only the head.
+- `learn_rates`: Meta-SGD (Li et al. 2017), one learned rate for each parameter, or for each parameter and step.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from quickstudy.data import Batch
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, MetaLearner, Parameters
+
+
+@dataclass(frozen=True)
+class MAMLConfig:
+    """Settings of MAML.
+
+    Attributes:
+        inner_steps: gradient steps of the inner loop.
+        inner_rate: alpha of Algorithm 1; with learned rates, their initial value.
+        first_order: drop the second derivatives (FOMAML).
+        adapt_only: 'all' parameters, or those of the 'head' (ANIL).
+        learn_rates: 'no', one a 'parameter' (Meta-SGD), or one a 'parameter-step'.
+    """
+
+    inner_steps: int = 5
+    inner_rate: float = 0.1
+    first_order: bool = False
+    adapt_only: Literal["all", "head"] = "all"
+    learn_rates: Literal["no", "parameter", "parameter-step"] = "no"
+
+    def __post_init__(self) -> None:
+        if self.inner_steps < 1:
+            raise QuickstudyError(f"inner_steps must be at least 1; got {self.inner_steps}.")
+        if not self.inner_rate > 0:
+            raise QuickstudyError(f"inner_rate must be positive; got {self.inner_rate}.")
+
+
+class MAML(MetaLearner):
+    """Skill: the adapted parameters phi, by name."""
+
+    def __init__(self, base: BaseLearner, config: MAMLConfig = MAMLConfig()) -> None:
+        super().__init__(base)
+        self.config = config
+        moved = [n for n in base.initial() if config.adapt_only == "all" or n.startswith("network.head.")]
+        if not moved:
+            raise QuickstudyError("adapt_only='head' needs a base network whose last layer is named 'head'.")
+        self._moved = frozenset(moved)
+        copies = config.inner_steps if config.learn_rates == "parameter-step" else 1
+        rates = {n: torch.full((copies, *p.shape), config.inner_rate) for n, p in base.initial().items() if n in moved}
+        self.rates = nn.ParameterDict(
+            {n.replace(".", "/"): nn.Parameter(r) for n, r in rates.items()} if config.learn_rates != "no" else {}
+        )
+
+    def begin(self) -> Parameters:
+        return self.base.initial()
+
+    def adapt(self, support: Batch, steps: int | None = None) -> Parameters:
+        """Lines 5 and 6 of Algorithm 1, `steps` times (as in training where not given)."""
+        phi = self.begin()
+        for k in range(self.config.inner_steps if steps is None else steps):
+            fixed = {n: p for n, p in phi.items() if n not in self._moved}
+            moved = {n: p for n, p in phi.items() if n in self._moved}
+            gradient = grad(lambda m, fixed=fixed: self.base.loss({**fixed, **m}, support))(moved)
+            if self.config.first_order:
+                gradient = {n: g.detach() for n, g in gradient.items()}
+            phi = {n: p - self._rate(n, k) * gradient[n] if n in gradient else p for n, p in phi.items()}
+        return phi
+
+    def predict(self, skill: Parameters, x: Tensor) -> Tensor:
+        return self.base.predict(skill, x)
+
+    def _rate(self, name: str, step: int) -> Tensor | float:
+        """alpha; beyond the steps of training, the rate of the last one."""
+        if self.config.learn_rates == "no":
+            return self.config.inner_rate
+        rates = self.rates[name.replace(".", "/")]
+        return rates[min(step, len(rates) - 1)]

@@ -1,0 +1,121 @@
+"""The methods by name, and all settings of a training as one plain dataclass, from which the command line is made."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.learners import baselines
+from quickstudy.learners.baselines import FineTuneConfig
+from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.nets import MLP
+from quickstudy.task import TaskFamily
+from quickstudy.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The base network, a multi-layer perceptron: widths of its hidden layers, see `quickstudy.nets.MLP`."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    context: int = 16
+    normalise: bool = False
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is recorded for a training.
+
+    Attributes:
+        tasks: training tasks.
+        demonstrations: of each training task.
+        validation_tasks: validation tasks, which choose among checkpoints.
+        validation_episodes: episodes of each validation task.
+    """
+
+    tasks: int = 400
+    demonstrations: int = 6
+    validation_tasks: int = 40
+    validation_episodes: int = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides how a learner is trained; with the family and the method, enough to repeat it."""
+
+    family: str
+    method: str
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    maml: MAMLConfig = field(default_factory=MAMLConfig)
+    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def _base(s: Settings, family: TaskFamily, extra: int = 0) -> BaseLearner:
+    inputs = family.observation_size + extra
+    network = MLP(inputs, family.action_size, s.network.hidden, s.network.context, s.network.normalise)
+    return BaseLearner(network, inputs)
+
+
+def _maml(**options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:
+    return lambda s, family: MAML(_base(s, family), replace(s.maml, **options))
+
+
+def _floor(kind: type[baselines.Replay]) -> Callable[[Settings, TaskFamily], MetaLearner]:
+    return lambda s, family: kind(baselines.recorded_base(family.observation_size), family.action_size)
+
+
+METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
+    "maml": _maml(),
+    "fomaml": _maml(first_order=True),
+    "anil": _maml(adapt_only="head"),
+    "meta-sgd": _maml(learn_rates="parameter-step"),
+    "transfer": lambda s, family: baselines.Transfer(_base(s, family), s.fine_tune),
+    "scratch": lambda s, family: baselines.FromScratch(_base(s, family), s.fine_tune),
+    "no-adaptation": lambda s, family: baselines.NoAdaptation(_base(s, family)),
+    "oracle": lambda s, family: baselines.Oracle(_base(s, family, family.hidden_size), family.hidden_size),
+    "replay": _floor(baselines.Replay),
+    "nearest": _floor(baselines.NearestNeighbour),
+}
+
+UNTRAINED = frozenset({"scratch", "replay", "nearest"})
+"""Methods that learn nothing from the training tasks (but the mean and deviation of their observations)."""
+
+
+def build(settings: Settings, family: TaskFamily) -> MetaLearner:
+    """The learner that `settings` describe, with initial parameters drawn from its seed.
+
+    Raises:
+        QuickstudyError: an unknown method.
+    """
+    if settings.method not in METHODS:
+        raise unknown("method", settings.method, METHODS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return METHODS[settings.method](settings, family)
+
+
+def from_plain(kind: type, plain: Mapping[str, Any], where: str) -> Any:
+    """A settings dataclass from what `dataclasses.asdict` and JSON made of it.
+
+    Raises:
+        QuickstudyError: a field that does not exist (a file of another version).
+    """
+    hints = typing.get_type_hints(kind)
+    surplus = plain.keys() - hints.keys()
+    if surplus:
+        raise QuickstudyError(f"'{where}' has the unknown setting {', '.join(sorted(surplus))}.")
+    values = {}
+    for name, value in plain.items():
+        nested = isinstance(value, Mapping) and dataclasses.is_dataclass(hints[name])
+        values[name] = from_plain(hints[name], value, where) if nested else value
+        if isinstance(value, list):
+            values[name] = tuple(value)
+    return kind(**values)

@@ -1,0 +1,69 @@
+"""Progress of anything that takes more than a moment: a bar with time left on a terminal, now and then a line in a log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console()
+
+_SECONDS_BETWEEN_LINES = 20.0
+_showing = False
+
+
+class Advance(Protocol):
+    """Tells a running bar that `steps` more are done, and what to say about them."""
+
+    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """A bar of `total` steps, of which `done` were done before. Within another bar it stays silent."""
+    global _showing
+    if _showing:
+        yield lambda steps=1, note="": None
+        return
+    _showing = True
+    try:
+        yield from (_bar if console.is_terminal else _lines)(description, total, done)
+    finally:
+        _showing = False
+
+
+def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as shown:
+        task = shown.add_task(description, total=total, completed=done, note="")
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            shown.update(task, advance=steps, **({"note": note} if note else {}))
+
+        yield advance
+
+
+def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    begun, count, said = done, done, ""
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        nonlocal last, count, said
+        count, said = count + steps, note or said
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_LINES or count == total:
+            last = now
+            left = (now - start) / max(1, count - begun) * (total - count)
+            print(f"{description}: {count}/{total}, {now - start:.0f} s, {left:.0f} s left {said}", flush=True)
+
+    yield advance

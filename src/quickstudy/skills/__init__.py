@@ -1,0 +1,1 @@
+"""The skills that a robot can learn: one family of tasks a file."""

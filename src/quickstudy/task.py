@@ -1,0 +1,123 @@
+"""Tasks and the families that they come from.
+
+A `Task` is plain data: one thing to learn. A `TaskFamily` is a distribution over tasks, cut into splits that share no
+task, and knows how to demonstrate a task and how to run a policy on it. Everything here is NumPy: the learners are
+the first to see a tensor.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError, unknown
+
+Policy = Callable[[np.ndarray], np.ndarray]
+"""Observations [task, episode, obs] of one step to actions [task, episode, act]; called once a step, in order.
+
+A policy may keep state from call to call: every `TaskFamily.run` gets a fresh one.
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to learn, as plain data that JSON can hold.
+
+    Attributes:
+        family: name of the family that it was drawn from.
+        split: the split of the family that it belongs to.
+        index: its place in the split; (family, split, index) names it for ever.
+        parameters: what makes this task different from its siblings.
+    """
+
+    family: str
+    split: str
+    index: int
+    parameters: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}/{self.split}/{self.index}"
+
+    def generator(self, *purpose: int) -> np.random.Generator:
+        """A random generator that belongs to this task alone; `purpose` tells its uses (an episode, a seed) apart."""
+        return np.random.default_rng([zlib.crc32(self.name.encode()), *purpose])
+
+
+class TaskFamily(ABC):
+    """A distribution over tasks with disjoint splits.
+
+    A family is written for lists of tasks, because simulation is fastest with many worlds at once; a family without a
+    fast way may well loop. The class attributes say what a learner must know before it sees a task.
+    """
+
+    name: ClassVar[str]
+    sizes: ClassVar[Mapping[str, int]]
+    """The splits and how many tasks each holds; 'train', 'validation', then one or more test splits."""
+    metric: ClassVar[str]
+    """The key of `run`'s result that a comparison ranks by, such as 'success'."""
+    higher_is_better: ClassVar[bool] = True
+    observation_size: int
+    action_size: int
+    hidden_size: int
+    """Width of `hidden`, what an oracle sees of a task."""
+    horizon: int
+    """The most steps that an episode, and so a demonstration, can have."""
+
+    @property
+    def test_splits(self) -> list[str]:
+        return [split for split in self.sizes if split not in ("train", "validation")]
+
+    def tasks(self, split: str, count: int, first: int = 0) -> list[Task]:
+        """Tasks `first` to `first + count` of a split; the same call always gives the same tasks.
+
+        Raises:
+            QuickstudyError: the split is unknown or empty, or holds fewer tasks.
+        """
+        if split not in self.sizes:
+            raise unknown(f"split of '{self.name}'", split, self.sizes)
+        size = self.sizes[split]
+        if size == 0:
+            raise QuickstudyError(f"Split '{split}' of '{self.name}' is empty: there is no task to draw from it.")
+        if count < 1 or first < 0 or first + count > size:
+            raise QuickstudyError(
+                f"Asked for tasks {first} to {first + count} of split '{split}' of '{self.name}', which holds {size}."
+            )
+        return [self.task(split, index) for index in range(first, first + count)]
+
+    def task(self, split: str, index: int) -> Task:
+        seed = [zlib.crc32(f"{self.name}/{split}".encode()), index]
+        return Task(self.name, split, index, self.sample(split, np.random.default_rng(seed)))
+
+    @abstractmethod
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        """The parameters of a task drawn from a split, as plain numbers, strings and lists of them."""
+
+    @abstractmethod
+    def hidden(self, task: Task) -> np.ndarray:
+        """What a demonstration reveals and an observation does not, [hidden_size]; only the oracle sees it."""
+
+    @abstractmethod
+    def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
+        """`count` demonstrations of each task by its expert, every one from a newly drawn start."""
+
+    @abstractmethod
+    def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
+        """Runs exactly `episodes` whole episodes of every task.
+
+        Returns:
+            metrics, each [task, episode]; `metric` is one of them. Every episode counts, however it ended.
+        """
+
+    def make(self, task: Task) -> gymnasium.Env:
+        """A Gymnasium environment of one task.
+
+        Raises:
+            QuickstudyError: the family has no environment (it is a regression, say).
+        """
+        raise QuickstudyError(f"Family '{self.name}' has no environment: its tasks are data only.")

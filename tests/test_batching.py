@@ -1,0 +1,146 @@
+"""The meta-gradient is the same however tasks are batched, and right at second order."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from quickstudy.batching import OuterStep, adapt_tasks, over_tasks
+from quickstudy.data import Batch, SupportQuery
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, imitation_loss
+from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.nets import MLP
+
+OPTIONS = {
+    "maml": MAMLConfig(2, 0.05),
+    "fomaml": MAMLConfig(2, 0.05, first_order=True),
+    "anil": MAMLConfig(2, 0.05, adapt_only="head"),
+    "meta-sgd": MAMLConfig(2, 0.05, learn_rates="parameter"),
+    "meta-sgd-steps": MAMLConfig(2, 0.05, learn_rates="parameter-step"),
+    "anil-first-order-rates": MAMLConfig(2, 0.05, True, "head", "parameter"),
+}
+NETWORKS = {"plain": (0, False), "normalise": (0, True), "context": (3, False), "both": (3, True)}
+
+
+def maml(option: str = "maml", network: str = "plain", seed: int = 0) -> MAML:
+    torch.manual_seed(seed)
+    context, normalise = NETWORKS[network]
+    learner = MAML(BaseLearner(MLP(3, 2, (8, 8), context, normalise), 3), OPTIONS[option]).double()
+    with torch.no_grad():
+        for p in learner.parameters():
+            p.add_(0.05 * torch.rand_like(p))
+    return learner
+
+
+def sets(tasks: int, shots: int, seed: int) -> Batch:
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(tasks, shots, 6, 3, dtype=torch.float64, generator=rng)
+    y = torch.randn(tasks, shots, 6, 2, dtype=torch.float64, generator=rng)
+    lengths = torch.randint(2, 7, (tasks, shots, 1), generator=rng)
+    mask = (torch.arange(6) < lengths).double()
+    return Batch(x, y, mask, torch.zeros(tasks, 1, dtype=torch.float64))
+
+
+def meta_batch(tasks: int = 5) -> SupportQuery:
+    return SupportQuery(sets(tasks, 2, 0), sets(tasks, 3, 1))
+
+
+def one(tree: SupportQuery, task: int) -> SupportQuery:
+    return SupportQuery(*(Batch(*(t[task] for t in part)) for part in tree))
+
+
+def by_hand(learner: MAML, batch: SupportQuery, tasks: list[int]) -> dict[str, Tensor]:
+    """The mean meta-gradient by nothing but `torch.autograd.grad` in a loop."""
+    config, base, losses = learner.config, learner.base, []
+    for task in (one(batch, i) for i in tasks):
+        phi = dict(base.named_parameters())
+        for k in range(config.inner_steps):
+            moved = [n for n in phi if config.adapt_only == "all" or ".head." in n]
+            inner = imitation_loss(base.predict(phi, task.support.x), task.support)
+            gradient = torch.autograd.grad(inner, [phi[n] for n in moved], create_graph=True)
+            for n, g in zip(moved, gradient, strict=True):
+                g = g.detach() if config.first_order else g
+                rates = learner.rates[n.replace(".", "/")] if config.learn_rates != "no" else [config.inner_rate]
+                phi[n] = phi[n] - rates[min(k, len(rates) - 1)] * g
+        losses.append(imitation_loss(base.predict(phi, task.query.x), task.query))
+    named = dict(learner.named_parameters())
+    gradient = torch.autograd.grad(torch.stack(losses).mean(), list(named.values()), allow_unused=True)
+    return {n: g for n, g in zip(named, gradient, strict=True) if g is not None}
+
+
+def assert_gradient(learner: MAML, expected: dict[str, Tensor]) -> None:
+    got = {n: p.grad for n, p in learner.named_parameters() if p.grad is not None}
+    got = {n: g for n, g in got.items() if n in expected or g.any()}
+    assert got.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(
+            got[name], expected[name], rtol=1e-12, atol=1e-12 * expected[name].abs().max().item()
+        )
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop", "chunk", "auto"])
+@pytest.mark.parametrize(("option", "network"), list(itertools.product(OPTIONS, NETWORKS)))
+def test_meta_gradient_equals_a_loop_written_by_hand(how, option: str, network: str) -> None:
+    learner, batch = maml(option, network), meta_batch()
+    found = OuterStep(learner, how)(batch)
+    assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+    expected = torch.stack([learner.loss(one(batch, i))[0] for i in range(5)])
+    torch.testing.assert_close(found.losses, expected.detach(), rtol=1e-12, atol=0)
+    assert found.finite.all()
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop", "chunk"])
+def test_tasks_that_are_not_finite_are_named_and_left_out(how) -> None:
+    learner, batch = maml(), meta_batch()
+    batch.support.y[2] = torch.inf
+    found = OuterStep(learner, how)(batch)
+    assert found.finite.tolist() == [True, True, False, True, True]
+    assert found.losses.isfinite().tolist() == found.finite.tolist()
+    assert_gradient(learner, by_hand(learner, batch, [0, 1, 3, 4]))
+
+
+def test_no_finite_task_leaves_no_gradient() -> None:
+    learner, batch = maml(), meta_batch()
+    batch.query.y[:] = torch.nan
+    assert not OuterStep(learner, "vmap")(batch).finite.any()
+    assert all(p.grad is None for p in learner.parameters())
+
+
+def test_the_gradient_of_the_step_before_is_replaced() -> None:
+    learner, batch = maml(), meta_batch()
+    step = OuterStep(learner, "vmap")
+    step(batch), step(batch)
+    assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    learner = maml()
+    learner.base.network.head.bias.requires_grad_(False)
+    OuterStep(learner, "vmap")(meta_batch())
+    assert learner.base.network.head.bias.grad is None
+    assert learner.base.network.head.weight.grad is not None
+
+
+def test_unknown_way_is_one_sentence() -> None:
+    with pytest.raises(QuickstudyError, match="how must be"):
+        OuterStep(maml(), "threads")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 5])
+def test_over_tasks_equals_a_loop(chunk: int | None) -> None:
+    learner, support = maml("meta-sgd", "both"), sets(5, 2, 0)
+    skills = over_tasks(learner.adapt, support, chunk=chunk)
+    for i in range(5):
+        for name, value in learner.adapt(Batch(*(t[i] for t in support))).items():
+            torch.testing.assert_close(skills[name][i], value.detach(), rtol=1e-12, atol=1e-14)
+    assert not any(value.requires_grad for value in skills.values())
+
+
+def test_adapt_tasks_then_predict() -> None:
+    learner, batch = maml(), meta_batch()
+    skills = adapt_tasks(learner, batch.support)
+    actions = over_tasks(learner.predict, skills, batch.query.x)
+    expected = learner.predict(learner.adapt(one(batch, 3).support), batch.query.x[3])
+    torch.testing.assert_close(actions[3], expected.detach(), rtol=1e-12, atol=1e-14)
