@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.batching import OuterStep, adapt_tasks, over_tasks
 from quickstudy.data import Batch, SupportQuery
@@ -144,3 +144,83 @@ def test_adapt_tasks_then_predict() -> None:
     actions = over_tasks(learner.predict, skills, batch.query.x)
     expected = learner.predict(learner.adapt(one(batch, 3).support), batch.query.x[3])
     torch.testing.assert_close(actions[3], expected.detach(), rtol=1e-12, atol=1e-14)
+
+
+COMPILED = [("vmap", "maml", "both"), ("chunk", "meta-sgd-steps", "plain"), ("loop", "anil", "context")]
+
+
+@pytest.mark.parametrize(("how", "option", "network"), COMPILED)
+def test_compiled_meta_gradient_equals_a_loop_written_by_hand(how, option: str, network: str) -> None:
+    learner = maml(option, network)
+    step = OuterStep(learner, how, compiled=True)
+    for seed in range(2):  # the second time with other data, parameters and buffers, and nothing compiled anew
+        batch = SupportQuery(sets(4, 2, seed), sets(4, 3, seed + 10))
+        found = step(batch)
+        assert_gradient(learner, by_hand(learner, batch, [*range(4)]))
+        torch.testing.assert_close(found.losses[3], learner.loss(one(batch, 3))[0].detach(), rtol=1e-12, atol=0)
+        with torch.no_grad():
+            for p in learner.parameters():
+                p.sub_(0.1 * p.grad if p.grad is not None else 0.0)
+        learner.base.mean += 0.3
+    assert len(step._passes) == 1
+    batch.support.y[2] = torch.inf
+    assert step(batch).finite.tolist() == [True, True, False, True]
+    assert_gradient(learner, by_hand(learner, batch, [0, 1, 3]))
+
+
+def test_rounded_products_change_the_gradient_by_some_per_cent() -> None:
+    learner = maml(network="context").float()
+    batch = SupportQuery(*(Batch(*(t.float() for t in part)) for part in meta_batch()))
+    OuterStep(learner, "loop")(batch)
+    exact = torch.cat([p.grad.flatten() for p in learner.parameters()])
+    OuterStep(learner, "loop", matmul="bf16")(batch)
+    rounded = torch.cat([p.grad.flatten() for p in learner.parameters()])
+    assert 1e-4 < ((rounded - exact).norm() / exact.norm()).item() < 0.1
+
+
+def test_long_runs_are_compiled_and_short_ones_are_not() -> None:
+    learner, batch = maml(), meta_batch()
+    assert not OuterStep(learner, steps=100).plan(batch).compiled
+    assert OuterStep(learner, steps=100_000).plan(batch).compiled
+    assert not OuterStep(learner, steps=100_000, compiled=False).plan(batch).compiled
+
+
+def test_tasks_at_once_follow_the_shape() -> None:
+    def plan(base: nn.Module, tasks: int, points: int) -> int:
+        batch = Batch(torch.zeros(tasks, 1, points, 3), torch.zeros(tasks, 1, points, 2), torch.ones(tasks, 1, points),
+                      torch.zeros(tasks, 1))  # fmt: skip
+        return OuterStep(MAML(BaseLearner(base, 3))).plan(SupportQuery(batch, batch)).at_once
+
+    assert plan(MLP(3, 2, (40, 40)), 25, 10) == 25
+    assert plan(MLP(39, 4, (256, 256)), 32, 250) == 4
+    assert plan(MLP(39, 4, (2048, 2048)), 32, 250) == 1
+    assert plan(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), 25, 10) == 1
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_auto_goes_on_with_one_warning() -> None:
+    learner, batch = maml(), meta_batch()
+    step = OuterStep(learner, steps=100_000)
+    with pytest.warns(UserWarning, match="runs uncompiled.*no C\\+\\+ compiler") as caught:
+        step(batch), step(batch)
+    assert len(caught) == 1
+    assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_asking_for_compilation_is_one_sentence() -> None:
+    with pytest.raises(QuickstudyError, match="could not be compiled"):
+        OuterStep(maml(), compiled=True)(meta_batch())
+
+
+def test_rounded_products_uncompiled_is_refused() -> None:
+    with pytest.raises(QuickstudyError, match="bf16"):
+        OuterStep(maml(), compiled=False, matmul="bf16")

@@ -64,7 +64,7 @@ def test_tensors_of_every_kind_come_back_bit_for_bit(tmp_path: Path) -> None:
     }
     checkpoint.save(tmp_path / "c", tensors, {})
     loaded = checkpoint.load(tmp_path / "c").tensors
-    assert list(loaded) == sorted(tensors) or set(loaded) == set(tensors)
+    assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
         assert equal(tensor.detach(), loaded[name]), name
 
@@ -73,8 +73,7 @@ def test_config_comes_back_as_strict_json(tmp_path: Path) -> None:
     config = {"method": "maml", "rates": (0.1, 0.2), "folder": Path("runs/a"), "best": float("nan"), "step": 3}
     checkpoint.save(tmp_path / "c", SIMPLE, config)
     loaded = checkpoint.load(tmp_path / "c")
-    versions = loaded.config["versions"]
-    assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
+    assert loaded.config["versions"]["torch"] == torch.__version__
     rest = {key: value for key, value in loaded.config.items() if key != "versions"}
     assert rest == {"method": "maml", "rates": [0.1, 0.2], "folder": "runs/a", "best": None, "step": 3}
     assert loaded.training is None
@@ -156,8 +155,8 @@ def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: f
     broken = {"fine": torch.zeros(2), "net.0.weight": torch.tensor([1.0, value])}
     with pytest.raises(QuickstudyError, match=r"'net\.0\.weight' has 1 of 2 values that are not finite"):
         checkpoint.save(tmp_path / "c", broken, {"step": 2})
+    training = {"optimiser": {"state": {0: {"exp_avg": torch.tensor(value)}}}}
     with pytest.raises(QuickstudyError, match=r"'training/optimiser/state/0/exp_avg'"):
-        training = {"optimiser": {"state": {0: {"exp_avg": torch.tensor(value)}}}}
         checkpoint.save(tmp_path / "c", SIMPLE, {"step": 2}, training)
     assert checkpoint.load(tmp_path / "c").config["step"] == 1
     assert folders(tmp_path) == ["c"]
@@ -185,7 +184,9 @@ def no_space(*_: Any) -> None:
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path / "c", SIMPLE, {"step": 1})
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(QuickstudyError, match=r"the disk is full; the checkpoint that was there before is untouched\.$"):
+    with pytest.raises(
+        QuickstudyError, match=r"the disk is full; the checkpoint that was there before is untouched\.$"
+    ):
         checkpoint.save(tmp_path / "c", SIMPLE, {"step": 2})
     with pytest.raises(QuickstudyError, match=r"'.*new': the disk is full\.$"):
         checkpoint.save(tmp_path / "new", SIMPLE, {"step": 2})
@@ -217,35 +218,54 @@ def child(program: str, folder: Path) -> int:
     return subprocess.run([sys.executable, "-c", preamble + program], check=False, timeout=120).returncode
 
 
-def killed_at(call: str, folder: Path) -> None:
-    """A process that is killed at its n-th flush or rename while it saves step 2 over step 1."""
-    kind, count = call.split()
-    owner = "os" if kind == "fsync" else "pathlib.Path"
-    program = f"""
-real, left = {owner}.{kind}, [{count}]
-def dying(*words):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*words)
-{owner}.{kind} = dying
-checkpoint.save(folder, {{"w": torch.ones(3)}}, {{"step": 2}}, {{"x": torch.ones(3)}})
-"""
-    assert child(program, folder) == -9
+class Killed(BaseException):
+    """Ends a save where it stands, as no handler of it expects."""
 
 
 @pytest.mark.parametrize(
-    ("call", "step"), [("fsync 1", 1), ("fsync 4", 1), ("rename 1", 1), ("rename 2", 1), ("fsync 6", 2)]
+    ("owner", "call", "count", "step"),
+    [(os, "fsync", 1, 1), (os, "fsync", 4, 1), (Path, "rename", 1, 1), (Path, "rename", 2, 1), (os, "fsync", 6, 2)],
 )
-def test_a_kill_leaves_a_whole_checkpoint(tmp_path: Path, call: str, step: int) -> None:
+def test_an_end_at_any_moment_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, count: int, step: int
+) -> None:
     folder = tmp_path / "c"
     checkpoint.save(folder, SIMPLE, {"step": 1})
-    killed_at(call, folder)
+    real, calls = getattr(owner, call), []
+
+    def dying(*words: Any) -> Any:
+        calls.append(words)
+        if len(calls) == count:
+            raise Killed
+        return real(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, dying)
+        with pytest.raises(Killed):
+            checkpoint.save(folder, SIMPLE, {"step": 2}, {"x": torch.ones(3)})
     assert checkpoint.exists(folder)
     assert checkpoint.load(folder).config["step"] == step
     checkpoint.save(folder, SIMPLE, {"step": 3})
     assert checkpoint.load(folder).config["step"] == 3
     assert folders(tmp_path) == ["c"], "leftovers are cleaned by the next save"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_kill_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    program = """
+checkpoint.save(folder, {"w": torch.ones(3)}, {"step": 1})
+rename = pathlib.Path.rename
+def dying(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+pathlib.Path.rename = dying
+checkpoint.save(folder, {"w": torch.ones(3)}, {"step": 2})
+"""
+    assert child(program, folder) == -9
+    assert not folder.exists(), "the kill came between the two renames"
+    assert checkpoint.exists(folder)
+    assert checkpoint.load(folder).config["step"] == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limits there")

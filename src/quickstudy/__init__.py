@@ -1,0 +1,31 @@
+"""quickstudy: a robot learns a new skill from a few demonstrations, because it has learned how to learn."""
+
+from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import Evaluation, adapt, evaluate
+from quickstudy.learner import BaseLearner, MetaLearner, Skill
+from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.train import TrainConfig, Validation, meta_train
+
+__version__ = "0.1.0"
+__all__ = [
+    "BaseLearner",
+    "Batch",
+    "Demonstration",
+    "DemonstrationSet",
+    "Evaluation",
+    "MetaLearner",
+    "Policy",
+    "QuickstudyError",
+    "Skill",
+    "Source",
+    "SupportQuery",
+    "Task",
+    "TaskFamily",
+    "TrainConfig",
+    "Validation",
+    "adapt",
+    "evaluate",
+    "meta_train",
+]

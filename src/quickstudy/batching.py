@@ -1,18 +1,21 @@
 """Batching over tasks: learners are written for one task, and this is the one place that runs them on many.
 
-There is no single best way. Small networks want `vmap` (one call for all tasks), large ones and convolutions one task
-or a few at a time, whose temporaries stay in the processor's cache; compilation pays on long runs only. `OuterStep`
-offers each way and chooses one by the measured shape; benchmarks/speed_outer_step.py is where the rule comes from.
+There is no single best way. Small networks want `vmap` (one call for all tasks), large ones a few tasks at a time,
+whose temporaries stay in the processor's cache, convolutions one; compilation pays on long runs only. `OuterStep`
+offers each way and chooses one by shape and length of run; `benchmarks/speed_outer_step.py` measures the choices.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
@@ -20,11 +23,20 @@ from quickstudy.learner import MetaLearner, Metrics, Skill
 
 How = Literal["auto", "vmap", "loop", "chunk"]
 
-Pass = tuple[Sequence[Tensor | None], Tensor, Metrics]
-"""Gradient summed over some tasks (None where unused), their losses [task] and metrics [task, ...]."""
+_CACHE_FLOATS = 4 * 2**20
+"""Numbers (16 MB of float32) that the tasks of one chunk of an outer step may hold at once, by `_floats`."""
 
-_CHUNK_FLOATS = 32 * 2**20
-"""Temporaries that `over_tasks` allows itself at once, in numbers (128 MB of float32), by a rough estimate."""
+_EVALUATION_FLOATS = 32 * 2**20
+"""The same for adaptation without an outer gradient, where only memory is at stake."""
+
+_COMPILE_SECONDS = 30.0
+"""What compilation costs, at about; it has to be earned back by the run."""
+
+_SHAPES = 8
+"""A learner whose meta-batches come in more shapes than this would do little but compile."""
+
+_INDUCTOR = {"cpp_wrapper": True, "cpp.min_chunk_size": 32768}
+"""No Python between the kernels; and loops too short to be worth waking a second thread stay on one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Plan:
     """How an outer step goes through its tasks: `at_once` in one `vmap` (1: a plain loop), compiled or not."""
 
     at_once: int
-    compiled: bool = False
+    compiled: bool
 
 
 class Outer(NamedTuple):
@@ -49,57 +61,122 @@ class Outer(NamedTuple):
     finite: Tensor
 
 
+class Part(NamedTuple):
+    """One pass over some tasks.
+
+    Attributes:
+        gradient: of the sum of the losses, one for each trained parameter; None where no loss depends on it.
+        losses: [task].
+        metrics: each [task, ...].
+        check: the sum of all numbers above, finite only if each of them is.
+    """
+
+    gradient: list[Tensor | None]
+    losses: Tensor
+    metrics: Metrics
+    check: Tensor
+
+
 class OuterStep:
     """Leaves the meta-gradient in `p.grad` of a learner's parameters: the mean over the tasks whose own is finite.
 
-    A parameter that no loss depends on keeps `p.grad = None`, and so do all of them where no task was finite.
+    A parameter that no loss depends on gets `p.grad = None`, and so do all of them where no task was finite.
 
     Args:
-        how: all tasks in one 'vmap', one after the other in a 'loop', some at a time in a 'chunk', or 'auto'.
-        steps: outer steps of the whole run, from which 'auto' decides whether compilation pays (a resumed run gives
-            the same number as the run that it resumes, so that it computes the same).
-        compiled: True or False instead of that decision.
+        how: all tasks in one 'vmap', one after the other in a 'loop', a few at a time in a 'chunk', or 'auto'.
+        steps: outer steps of the whole run, from which it is decided whether compilation pays. A resumed run gives
+            the number of the run that it resumes, and so computes the same.
+        compiled: True or False instead of that decision. A compiled step keeps what Python code did in its first call
+            for that shape; it sees changed parameters and buffers, not changed attributes of the learner.
+        matmul: 'bf16' rounds the factors and the result of every float32 matrix product to bfloat16, which is faster
+            on processors that know the format and changes the gradient by some per cent; always compiled.
     """
 
-    def __init__(self, learner: MetaLearner, how: How = "auto", steps: int = 0, compiled: bool | None = None) -> None:
+    def __init__(
+        self,
+        learner: MetaLearner,
+        how: How = "auto",
+        steps: int = 0,
+        compiled: bool | None = None,
+        matmul: Literal["float32", "bf16"] = "float32",
+    ) -> None:
         if how not in ("auto", "vmap", "loop", "chunk"):
             raise QuickstudyError(f"how must be 'auto', 'vmap', 'loop' or 'chunk'; got '{how}'.")
-        self.learner, self.how, self.steps, self.compiled = learner, how, steps, compiled
+        if matmul not in ("float32", "bf16"):
+            raise QuickstudyError(f"matmul must be 'float32' or 'bf16'; got '{matmul}'.")
+        if matmul == "bf16" and compiled is False:
+            raise QuickstudyError("matmul='bf16' is made by compilation, so compiled must not be False with it.")
+        self.learner, self.how, self.steps, self.matmul = learner, how, steps, matmul
+        self.compiled = True if matmul == "bf16" else compiled
+        self._passes: dict[Any, _CompiledPass] = {}
 
     def __call__(self, meta_batch: SupportQuery) -> Outer:
-        """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced."""
-        names, parameters = zip(*((n, p) for n, p in self.learner.named_parameters() if p.requires_grad), strict=True)
-        gradient, losses, metrics = self._run(self.plan(meta_batch), meta_batch, parameters)
-        finite = torch.ones_like(losses, dtype=torch.bool)
-        if not _all_finite([losses, *gradient]):
-            gradient, finite = self._without_broken_tasks(meta_batch, parameters)
-        for p, g in zip(parameters, gradient, strict=True):
-            p.grad = None if g is None else g / finite.sum()
-        return Outer(losses, metrics, finite)
+        """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced.
+
+        Raises:
+            QuickstudyError: compilation was asked for and is not possible here.
+        """
+        plan = self.plan(meta_batch)
+        total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
+        gradient, finite = total.gradient, torch.ones_like(total.losses, dtype=torch.bool)
+        if not total.check.isfinite():
+            gradient, finite = self._without_broken_tasks(meta_batch)
+        count = int(finite.sum())
+        for p, g in zip(_trained(self.learner), gradient, strict=True):
+            p.grad = None if g is None else g / count
+        return Outer(total.losses, total.metrics, finite)
 
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
         tasks = len(meta_batch.query.x)
-        return Plan({"auto": tasks, "vmap": tasks, "loop": 1, "chunk": min(tasks, 4)}[self.how])
+        points = meta_batch.support.mask[0].numel() + meta_batch.query.mask[0].numel()
+        fitting = max(1, _CACHE_FLOATS // _floats(self.learner, points))
+        at_once = {"vmap": tasks, "loop": 1, "chunk": _even(tasks, fitting)}
+        at_once["auto"] = 1 if _convolves(self.learner) else at_once["chunk"]
+        compiled = self.compiled if self.compiled is not None else self._pays(tasks * points)
+        return Plan(at_once[self.how], compiled)
 
-    def _run(self, plan: Plan, meta_batch: SupportQuery, parameters: Sequence[Tensor]) -> Pass:
-        """Sum of the gradients, losses [task] and metrics [task, ...]."""
-        parts = [_pass(self.learner, plan.at_once > 1, part, parameters) for part in _split(meta_batch, plan.at_once)]
-        gradient = [_sum(gradients) for gradients in zip(*(part[0] for part in parts), strict=True)]
-        return (
-            gradient,
-            torch.cat([part[1] for part in parts]),
-            tree_map(lambda *m: torch.cat(m), *(p[2] for p in parts)),
+    def _pays(self, points: int) -> bool:
+        """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
+        saved = 3e-3 + 4e-11 * points * sum(p.numel() for p in self.learner.parameters())
+        return self.steps * saved > _COMPILE_SECONDS
+
+    def _pass(self, plan: Plan, tasks: SupportQuery) -> Part:
+        batched = plan.at_once > 1
+        if not plan.compiled:
+            return _pass(self.learner.loss, batched, tasks, _trained(self.learner))
+        shape = (batched, self.learner.training, *((t.shape, t.dtype, t.device) for t in tree_flatten(tasks)[0]))
+        try:
+            if shape not in self._passes:
+                if len(self._passes) == _SHAPES:
+                    raise QuickstudyError(f"meta-batches come in more than {_SHAPES} shapes")
+                self._passes[shape] = _CompiledPass(self.learner, batched, tasks, self.matmul)
+            return self._passes[shape](tasks)
+        except Exception as error:
+            return self._uncompiled(error, plan, tasks)
+
+    def _uncompiled(self, error: Exception, plan: Plan, tasks: SupportQuery) -> Part:
+        """Goes on without compilation where it was chosen, and raises where it was asked for."""
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+        if self.compiled:
+            raise QuickstudyError(f"The outer step could not be compiled here ({reason}).") from error
+        warnings.warn(
+            f"The outer step runs uncompiled, which is slower but computes the same, because it could not be compiled "
+            f"here ({reason}).",
+            stacklevel=4,
         )
+        self.compiled = False
+        return self._pass(Plan(plan.at_once, False), tasks)
 
-    def _without_broken_tasks(
-        self, meta_batch: SupportQuery, parameters: Sequence[Tensor]
-    ) -> tuple[list[Tensor | None], Tensor]:
-        """The sum of the gradients of those tasks where it is finite, and which those are; one task at a time."""
-        parts = [_pass(self.learner, False, task, parameters)[:2] for task in _split(meta_batch, 1)]
-        finite = [_all_finite([losses, *gradient]) for gradient, losses in parts]
-        good = [gradient for (gradient, _), fine in zip(parts, finite, strict=True) if fine]
-        gradient = [_sum(g) for g in zip(*good, strict=True)] if good else [None] * len(parameters)
+    def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
+        """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""
+        trained = _trained(self.learner)
+        parts = (_pass(self.learner.loss, False, task, trained) for task in _split(meta_batch, 1))
+        good, finite = [], []
+        for part in parts:
+            finite.append(bool(part.check.isfinite()))
+            good += [part] if finite[-1] else []
+        gradient = _add_up(good).gradient if good else [None] * len(trained)
         return gradient, torch.tensor(finite, device=meta_batch.query.x.device)
 
 
@@ -114,34 +191,133 @@ def over_tasks(function: Callable[..., Any], *trees: Any, chunk: int | None = No
 
 def adapt_tasks(learner: MetaLearner, support: Batch) -> Skill:
     """The skills [task, ...] after each task's support [task, shot, step, ...], without an outer gradient."""
-    parameters = sum(p.numel() for p in learner.parameters())
-    points = support.mask[0].numel()
-    floats = 8 * (parameters + points * int(4 * parameters**0.5))
-    return over_tasks(learner.adapt, support, chunk=max(1, _CHUNK_FLOATS // floats))
+    chunk = max(1, _EVALUATION_FLOATS // _floats(learner, support.mask[0].numel()))
+    return over_tasks(learner.adapt, support, chunk=chunk)
 
 
-def _pass(learner: MetaLearner, batched: bool, tasks: SupportQuery, parameters: Sequence[Tensor]) -> Pass:
-    """Sum over `tasks` of the gradient, and each task's loss [task] and metrics [task, ...]; not batched: one task."""
+def _pass(
+    loss: Callable[[SupportQuery], tuple[Tensor, Metrics]],
+    batched: bool,
+    tasks: SupportQuery,
+    trained: Sequence[Tensor],
+) -> Part:
+    """One pass over `tasks` [task, ...]; not batched: over the only one."""
     if batched:
-        losses, metrics = vmap(learner.loss, randomness="different")(tasks)
+        losses, metrics = vmap(loss, randomness="different")(tasks)
     else:
-        losses, metrics = tree_map(lambda t: t[None], learner.loss(tree_map(lambda t: t[0], tasks)))
-    gradient = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
-    return gradient, losses.detach(), tree_map(Tensor.detach, metrics)
+        losses, metrics = tree_map(lambda t: t[None], loss(tree_map(lambda t: t[0], tasks)))
+    gradient = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
+    losses, metrics = losses.detach(), tree_map(Tensor.detach, metrics)
+    check = losses.sum() + sum(g.sum() for g in gradient if g is not None)
+    return Part(list(gradient), losses, metrics, check)
+
+
+class _Loss(nn.Module):
+    """A learner's loss as a module, so that `functional_call` can lend it other parameters."""
+
+    def __init__(self, learner: MetaLearner) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        return self.learner.loss(task)
+
+
+class _CompiledPass:
+    """`_pass` for one shape, compiled: all derivatives are first written out into one graph of tensor operations.
+
+    Because nothing is left to differentiate, second order is no different from first to the compiler.
+    """
+
+    def __init__(self, learner: MetaLearner, batched: bool, tasks: SupportQuery, matmul: str) -> None:
+        self._module = _Loss(learner)
+        names = [name for name, _ in self._named()]
+        where = [i for i, (_, t) in enumerate(self._named()) if t.requires_grad]
+        state = [t.detach().requires_grad_(t.requires_grad) for _, t in self._named()]
+        leaves, tree = tree_flatten((state, tasks))
+
+        def flat(*leaves: Tensor) -> list[Tensor | None]:
+            state, tasks = tree_unflatten(leaves, tree)
+            lent = dict(zip(names, state, strict=True))
+            part = _pass(
+                lambda task: functional_call(self._module, lent, (task,)), batched, tasks, [state[i] for i in where]
+            )
+            outputs, self._tree = tree_flatten(part)
+            return outputs
+
+        graph = make_fx(flat)(*leaves)
+        if matmul == "bf16":
+            _round_factors(graph)
+        self._graph = torch.compile(graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
+
+    def __call__(self, tasks: SupportQuery) -> Part:
+        with torch.no_grad():
+            outputs = self._graph(*(t for _, t in self._named()), *tree_flatten(tasks)[0])
+        return tree_unflatten(outputs, self._tree)
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [*self._module.named_parameters(), *self._module.named_buffers()]
+
+
+def _round_factors(graph: GraphModule) -> None:
+    """Takes every matrix product of a float32 graph in bfloat16; everything between them stays in float32."""
+    aten, cast = torch.ops.aten, torch.ops.prims.convert_element_type.default
+    for node in graph.graph.find_nodes(op="call_function", target=aten.addmm.default):
+        with graph.graph.inserting_before(node):
+            product = graph.graph.call_function(aten.mm.default, node.args[1:])
+            node.replace_all_uses_with(graph.graph.call_function(aten.add.Tensor, (product, node.args[0])))
+        graph.graph.erase_node(node)
+    for target in (aten.mm.default, aten.bmm.default):
+        for node in graph.graph.find_nodes(op="call_function", target=target):
+            with graph.graph.inserting_before(node):
+                node.args = tuple(graph.graph.call_function(cast, (factor, torch.bfloat16)) for factor in node.args)
+            with graph.graph.inserting_after(node):
+                product = graph.graph.call_function(cast, (node, torch.float32))
+            node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
+    graph.recompile()
+
+
+def _trained(learner: MetaLearner) -> list[nn.Parameter]:
+    return [p for p in learner.parameters() if p.requires_grad]
 
 
 def _split(meta_batch: SupportQuery, at_once: int) -> list[SupportQuery]:
     """The meta-batch in parts of `at_once` tasks; the last may be smaller."""
     tasks = len(meta_batch.query.x)
+    if at_once >= tasks:
+        return [meta_batch]
     return [tree_map(lambda t, i=i: t[i : i + at_once], meta_batch) for i in range(0, tasks, at_once)]
 
 
+def _add_up(parts: Sequence[Part]) -> Part:
+    """One part of several: gradients summed, tasks one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    gradient = [_sum(g) for g in zip(*(part.gradient for part in parts), strict=True)]
+    metrics = tree_map(lambda *m: torch.cat(m), *(part.metrics for part in parts))
+    return Part(gradient, torch.cat([p.losses for p in parts]), metrics, torch.stack([p.check for p in parts]).sum())
+
+
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """Their sum; None where no loss depends on the parameter."""
     there = [g for g in gradients if g is not None]
     return sum(there[1:], start=there[0]) if there else None
 
 
-def _all_finite(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether no number is infinite or NaN: either would spoil the sum (a sum too large to hold counts as infinite)."""
-    return bool(torch.stack([t.sum() for t in tensors if t is not None]).sum().isfinite())
+def _floats(learner: MetaLearner, points: int) -> int:
+    """Roughly how many numbers the work on one task holds: copies of the parameters, and activations at each point.
+
+    A network of p parameters is about sqrt(p) wide.
+    """
+    parameters = sum(p.numel() for p in learner.parameters())
+    return int(4 * parameters + 4 * points * parameters**0.5)
+
+
+def _even(tasks: int, fitting: int) -> int:
+    """How many tasks at once: at most `fitting`, in equal parts where that takes less than twice as many parts."""
+    fewest = -(-tasks // fitting)
+    parts = next((n for n in range(fewest, 2 * fewest) if tasks % n == 0), fewest)
+    return -(-tasks // parts)
+
+
+def _convolves(learner: MetaLearner) -> bool:
+    return any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())

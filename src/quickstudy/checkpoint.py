@@ -104,7 +104,7 @@ def load(folder: Path) -> Checkpoint:
         raise QuickstudyError(f"'{folder}' is not a checkpoint: it holds no {CONFIG}.")
     config = _parse(folder / CONFIG, _read(folder / CONFIG))
     if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
-        raise QuickstudyError(f"'{folder / CONFIG}' does not say \"format\": \"{FORMAT}\"; it is no checkpoint of ours.")
+        raise QuickstudyError(f'\'{folder / CONFIG}\' does not say "format": "{FORMAT}"; it is no checkpoint of ours.')
     checksums = config.pop("sha256", None)
     if not isinstance(checksums, dict) or MODEL not in checksums:
         raise QuickstudyError(f"'{folder / CONFIG}' is damaged: it lacks the checksum of {MODEL}.")

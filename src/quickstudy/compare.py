@@ -3,16 +3,12 @@
 Each (method, seed) is a folder of its own; what is finished is never run again, what was interrupted goes on.
 """
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from quickstudy import checkpoint
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
@@ -22,6 +18,7 @@ from quickstudy.learner import MetaLearner
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
 from quickstudy.methods import UNTRAINED, Settings, build
 from quickstudy.progress import console, progress
+from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row
 from quickstudy.task import TaskFamily
 from quickstudy.train import TensorBoard, Validation, meta_train
@@ -96,7 +93,7 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     learner = build(settings, family)
     if isinstance(source, DemonstrationSet):
         learner.standardise(source.batch)
-    about = {"settings": asdict(settings), "versions": versions()}
+    about = {"settings": asdict(settings)}
     if settings.method in UNTRAINED:
         checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
         return learner
@@ -176,24 +173,31 @@ def compare(
             runs[method].append({split: run.evaluation(split) for split in splits})
             _say(method, seed, family, runs[method][-1])
     seconds = time.perf_counter() - started
-    cells = [
-        Cell(
-            cell=f"{family.name}-{split}",
-            metric=family.metric,
-            unit="fraction" if family.metric == "success" else "squared error",
-            protocol=describe(family, split, protocol),
-            command=command,
-            seconds=round(seconds),
-            commit=commit(),
-            versions=versions(),
-            machine=machine(),
-            rows=[row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])],
-        )
-        for split in splits
-    ]
-    for cell in cells:
-        cell.write(folder / "results" / f"{cell.cell}.json")
+    cells = []
+    for split in splits:
+        made = [row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])]
+        cells.append(write_cell(family, split, protocol, made, seconds, folder, command))
     return cells
+
+
+def write_cell(
+    family: TaskFamily, split: str, protocol: Protocol, made: list[Row], seconds: float, folder: Path, command: str
+) -> Cell:
+    """The table of one split, also written to `folder/results/<family>-<split>.json`."""
+    cell = Cell(
+        cell=f"{family.name}-{split}",
+        metric=family.metric,
+        unit="fraction" if family.metric == "success" else "squared error",
+        protocol=describe(family, split, protocol),
+        command=command,
+        seconds=round(seconds),
+        commit=commit(),
+        versions=versions(),
+        machine=machine(),
+        rows=made,
+    )
+    cell.write(folder / "results" / f"{cell.cell}.json")
+    return cell
 
 
 class _Run:
@@ -308,35 +312,6 @@ def describe(family: TaskFamily, split: str, protocol: Protocol) -> str:
         f"seeds; each learner adapts to a task from its demonstrations alone and every episode counts; mean "
         f"{family.metric} with a 95 % bootstrap interval over tasks and seeds."
     )
-
-
-def commit() -> str:
-    """The commit of the source tree, 'unknown' outside of one; '+' marks uncommitted changes."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", str(here)) else "")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides a figure."""
-    import mujoco
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "mujoco": mujoco.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def machine() -> str:
-    """What this ran on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return f"{os.cpu_count()} cores, {device}"
 
 
 def _say(method: str, seed: int, family: TaskFamily, evaluations: dict[str, Evaluation]) -> None:

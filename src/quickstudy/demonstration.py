@@ -1,12 +1,12 @@
 """A demonstration: what was seen and what was done about it, step by step; checked when made, read and written as .npz."""
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from quickstudy import files
 from quickstudy.errors import QuickstudyError
 
 
@@ -55,14 +55,8 @@ class Demonstration:
 
     def save(self, path: Path) -> None:
         """Writes an .npz with the arrays `observations` and `actions`; the file appears whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial.npz")
-        try:
-            np.savez_compressed(partial, observations=self.observations, actions=self.actions)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with files.partial(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, observations=self.observations, actions=self.actions)
 
     @classmethod
     def load(cls, path: Path) -> "Demonstration":
@@ -75,7 +69,7 @@ class Demonstration:
         if not path.is_file():
             raise QuickstudyError(f"There is no demonstration file '{path}'.")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error

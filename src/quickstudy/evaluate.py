@@ -1,7 +1,6 @@
 """Few-shot evaluation: adapt to held-out tasks from k demonstrations, run a fixed quota of episodes, count each one."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from quickstudy import files
 from quickstudy.batching import adapt_tasks
 from quickstudy.data import Batch, DemonstrationSet, collate
 from quickstudy.demonstration import Demonstration
@@ -44,10 +44,7 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Writes JSON; the file appears whole or not at all."""
         plain = asdict(self) | {"metrics": {name: values.tolist() for name, values in self.metrics.items()}}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(plain))
-        os.replace(partial, path)
+        files.write(path, json.dumps(plain))
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":

@@ -58,6 +58,32 @@ class Settings:
     data: DataConfig = field(default_factory=DataConfig)
 
 
+DEFAULTS: dict[str, Settings] = {
+    "grasping": Settings("grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3)),
+    "point-navigation": Settings(
+        "point-navigation",
+        "maml",
+        network=NetworkConfig((64, 64), 8),
+        training=TrainConfig(steps=2000, validate_every=500),
+    ),
+    "sinusoid": Settings(
+        "sinusoid",
+        "maml",
+        network=NetworkConfig((40, 40), context=0),
+        maml=MAMLConfig(inner_steps=1, inner_rate=0.01),
+        training=TrainConfig(steps=70_000, meta_batch=25, shots=5, queries=10, validate_every=5000),
+        data=DataConfig(validation_tasks=600, validation_episodes=100),
+    ),
+}
+"""The settings that a command starts from; sinusoid has the paper's (Finn et al. 2017, section 5.1)."""
+
+
+def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
+    """The default settings of a family, and the general ones for a family without its own."""
+    settings = DEFAULTS.get(family, Settings(family, "maml"))
+    return replace(settings, method=method or settings.method, seed=seed)
+
+
 def _base(s: Settings, family: TaskFamily, extra: int = 0) -> BaseLearner:
     inputs = family.observation_size + extra
     network = MLP(inputs, family.action_size, s.network.hidden, s.network.context, s.network.normalise)

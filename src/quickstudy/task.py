@@ -114,6 +114,22 @@ class TaskFamily(ABC):
             metrics, each [task, episode]; `metric` is one of them. Every episode counts, however it ended.
         """
 
+    def snapshot(self, task: Task) -> np.ndarray:
+        """A small picture of a task, uint8 [height, width, 3], for a contact sheet.
+
+        Raises:
+            QuickstudyError: the family draws no pictures, or nothing on this machine can draw them.
+        """
+        raise QuickstudyError(f"Family '{self.name}' draws no pictures of its tasks.")
+
+    def film(self, task: Task, policy: Policy, seed: int) -> np.ndarray:
+        """One episode of a task, uint8 [frame, height, width, 3], 20 frames a second.
+
+        Raises:
+            QuickstudyError: the family makes no films, or nothing on this machine can draw them.
+        """
+        raise QuickstudyError(f"Family '{self.name}' makes no films of its tasks.")
+
     def make(self, task: Task) -> gymnasium.Env:
         """A Gymnasium environment of one task.
 

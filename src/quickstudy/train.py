@@ -148,7 +148,7 @@ def meta_train(
     run = _Run(learner, source, config, seed, validation, folder, dict(about or {}), logger)
     run.optimiser = (optimiser or default_optimiser(config))(learner)
     run.schedule = (schedule or default_schedule(config))(run.optimiser)
-    if resume and folder is not None and (folder / "checkpoints/last").exists():
+    if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
         run.restore()
     with _stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
         while run.step < config.steps and not stopped.is_set():

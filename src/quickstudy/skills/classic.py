@@ -46,6 +46,10 @@ class Sinusoid(TaskFamily):
         predicted = policy(x[..., None].astype("f4"))[..., 0]
         return {"mse": (predicted - y) ** 2}
 
+    def snapshot(self, task: Task) -> np.ndarray:
+        x = np.linspace(-5.0, 5.0, 200)
+        return _plot(x, task.parameters["amplitude"] * np.sin(x - task.parameters["phase"]), (-5.2, 5.2), None)
+
     def fresh(self) -> "FreshSinusoids":
         return FreshSinusoids()
 
@@ -150,6 +154,11 @@ class PointNavigation(TaskFamily):
         distance = np.linalg.norm(positions - goals, axis=-1)
         return {"success": (distance < self.tolerance).astype("f8"), "return": total, "distance": distance}
 
+    def snapshot(self, task: Task) -> np.ndarray:
+        """The goal and the expert's way to it."""
+        way = self.demonstrate([task], 1, seed=0)[0][0].observations
+        return _plot(way[:, 0], way[:, 1], (-0.6, 0.6), task.parameters["goal"])
+
     @staticmethod
     def _starts(tasks: Sequence[Task], count: int, seed: int, purpose: int) -> np.ndarray:
         return np.stack([task.generator(seed, purpose).uniform(-0.5, 0.5, (count, 2)) for task in tasks])
@@ -157,3 +166,18 @@ class PointNavigation(TaskFamily):
     @staticmethod
     def _goals(tasks: Sequence[Task]) -> np.ndarray:
         return np.array([task.parameters["goal"] for task in tasks])[:, None]
+
+
+def _plot(x: np.ndarray, y: np.ndarray, limits: tuple[float, float], goal: Sequence[float] | None) -> np.ndarray:
+    """A small plot of a curve, and of a goal, as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.0, 1.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlim=limits, ylim=limits)
+    axes.plot(x, y, marker="." if goal is not None else "")
+    if goal is not None:
+        axes.plot(*goal, "*", markersize=12)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -274,7 +274,7 @@ def _dimensions(shape: str, width: float, rng: np.random.Generator) -> dict[str,
     else:
         # So long that the open fingers cannot straddle it when they are turned by more than about half a radian.
         shortest = (GRIPPER.widest - width * np.cos(0.5)) / np.sin(0.5)
-        length = rng.uniform(0.0, 0.02) + np.clip(shortest, 1.3 * width, 0.16)
+        length = rng.uniform(0.0, 0.02) + np.clip(shortest, 1.3 * width, 0.11 if shape == "mesh" else 0.16)
     if shape in ("sphere", "capsule", "ellipsoid", "mesh"):
         grasp_height = height / 2
     else:

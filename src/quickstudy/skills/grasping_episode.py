@@ -14,8 +14,8 @@ from quickstudy.skills.grasping_scene import GRIPPER, SENSORS, TABLE_CENTRE, rot
 
 SUBSTEPS = 20  # of 2.5 ms: control at 20 Hz
 HORIZON = 100
-MAX_STEP = 0.015  # metres a step at full action
-MAX_TURN = 0.15  # radians a step at full action
+MAX_STEP = 0.0125  # metres a step at full action
+MAX_TURN = 0.12  # radians a step at full action
 ACTION_NOISE = 0.05  # standard deviation, of the action's range of -1..1
 
 OBSERVATION = ("x", "y", "z", "yaw", "opening", "opening_speed", "touch", "lift", "previous_grip")

@@ -20,7 +20,7 @@ METRES_PER_RADIAN = 0.04
 """How much an error of yaw counts as one of place."""
 CLOSE_WITHIN = 0.014
 """The error (metres, height and yaw included) at which the fingers turn from opening to closing."""
-GAIN = 0.3
+GAIN = 0.22
 """Part of the remaining way that one step takes; the hand lags a little behind its target, so well below 1."""
 
 

@@ -81,9 +81,9 @@ def build(parameters: Parameters, visual: bool = False, colour: tuple[float, flo
     _add_shape(spec, body, parameters)
     for geom in body.geoms:
         geom.rgba = [*colour, 1.0]
-        geom.contype, geom.conaffinity, geom.condim = 1, 1, 6
+        geom.contype, geom.conaffinity, geom.condim = 1, 1, 4
         geom.friction = [parameters["friction"], 0.004, 0.002]
-        geom.solref, geom.solimp = [0.01, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
+        geom.solref, geom.solimp = [0.006, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
     _add_sensors(spec)
     return spec.compile()
 
@@ -180,9 +180,8 @@ def _remove_scenery(spec: mujoco.MjSpec, visual: bool) -> None:
 def _set_options(spec: mujoco.MjSpec) -> None:
     spec.option.timestep = TIMESTEP
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    spec.option.impratio = 10.0  # stiff friction: a held object does not creep out of the fingers
+    spec.option.impratio = 50.0  # stiff friction: a held object does not creep out of the fingers
     spec.option.iterations, spec.option.tolerance = 20, 1e-8
-    spec.option.enableflags = mujoco.mjtEnableBit.mjENBL_MULTICCD  # a flat flank touches a finger in several points
     spec.compiler.inertiagrouprange = [0, 5]
     spec.memory = 1 << 18  # bytes of scratch memory for each world: about 100 contacts
     # Software rendering is ten times slower with shadows and antialiasing.
@@ -218,12 +217,18 @@ def _own_gripper(spec: mujoco.MjSpec) -> None:
         joint = finger.first_joint()
         joint.axis, joint.damping, joint.armature = [0, -side, 0], GRIPPER.damping, GRIPPER.armature
         joint.range = [0, (GRIPPER.widest - GRIPPER.narrowest) / 2]
-        pose = {"type": mjtGeom.mjGEOM_BOX, "pos": [GRIPPER.tip - half[0], side * half[1], 0]}
-        finger.add_geom(
-            name=f"{name}_pad", size=half, contype=0, conaffinity=1, condim=6, friction=[0.3, 0.004, 0.002],
-            solref=[0.01, 1.0], solimp=[0.95, 0.99, 0.001, 0.5, 2.0], rgba=[0.15, 0.15, 0.17, 1], **pose,
+        centre = [GRIPPER.tip - half[0], side * half[1]]
+        for part, z in (("front", 0.5), ("back", -0.5)):  # two pads: a stone touches them in two points at least
+            finger.add_geom(
+                name=f"{name}_{part}", type=mjtGeom.mjGEOM_BOX, pos=[*centre, z * half[2]],
+                size=[half[0], half[1], half[2] / 2], contype=0, conaffinity=1, condim=4,
+                friction=[0.3, 0.004, 0.002], solref=[0.006, 1.0], solimp=[0.95, 0.99, 0.001, 0.5, 2.0],
+                rgba=[0.15, 0.15, 0.17, 1],
+            )  # fmt: skip
+        finger.add_site(
+            name=f"{name}_touch", type=mjtGeom.mjGEOM_BOX, pos=[*centre, 0], size=[x + 0.003 for x in half],
+            rgba=[0, 0, 0, 0],
         )  # fmt: skip
-        finger.add_site(name=f"{name}_touch", size=[x + 0.003 for x in half], rgba=[0, 0, 0, 0], **pose)
         motor = spec.add_actuator(name=f"{name}_motor", target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         motor.ctrlrange, motor.ctrllimited = [-1, 1], True
         motor.gainprm[0] = GRIPPER.force

@@ -1,0 +1,244 @@
+"""The command line: each command is one dataclass whose `run` calls one public function and says what to try next."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+from tyro.conf import Positional, subcommand
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.learners.baselines import FineTuneConfig
+from quickstudy.learners.maml import MAMLConfig
+from quickstudy.methods import DEFAULTS, DataConfig, NetworkConfig, Settings, build, defaults
+from quickstudy.progress import console
+from quickstudy.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole path in a few minutes: meta-train on grasping, adapt to unseen objects from one demonstration each,
+    compare with the alternatives, write a report with plots and a video of the arm."""
+
+    output_dir: Path = Path("runs/demo")
+    """Where everything goes; a second call goes on where the first was stopped."""
+    video: bool = True
+    """Film the arm before and after adaptation."""
+
+    def run(self) -> None:
+        from quickstudy.demo import demo
+
+        demo(self.output_dir, self.video)
+
+
+@dataclass(frozen=True)
+class Families:
+    """List the task families, or draw sampled tasks of one: quickstudy families grasping."""
+
+    family: Positional[str | None] = None
+    split: str = "train"
+    """The split to draw from."""
+    tasks: int = 24
+    """How many tasks the contact sheet shows."""
+    output: Path | None = None
+    """The contact sheet's file; families/<family>-<split>.png by default."""
+
+    def run(self) -> None:
+        from quickstudy import families
+
+        if self.family is None:
+            table = Table("family", "observation", "action", "ranked by", "tasks by split")
+            for name in families.FAMILIES:
+                f = families.get(name)
+                sizes = ", ".join(f"{split} {size:,}" for split, size in f.sizes.items())
+                table.add_row(name, str(f.observation_size), str(f.action_size), f.metric, sizes)
+            console.print(table)
+            console.print("Next: [bold]quickstudy families grasping[/] draws some of its tasks.")
+            return
+        family = families.get(self.family)
+        path = self.output or Path("families") / f"{self.family}-{self.split}.png"
+        families.draw(family, self.split, self.tasks, path)
+        console.print(f"{self.tasks} tasks of '{self.split}': {path}")
+        console.print(f"Next: [bold]quickstudy train {self.family}[/]")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train a method on a family: quickstudy train grasping --method maml --seed 1.
+
+    Every default shown is that of the named family and method."""
+
+    family: Positional[str]
+    method: str = "maml"
+    """One of: maml fomaml anil meta-sgd transfer scratch no-adaptation oracle replay nearest."""
+    seed: int = 0
+    """Draws the initial parameters and the meta-batches."""
+    output_dir: Path | None = None
+    """The run folder; runs/<family>-<method>/<time> by default."""
+    resume: bool = False
+    """Go on with the training in --output-dir exactly where it stopped."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    maml: MAMLConfig = field(default_factory=MAMLConfig)
+    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def run(self) -> None:
+        from quickstudy import families, runs
+        from quickstudy.compare import source_for, train
+
+        names = {"output_dir", "resume"}
+        settings = Settings(**{n: getattr(self, n) for n in self.__dataclass_fields__ if n not in names})
+        family = families.get(self.family)
+        folder = self.output_dir or runs.new_folder(Path("runs"), self.family, self.method)
+        runs.check_folder(folder, settings, self.resume)
+        build(settings, family)  # an unknown method is told before anything is recorded
+        train(settings, family, source_for(settings, family), folder, self.resume)
+        runs.save_example(family, folder)
+        console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
+        console.print(f"Next: [bold]quickstudy evaluate {folder}[/]")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Adapt a trained learner to held-out tasks and run a fixed quota of episodes of each."""
+
+    run_folder: Positional[Path]
+    split: str | None = None
+    """A split of the family; every test split by default."""
+    shots: tuple[int, ...] = (0, 1)
+    """Numbers of demonstrations to adapt from."""
+    tasks: int = 100
+    episodes: int = 5
+    seed: int = 0
+    """Draws the demonstrations, the starts and the noise."""
+    checkpoint: str = "best"
+    """'best' on validation tasks, or 'last'."""
+
+    def run(self) -> None:
+        from quickstudy import results, runs
+
+        cells = runs.evaluate_run(
+            self.run_folder, self.split, self.shots, self.tasks, self.episodes, self.seed, self.checkpoint, command_line()
+        )
+        for cell in cells:
+            results.print_table(cell)
+        console.print(f"Next: [bold]quickstudy report {self.run_folder}[/]")
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Learn a new task from your own demonstrations, and save the skill."""
+
+    run_folder: Positional[Path]
+    demo: tuple[Path, ...]
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    output: Path | None = None
+    """Where the skill goes; skill.safetensors in the run folder by default."""
+
+    def run(self) -> None:
+        from quickstudy import runs
+
+        path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
+        console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
+        console.print(f"The skill is in [bold]{path}[/].")
+        console.print(f"Next: [bold]quickstudy evaluate {self.run_folder}[/] tells how such skills do on unseen tasks.")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train, tune and evaluate several methods with several seeds, and rank them in one table.
+
+    What is finished is never run again: the same command goes on after a break."""
+
+    family: Positional[str]
+    methods: tuple[str, ...] = (
+        "meta-sgd", "maml", "transfer", "transfer-equal-time", "scratch", "no-adaptation", "replay", "nearest", "oracle",
+    )  # fmt: skip
+    seeds: int = 3
+    splits: tuple[str, ...] = ()
+    """Test splits; all of them by default."""
+    shots: tuple[int, ...] = (0, 1)
+    tasks: int = 100
+    episodes: int = 5
+    steps: int | None = None
+    """Outer steps of every training; the family's default where not given."""
+    output_dir: Path | None = None
+    """runs/compare-<family> by default."""
+
+    def run(self) -> None:
+        from quickstudy import families, results
+        from quickstudy.compare import Protocol, compare
+
+        family = families.get(self.family)
+        folder = self.output_dir or Path("runs") / f"compare-{self.family}"
+        protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
+
+        def settings_for(method: str, seed: int) -> Settings:
+            settings = defaults(self.family, method, seed)
+            training = replace(settings.training, steps=self.steps or settings.training.steps)
+            return replace(settings, training=training)
+
+        for cell in compare(family, self.methods, settings_for, protocol, folder, command_line()):
+            results.print_table(cell)
+        console.print(f"Next: [bold]quickstudy report {folder}[/]")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html for a run or a comparison: its tables, curves and videos in one file."""
+
+    run_folder: Positional[Path]
+
+    def run(self) -> None:
+        from quickstudy.demo import write_report
+
+        console.print(f"The report is in [bold]{write_report(self.run_folder, command_line())}[/]")
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["quickstudy", *sys.argv[1:]])
+
+
+def _train_defaults(arguments: Sequence[str]) -> Any:
+    """`Train` with the defaults of the family and method that are named in the arguments."""
+    words = [word for word in arguments[1:2] if not word.startswith("-")]
+    family = words[0] if words else "grasping"
+    method = None
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        method = after if word == "--method" else word.removeprefix("--method=") if "--method=" in word else method
+    settings = asdict_shallow(defaults(family if family in DEFAULTS else "grasping", method))
+    return Train(**{**settings, "family": family if words else tyro.MISSING})
+
+
+def asdict_shallow(settings: Settings) -> dict[str, Any]:
+    """The fields of the settings, nested dataclasses as they are."""
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = (
+        Annotated[Demo, subcommand("demo")]
+        | Annotated[Families, subcommand("families")]
+        | Annotated[Train, subcommand("train", default=_train_defaults(arguments))]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Adapt, subcommand("adapt")]
+        | Annotated[Compare, subcommand("compare")]
+        | Annotated[Report, subcommand("report")]
+    )
+    try:
+        tyro.cli(command, prog="quickstudy", description=__doc__, args=arguments or ["--help"]).run()  # type: ignore[arg-type]
+    except QuickstudyError as error:
+        console.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

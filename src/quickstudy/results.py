@@ -1,0 +1,405 @@
+"""Evidence: a table is a file that the command which measured it wrote, and documents are filled from these files.
+
+    python -m quickstudy.results README.md docs/*.md            fills the blocks below
+    python -m quickstudy.results --check README.md docs/*.md    only says whether they agree
+
+A block of a document is what stands between two comments, the first of which names a cell:
+
+    <!-- results: grasping-sizes -->
+    <!-- /results -->
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from quickstudy import files
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.progress import console
+
+FOLDER = Path("benchmarks/results")
+"""Where the committed cells are, from the root of the repository."""
+
+BASELINES = (
+    "replay",
+    "nearest",
+    "warp",
+    "no-adaptation",
+    "scratch",
+    "transfer",
+    "transfer-equal-time",
+    "oracle",
+    "expert",
+)
+"""Methods that are there to be compared with: floors, opponents and ceilings."""
+
+_EXTRAS = {"ms": "ms", "ratio": "ratio", "steps_per_second": "steps/s", "memory_mb": "MB"}
+"""Columns that a table has beside its metric, where some row has them."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement of one method.
+
+    Attributes:
+        method: as on the command line.
+        shots: demonstrations (or labelled examples) that it adapted from.
+        value: the mean of the cell's metric; None in a table of speeds.
+        ci95: 95 % confidence interval of `value`.
+        seeds, tasks, episodes: training seeds; tasks of each; episodes of each task.
+        note: what a reader must know about this row.
+        steps: adaptation steps, where they vary within the cell.
+        workload: what was timed, such as 'W1'.
+        threads: processor threads, where they vary.
+        ms: median milliseconds: of one adaptation, or of the workload.
+        ratio: speed relative to the peer that the protocol names; higher is faster.
+        steps_per_second: simulation steps.
+        memory_mb: peak memory above what the imports took.
+    """
+
+    method: str
+    shots: int | None = None
+    value: float | None = None
+    ci95: Sequence[float] | None = None
+    seeds: int | None = None
+    tasks: int | None = None
+    episodes: int | None = None
+    note: str = ""
+    steps: int | None = None
+    workload: str = ""
+    threads: int | None = None
+    ms: float | None = None
+    ratio: float | None = None
+    steps_per_second: float | None = None
+    memory_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("method", "note", "workload"):
+            if not isinstance(getattr(self, name), str) or (name == "method" and not self.method):
+                raise QuickstudyError(f"A row's {name} must be a text; got {getattr(self, name)!r}.")
+        for name, least in {"shots": 0, "steps": 0, "seeds": 1, "tasks": 1, "episodes": 1, "threads": 1}.items():
+            count = getattr(self, name)
+            if count is not None and (type(count) is not int or count < least):
+                raise self._wrong(name, f"a whole number of at least {least}", count)
+        for name in ("value", "ms", "ratio", "steps_per_second", "memory_mb"):
+            number = getattr(self, name)
+            if number is not None and not (_finite(number) and (name == "value" or number >= 0)):
+                raise self._wrong(name, "a finite number", number)
+        if self.ci95 is not None:
+            bounds = self.ci95
+            if not (isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_finite, bounds))):
+                raise self._wrong("ci95", "two finite numbers", bounds)
+            if bounds[0] > bounds[1]:
+                raise self._wrong("ci95", "a lower and then an upper bound", bounds)
+            object.__setattr__(self, "ci95", tuple(bounds))
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this row from the others of its cell."""
+        return self.method, self.shots, self.steps, self.workload, self.threads
+
+    def _wrong(self, name: str, wanted: str, got: object) -> QuickstudyError:
+        return QuickstudyError(f"Row '{self.method}': {name} must be {wanted}; got {got!r}.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table of evidence; DESIGN.md of the project lists the cells.
+
+    Attributes:
+        cell: its name, lower case words and digits joined by hyphens; its file is `<cell>.json`.
+        metric: what `value` measures, such as 'success'.
+        unit: of `value`; a 'fraction' is shown in per cent.
+        protocol: one sentence: what is hidden, what varies, what counts as success.
+        command: what to run to measure it again.
+        seconds: how long that took.
+        commit, versions, machine: where it ran, see `quickstudy.provenance`.
+    """
+
+    cell: str
+    metric: str
+    unit: str
+    protocol: str
+    command: str
+    seconds: float
+    commit: str
+    versions: Mapping[str, str]
+    machine: str
+    rows: Sequence[Row]
+
+    def __post_init__(self) -> None:
+        for name in ("cell", "metric", "unit", "protocol", "command", "commit", "machine"):
+            if not isinstance(getattr(self, name), str):
+                raise QuickstudyError(f"A cell's {name} must be a text; got {getattr(self, name)!r}.")
+        if not _NAME.fullmatch(self.cell):
+            raise QuickstudyError(f"A cell's name is words and digits joined by hyphens; got '{self.cell}'.")
+        if not _finite(self.seconds) or self.seconds < 0:
+            raise QuickstudyError(f"Cell '{self.cell}': seconds must be a finite number; got {self.seconds!r}.")
+        if not isinstance(self.versions, Mapping):
+            raise QuickstudyError(f"Cell '{self.cell}': versions must map packages to versions.")
+        object.__setattr__(self, "rows", tuple(self.rows))
+        if not self.rows:
+            raise QuickstudyError(f"Cell '{self.cell}' has no row.")
+        seen = set()
+        for row in self.rows:
+            if row.key in seen:
+                raise QuickstudyError(f"Cell '{self.cell}' has two rows for {_words(row)}.")
+            seen.add(row.key)
+            if self.unit == "fraction" and row.value is not None and not 0 <= row.value <= 1:
+                raise QuickstudyError(f"Cell '{self.cell}', {_words(row)}: {row.value} is no fraction.")
+
+    def write(self, path: Path) -> None:
+        """Writes the cell as JSON, one row a line; the file appears whole or not at all."""
+        about = {key: value for key, value in asdict(self).items() if key != "rows"}
+        head = json.dumps({**about, "versions": dict(self.versions)}, indent=1, ensure_ascii=False)
+        rows = ",\n".join("  " + json.dumps(_short(row), ensure_ascii=False) for row in self.rows)
+        files.write(path, f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
+
+    @classmethod
+    def read(cls, path: Path) -> "Cell":
+        """Reads what `write` wrote.
+
+        Raises:
+            QuickstudyError: no such file, not JSON, or not a cell.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise QuickstudyError(f"There is no results file '{path}'.") from error
+        except (OSError, ValueError) as error:
+            raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
+        try:
+            _match(cls, content, "a cell")
+            if not isinstance(content["rows"], list):
+                raise QuickstudyError(f"rows must be a list; got {content['rows']!r}.")
+            for row in content["rows"]:
+                _match(Row, row, "a row")
+            return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
+        except QuickstudyError as error:
+            raise QuickstudyError(f"'{path}': {error}") from error
+
+
+# ---- tables
+
+
+@dataclass(frozen=True)
+class Table:
+    """A cell as text, ready to print.
+
+    Attributes:
+        headers: one for each column.
+        rows: [row][column]; the first `labels` columns are words, the others are figures.
+        labels: how many columns of words come first; notes, if any, are the last column and are words too.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    labels: int
+    notes: bool
+
+
+def table(cell: Cell) -> Table:
+    """The cell with a line for each method and a column for each number of shots and steps."""
+    rows = cell.rows
+    groups: dict[tuple[str, str, int | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.workload, row.method, row.threads), []).append(row)
+    conditions = {(row.shots, row.steps) for row in rows if row.value is not None}
+    columns = sorted(conditions, key=lambda column: [-1 if part is None else part for part in column])
+    labels = [name for name in ("workload", "method", "threads") if _any(rows, name)]
+    extras = [name for name in _EXTRAS if _any(rows, name)]
+    notes = _any(rows, "note")
+    headers = labels + [_column(cell, *column) for column in columns] + [_EXTRAS[name] for name in extras]
+    lines = []
+    for group in groups.values():
+        by_condition = {(row.shots, row.steps): _value(cell, row) for row in group}
+        line = [str(getattr(group[0], name) or "") for name in labels]
+        line += [by_condition.get(column, "–") for column in columns]
+        line += [_figure(_largest(group, name)) for name in extras]
+        line += [" ".join(dict.fromkeys(row.note for row in group if row.note))] * notes
+        lines.append(line)
+    return Table(headers + ["note"] * notes, lines, len(labels), notes)
+
+
+def measured(cell: Cell) -> str:
+    """One sentence on the sizes, the machine and the commit behind a cell."""
+    sizes = []
+    for name in ("tasks", "episodes", "seeds"):
+        found = sorted({getattr(row, name) for row in cell.rows} - {None})
+        if found:
+            span = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+            word = {"tasks": "task", "episodes": "episode", "seeds": "training seed"}[name]
+            sizes.append(f"{span} {word}{'' if found == [1] else 's'}")
+    torch = f", torch {cell.versions['torch']}" if "torch" in cell.versions else ""
+    commit = f", commit {cell.commit}" if cell.commit else ""
+    start = " × ".join(sizes) + "; measured" if sizes else "Measured"
+    return f"{start} in {_duration(cell.seconds)} on {cell.machine}{torch}{commit}."
+
+
+def print_table(cell: Cell, to: Console = console) -> None:
+    """Prints the cell for a terminal."""
+    made = table(cell)
+    printed = RichTable(title=cell.cell, caption=f"{cell.protocol} {measured(cell)}", title_justify="left")
+    printed.caption_justify = "left"
+    for place, header in enumerate(made.headers):
+        words = place < made.labels or (made.notes and place == len(made.headers) - 1)
+        printed.add_column(header, justify="left" if words else "right")
+    for row in made.rows:
+        baseline = row[made.headers.index("method")] in BASELINES
+        printed.add_row(*(_escape(part) for part in row), style="dim" if baseline else None)
+    to.print(printed)
+
+
+def to_markdown(cell: Cell) -> str:
+    """The cell as a Markdown table with its protocol and its command below."""
+    made = table(cell)
+    last = len(made.headers) - 1
+    words = [place < made.labels or (made.notes and place == last) for place in range(last + 1)]
+    lines = [made.headers, [":--" if word else "--:" for word in words], *made.rows]
+    text = "\n".join("| " + " | ".join(part.replace("|", "\\|") for part in line) + " |" for line in lines)
+    return f"{text}\n\n{cell.protocol}\n{measured(cell)} Again: `{cell.command}`\n"
+
+
+def fill(text: str, folder: Path, where: str) -> str:
+    """`text` with every results block filled from the cells of `folder`.
+
+    Raises:
+        QuickstudyError: a block names a cell that has no file, or has no end.
+    """
+    opening = re.compile(r"^<!-- results: *(.*?) *-->$", re.MULTILINE)
+    closing = "<!-- /results -->"
+    made, done = "", 0
+    while match := opening.search(text, done):
+        name = match[1]
+        end, following = text.find(closing, match.end()), opening.search(text, match.end())
+        if end < 0 or (following is not None and following.start() < end):
+            raise QuickstudyError(f"'{where}': the block 'results: {name}' has no end; close it by '{closing}'.")
+        path = folder / f"{name}.json"
+        if not _NAME.fullmatch(name) or not path.is_file():
+            known = unknown("cell", name, [file.stem for file in folder.glob("*.json")])
+            raise QuickstudyError(f"'{where}': {known}")
+        made += f"{text[done : match.end()]}\n{to_markdown(Cell.read(path))}"
+        done = end
+    return made + text[done:]
+
+
+def main(
+    documents: Annotated[tuple[Path, ...], tyro.conf.Positional], check: bool = False, folder: Path = FOLDER
+) -> int:
+    """Fills the tables of Markdown documents from the measured cells.
+
+    Args:
+        documents: Markdown files.
+        check: write nothing, only say which documents disagree with the cells.
+        folder: where the cells are.
+    """
+    status = 0
+    for path in documents:
+        if not path.is_file():
+            raise QuickstudyError(f"There is no document '{path}'.")
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, folder, str(path))
+        if new == old:
+            continue
+        if check:
+            console.print(f"{path} disagrees with {folder}; run 'make results'.", soft_wrap=True)
+            status = 1
+        else:
+            files.write(path, new)
+            console.print(f"{path} filled.", soft_wrap=True)
+    return status
+
+
+# ---- figures and words
+
+
+def _value(cell: Cell, row: Row) -> str:
+    if row.value is None:
+        return "–"
+    show = (lambda number: f"{100 * number:.1f}") if cell.unit == "fraction" else _figure
+    bounds = "" if row.ci95 is None else f" [{show(row.ci95[0])}, {show(row.ci95[1])}]"
+    return show(row.value) + bounds
+
+
+def _figure(number: float | None) -> str:
+    """Three significant digits, never in powers of ten."""
+    if number is None:
+        return "–"
+    if number == 0 or not math.isfinite(number):
+        return f"{number:.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(number))))
+    return f"{number:,.{min(decimals, 6)}f}"
+
+
+def _column(cell: Cell, shots: int | None, steps: int | None) -> str:
+    unit = "%" if cell.unit == "fraction" else cell.unit
+    counts = {"shot": shots, "step": steps}
+    after = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n is not None]
+    known = f"{cell.metric}, {unit}" if unit and unit != cell.metric else cell.metric
+    return f"{known} after {', '.join(after)}" if after else known
+
+
+def _words(row: Row) -> str:
+    named = {"shots": row.shots, "steps": row.steps, "workload": row.workload or None, "threads": row.threads}
+    return f"'{row.method}'" + "".join(f", {name} {value}" for name, value in named.items() if value is not None)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _largest(rows: Sequence[Row], name: str) -> float | None:
+    """Of the conditions of one method the dearest: adapting to more demonstrations takes longer."""
+    return max((getattr(row, name) for row in rows if getattr(row, name) is not None), default=None)
+
+
+def _any(rows: Sequence[Row], name: str) -> bool:
+    return any(getattr(row, name) not in (None, "") for row in rows)
+
+
+def _short(row: Row) -> dict[str, Any]:
+    """The row without what it does not say."""
+    return {name: value for name, value in asdict(row).items() if value not in (None, "")}
+
+
+def _match(kind: type, content: Any, what: str) -> None:
+    """Raises QuickstudyError unless `content` is an object with the fields of the dataclass `kind`."""
+    if not isinstance(content, dict):
+        raise QuickstudyError(f"{what} must be a JSON object; got {content!r}.")
+    names = [f.name for f in fields(kind)]
+    for name in content:
+        if name not in names:
+            raise unknown(f"field of {what}", name, names)
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in content]
+    if missing:
+        raise QuickstudyError(f"{what} lacks {', '.join(missing)}.")
+
+
+def _finite(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(tyro.cli(main))
+    except QuickstudyError as problem:
+        console.print(f"[red]{_escape(str(problem))}[/]", soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,173 @@
+"""The outer loop: exact resume, clean stop, broken losses, best on validation."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+from quickstudy import checkpoint
+from quickstudy.data import DemonstrationSet, SupportQuery
+from quickstudy.errors import QuickstudyError
+from quickstudy.methods import NetworkConfig, Settings, build
+from quickstudy.skills.classic import PointNavigation
+from quickstudy.train import TrainConfig, Validation, meta_train
+
+FAMILY = PointNavigation()
+CONFIG = TrainConfig(steps=30, meta_batch=4, validate_every=10, batching="vmap")
+
+
+@pytest.fixture(scope="module")
+def source() -> DemonstrationSet:
+    return DemonstrationSet.record(FAMILY, FAMILY.tasks("train", 20), 4, seed=0)
+
+
+def learner(method: str = "maml"):
+    return build(Settings("point-navigation", method, network=NetworkConfig((16,), 2)), FAMILY)
+
+
+def parameters(module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+class InterruptedSource:
+    """Sends Ctrl-C to this process when it is asked for the meta-batch after `calls` others."""
+
+    def __init__(self, source, calls: int) -> None:
+        self.source, self.left = source, calls
+
+    def sample(self, *numbers) -> SupportQuery:
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.left -= 1
+        return self.source.sample(*numbers)
+
+    def names(self) -> list[str]:
+        return self.source.names()
+
+
+class BrokenSource(InterruptedSource):
+    """Puts a NaN into one task, or into every task, of the meta-batch after `calls` others."""
+
+    def __init__(self, source, calls: int, everywhere: bool = False) -> None:
+        super().__init__(source, calls)
+        self.everywhere = everywhere
+
+    def sample(self, *numbers) -> SupportQuery:
+        batch = self.source.sample(*numbers)
+        if self.left == 0:
+            batch.query.y[slice(None) if self.everywhere else 2] = math.nan
+        self.left -= 1
+        return batch
+
+
+def test_an_interrupted_training_resumes_exactly(source, tmp_path):
+    whole, parts = learner(), learner()
+    meta_train(whole, source, CONFIG, folder=tmp_path / "whole")
+    first = meta_train(parts, InterruptedSource(source, 17), CONFIG, folder=tmp_path / "parts")
+    assert first.interrupted
+    assert first.steps == 18  # the step at hand is finished
+    again = learner()
+    second = meta_train(again, source, CONFIG, folder=tmp_path / "parts", resume=True)
+    assert not second.interrupted
+    assert second.steps == 30
+    assert torch.equal(parameters(again), parameters(whole))
+    histories = [checkpoint.load(tmp_path / name / "checkpoints/last").config["history"] for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+def test_the_same_seed_gives_the_same_learner_and_another_does_not(source):
+    results = []
+    for seed in (0, 0, 1):
+        it = learner()
+        meta_train(it, source, CONFIG, seed=seed)
+        results.append(parameters(it))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_the_best_on_validation_is_kept(source, tmp_path):
+    figures = iter([0.2, 0.9, 0.4])
+    seen = []
+
+    def measure(it) -> float:
+        seen.append(parameters(it))
+        return next(figures)
+
+    it = learner()
+    trained = meta_train(it, source, CONFIG, folder=tmp_path, validation=Validation("success", measure))
+    assert trained.best == 0.9
+    assert [entry["validation/success"] for entry in trained.history] == [0.2, 0.9, 0.4]
+    assert torch.equal(parameters(it), seen[1])
+    fresh = learner()
+    checkpoint.load_into(fresh, checkpoint.load(tmp_path / "checkpoints/best").tensors, "best")
+    assert torch.equal(parameters(fresh), seen[1])
+    checkpoint.load_into(fresh, checkpoint.load(tmp_path / "checkpoints/last").tensors, "last")
+    assert torch.equal(parameters(fresh), seen[2])
+
+
+def test_lower_can_be_better(source):
+    figures = iter([3.0, 1.0, 2.0])
+    trained = meta_train(
+        learner(), source, CONFIG, validation=Validation("mse", lambda it: next(figures), higher_is_better=False)
+    )
+    assert trained.best == 1.0
+
+
+def test_a_broken_task_is_named_and_left_out(source, capsys):
+    it = learner()
+    trained = meta_train(it, BrokenSource(source, 5), CONFIG)
+    assert trained.steps == 30
+    assert parameters(it).isfinite().all()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Step 6: the loss or gradient of point-navigation/train/" in said
+    assert "left out of this step" in said
+
+
+@pytest.mark.parametrize(("everywhere", "policy"), [(True, "skip"), (False, "stop")])
+def test_a_broken_meta_batch_stops_the_training_before_it_does_harm(source, tmp_path, everywhere, policy):
+    config = TrainConfig(steps=30, meta_batch=4, validate_every=5, batching="vmap", non_finite=policy)
+    it = learner()
+    with pytest.raises(QuickstudyError, match=r"Step 8: .*point-navigation/train/.* not finite"):
+        meta_train(it, BrokenSource(source, 7, everywhere), config, folder=tmp_path)
+    assert parameters(it).isfinite().all()
+    assert checkpoint.load(tmp_path / "checkpoints/last").config["step"] == 5
+
+
+def test_other_settings_do_not_resume(source, tmp_path):
+    meta_train(learner(), source, CONFIG, folder=tmp_path)
+    other = TrainConfig(steps=40, meta_batch=4, validate_every=10, batching="vmap")
+    with pytest.raises(QuickstudyError, match=r"other settings \(steps\)"):
+        meta_train(learner(), source, other, folder=tmp_path, resume=True)
+
+
+def test_any_optimiser_and_schedule(source):
+    it = learner()
+    before = parameters(it)
+    meta_train(
+        it,
+        source,
+        CONFIG,
+        optimiser=lambda module: torch.optim.SGD(module.parameters(), lr=1.0),
+        schedule=lambda optimiser: torch.optim.lr_scheduler.ConstantLR(optimiser, factor=0.0, total_iters=1000),
+    )
+    assert torch.equal(parameters(it), before)
+
+
+def test_training_figures_are_logged(source):
+    logged = {}
+
+    class Log:
+        def log(self, step, values):
+            logged.update({(step, name): value for name, value in values.items()})
+
+    meta_train(learner(), source, CONFIG, logger=Log(), validation=Validation("success", lambda it: 0.5))
+    assert {(10, "train/loss"), (10, "train/gradient-norm"), (30, "train/rate"), (20, "validation/success")} <= set(logged)
+    assert all(math.isfinite(value) for value in logged.values())
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"meta_batch": 0}, {"shots": 0}, {"queries": -1}, {"rate": 0.0}])
+def test_settings_are_checked(bad):
+    with pytest.raises(QuickstudyError, match=f"{next(iter(bad))} must be positive"):
+        TrainConfig(**bad)
