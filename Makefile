@@ -29,7 +29,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 bench: $(STAMP)
-	@$(BIN)/python -m benchmarks
+	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
 
 results: $(STAMP)
 	@$(BIN)/python -m quickstudy.results README.md $(wildcard docs/*.md)

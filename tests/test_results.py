@@ -123,7 +123,7 @@ def test_bad_files(tmp_path: Path) -> None:
 
 def test_markdown_by_hand() -> None:
     assert results.to_markdown(FEW_SHOT) == (
-        "| method | success, % after 0 shots | success, % after 1 shot | ms | note |\n"
+        "| method | success, % after 0 shots | success, % after 1 shot | ms to adapt | note |\n"
         "| :-- | --: | --: | --: | :-- |\n"
         "| maml | 21.0 [18.0, 25.0] | 93.4 [91.0, 95.5] | 41.3 |  |\n"
         "| replay | – | 2.0 [1.0, 3.1] | – | open loop \\| as recorded |\n"

@@ -227,6 +227,9 @@ class _CompiledPass:
     """`_pass` for one shape, compiled: all derivatives are first written out into one graph of tensor operations.
 
     Because nothing is left to differentiate, second order is no different from first to the compiler.
+
+    Attributes:
+        graph: what was compiled, from all parameters, all buffers and the tensors of the tasks to those of a `Part`.
     """
 
     def __init__(self, learner: MetaLearner, batched: bool, tasks: SupportQuery, matmul: str) -> None:
@@ -245,14 +248,14 @@ class _CompiledPass:
             outputs, self._tree = tree_flatten(part)
             return outputs
 
-        graph = make_fx(flat)(*leaves)
+        self.graph = make_fx(flat)(*leaves)
         if matmul == "bf16":
-            _round_factors(graph)
-        self._graph = torch.compile(graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
+            _round_factors(self.graph)
+        self._run = torch.compile(self.graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
 
     def __call__(self, tasks: SupportQuery) -> Part:
         with torch.no_grad():
-            outputs = self._graph(*(t for _, t in self._named()), *tree_flatten(tasks)[0])
+            outputs = self._run(*(t for _, t in self._named()), *tree_flatten(tasks)[0])
         return tree_unflatten(outputs, self._tree)
 
     def _named(self) -> list[tuple[str, Tensor]]:
@@ -309,7 +312,7 @@ def _floats(learner: MetaLearner, points: int) -> int:
     A network of p parameters is about sqrt(p) wide.
     """
     parameters = sum(p.numel() for p in learner.parameters())
-    return int(4 * parameters + 4 * points * parameters**0.5)
+    return 1 + int(4 * parameters + 4 * points * parameters**0.5)
 
 
 def _even(tasks: int, fitting: int) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional, subcommand
 
@@ -236,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         tyro.cli(command, prog="quickstudy", description=__doc__, args=arguments or ["--help"]).run()  # type: ignore[arg-type]
     except QuickstudyError as error:
-        console.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

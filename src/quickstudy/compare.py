@@ -3,6 +3,7 @@
 Each (method, seed) is a folder of its own; what is finished is never run again, what was interrupted goes on.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy import checkpoint
+from quickstudy import checkpoint, files
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation, evaluate
@@ -25,6 +26,9 @@ from quickstudy.train import TensorBoard, Validation, meta_train
 
 PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
 """Methods that take their parameters from another one's training, so that they differ in adaptation alone."""
+
+ALWAYS_ADAPTED = frozenset({"replay", "nearest", "oracle", "scratch", "transfer-equal-time"})
+"""Methods whose figure without a demonstration would say nothing, or nothing new."""
 
 FINE_TUNE_STEPS = (5, 20, 100)
 FINE_TUNE_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -165,6 +169,7 @@ def compare(
     """
     started = time.perf_counter()
     splits = list(protocol.splits) or family.test_splits
+    _remember(folder, {method: settings_for(method, 0) for method in methods})
     source = source_for(settings_for(methods[0], 0), family)
     runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
     for seed in range(protocol.seeds):
@@ -178,6 +183,19 @@ def compare(
         made = [row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])]
         cells.append(write_cell(family, split, protocol, made, seconds, folder, command))
     return cells
+
+
+def _remember(folder: Path, settings: dict[str, Settings]) -> None:
+    """Notes the methods' settings in the folder, so that what lies there is only gone on with under the same ones."""
+    path = folder / "settings.json"
+    then = json.loads(path.read_text()) if path.exists() else {}
+    now = {method: json.loads(json.dumps(asdict(s))) for method, s in settings.items()}
+    changed = [method for method in now if method in then and then[method] != now[method]]
+    if changed:
+        raise QuickstudyError(
+            f"'{folder}' holds results of {', '.join(changed)} with other settings; name another folder, or remove it."
+        )
+    files.write(path, json.dumps(then | now, indent=1))
 
 
 def write_cell(
@@ -220,7 +238,9 @@ class _Run:
 
     def evaluation(self, split: str) -> Evaluation:
         protocol = self.protocol
-        path = self.folder / f"{split}-{protocol.tasks}x{protocol.episodes}.json"
+        shots = [k for k in protocol.shots if k > 0 or self.method not in ALWAYS_ADAPTED] or [1]
+        words = "-".join(str(k) for k in shots)
+        path = self.folder / f"{split}-{protocol.tasks}x{protocol.episodes}-shots-{words}.json"
         if path.exists():
             return Evaluation.load(path)
         console.print(f"[bold]{self.method}[/], seed {self.seed}: {split}")
@@ -228,7 +248,7 @@ class _Run:
             self.learner(),
             self.family,
             split,
-            shots=protocol.shots,
+            shots=shots,
             tasks=protocol.tasks,
             episodes=protocol.episodes,
             seed=self.seed,
@@ -273,8 +293,6 @@ def rows(method: str, family: TaskFamily, protocol: Protocol, evaluations: Seque
     """One row for each number of shots that means something for the method."""
     made = []
     for i, shots in enumerate(evaluations[0].shots):
-        if shots == 0 and method in ("replay", "nearest", "oracle", "scratch", "transfer-equal-time"):
-            continue
         values = np.stack([e.metrics[family.metric][i].mean(-1) for e in evaluations])
         made.append(
             Row(

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console()
 
 _SECONDS_BETWEEN_LINES = 20.0
+_SECONDS_WORTH_A_LINE = 2.0
 _showing = False
 
 
@@ -61,7 +62,7 @@ def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
         nonlocal last, count, said
         count, said = count + steps, note or said
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES or count == total:
+        if now - last >= _SECONDS_BETWEEN_LINES or (count == total and now - start >= _SECONDS_WORTH_A_LINE):
             last = now
             left = (now - start) / max(1, count - begun) * (total - count)
             print(f"{description}: {count}/{total}, {now - start:.0f} s, {left:.0f} s left {said}", flush=True)

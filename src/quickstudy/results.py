@@ -222,6 +222,8 @@ def table(cell: Cell) -> Table:
     extras = [name for name in _EXTRAS if _any(rows, name)]
     notes = _any(rows, "note")
     headers = labels + [_column(cell, *column) for column in columns] + [_EXTRAS[name] for name in extras]
+    if "workload" not in labels:
+        headers = ["ms to adapt" if header == "ms" else header for header in headers]
     lines = []
     for group in groups.values():
         by_condition = {(row.shots, row.steps): _value(cell, row) for row in group}
@@ -251,11 +253,11 @@ def measured(cell: Cell) -> str:
 def print_table(cell: Cell, to: Console = console) -> None:
     """Prints the cell for a terminal."""
     made = table(cell)
-    printed = RichTable(title=cell.cell, caption=f"{cell.protocol} {measured(cell)}", title_justify="left")
-    printed.caption_justify = "left"
+    caption = _escape(f"{cell.protocol} {measured(cell)}")
+    printed = RichTable(title=cell.cell, caption=caption, title_justify="left", caption_justify="left")
     for place, header in enumerate(made.headers):
         words = place < made.labels or (made.notes and place == len(made.headers) - 1)
-        printed.add_column(header, justify="left" if words else "right")
+        printed.add_column(_escape(header), justify="left" if words else "right")
     for row in made.rows:
         baseline = row[made.headers.index("method")] in BASELINES
         printed.add_row(*(_escape(part) for part in row), style="dim" if baseline else None)

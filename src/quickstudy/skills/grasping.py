@@ -21,6 +21,7 @@ from quickstudy.skills.grasping_episode import (
     HIDDEN_SCALE,
     HORIZON,
     OBSERVATION,
+    OBSERVATION_LIMIT,
     Episodes,
 )
 from quickstudy.skills.grasping_expert import expert
@@ -102,7 +103,7 @@ class Grasping(TaskFamily):
         return demonstrations
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
-        """Runs `episodes` whole episodes of every task; all worlds live at once (about 0.1 MB each).
+        """Runs `episodes` whole episodes of every task; all worlds live at once (about half a megabyte each).
 
         Returns:
             'success', 'lifted' (ever 10 cm up), 'slipped' (lost after a lift) and 'steps', each [task, episode].
@@ -119,6 +120,9 @@ class Grasping(TaskFamily):
                 raise QuickstudyError(
                     f"A grasping policy returns actions {(*shape, self.action_size)}; got {actions.shape}."
                 )
+            if not np.isfinite(actions).all():
+                bad = tasks[int(np.argwhere(~np.isfinite(actions))[0, 0])]
+                raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
             observations = state.step(actions.reshape(-1, self.action_size))
         state.worlds.close()
         outcome = {"success": state.success, "lifted": state.lifted, "slipped": state.slipped, "steps": state.steps}
@@ -156,7 +160,7 @@ class Grasping(TaskFamily):
     def check(self, task: Task) -> Task:
         """The task itself, if it belongs to this family; raises QuickstudyError otherwise."""
         if task.family != self.name:
-            raise unknown("family for grasping", task.family, [self.name])
+            raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
         return task
 
     def _episodes(self, tasks: Sequence[Task]) -> Episodes:
@@ -208,13 +212,15 @@ class GraspingEnv(gymnasium.Env):
     The reward is 1 at the step that completes a grasp and 0 elsewhere.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(self, task: Task, render_mode: str | None = None):
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise unknown("render mode of grasping", render_mode, self.metadata["render_modes"])
         self.task, self.render_mode = task, render_mode
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(OBSERVATION),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(
+            -OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(OBSERVATION),), np.float32
+        )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
         self._state = Episodes([build(task, visual=render_mode is not None)], threads=1)
 

@@ -21,6 +21,8 @@ ACTION_NOISE = 0.05  # standard deviation, of the action's range of -1..1
 OBSERVATION = ("x", "y", "z", "yaw", "opening", "opening_speed", "touch", "lift", "previous_grip")
 OBSERVATION_SCALE = np.array([0.1, 0.1, 0.1, 1.0, 0.1, 0.2, 1.0, 0.1, 1.0])
 """Observations times this are metres, radians, metres a second; touch and grip are fractions."""
+OBSERVATION_LIMIT = 10.0
+"""Observations are clipped here, far outside what a hand near its object sees."""
 HIDDEN = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw", "grip_width")
 HIDDEN_SCALE = np.array([0.04, 0.04, 0.04, 0.7, 0.05])
 ACTION = ("x", "y", "z", "yaw", "grip")
@@ -129,7 +131,7 @@ class Episodes:
         touch = np.tanh(self._read("pads").min(axis=1) / _TOUCH_FORCE)
         lift = tag[:, 2] - self.start_height
         raw = np.column_stack([place, yaw, opening, speed, touch, lift, self.grip])
-        return (raw / OBSERVATION_SCALE).astype(np.float32)
+        return np.clip(raw / OBSERVATION_SCALE, -OBSERVATION_LIMIT, OBSERVATION_LIMIT).astype(np.float32)
 
     def _move_target(self, actions: np.ndarray, now: np.ndarray) -> None:
         step = actions[now, :3] * MAX_STEP

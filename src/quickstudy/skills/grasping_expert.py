@@ -39,7 +39,7 @@ def expert(observations: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     away = np.hypot(aside, 0.7 * (z - goal_z))
     grip = np.clip(3.0 * (1.0 - away / reach), -1.0, 1.0)
 
-    carry = held * _smooth((grip - 0.0) / 0.5)
+    carry = held * _smooth(grip / 0.5)
     up = (1.0 - carry) * GAIN * (height - z) + carry * GAIN * (LIFT_GOAL - lift)
     across = (1.0 - carry)[..., None] * GAIN * error
     action = np.concatenate(

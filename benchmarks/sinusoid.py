@@ -1,0 +1,89 @@
+"""5-shot sinusoid regression after 1, 5 and 10 inner steps, beside the figures of Finn et al. 2017.
+
+    python -m benchmarks.sinusoid            # 3 seeds of MAML and Meta-SGD; resumes where it was stopped
+
+Writes benchmarks/results/sinusoid.json.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from quickstudy.batching import over_tasks
+from quickstudy.compare import bootstrap, source_for, train
+from quickstudy.data import DemonstrationSet
+from quickstudy.evaluate import run_tasks
+from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.methods import Settings, defaults
+from quickstudy.provenance import commit, machine, versions
+from quickstudy.results import Cell, Row, print_table
+from quickstudy.skills.classic import Sinusoid
+
+PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
+
+
+@dataclass(frozen=True)
+class Sinusoids:
+    """What to run."""
+
+    seeds: int = 3
+    tasks: int = 600
+    points: int = 100
+    output_dir: Path = Path("runs/sinusoid")
+
+
+def settings_for(method: str, seed: int) -> Settings:
+    """The paper's settings; Meta-SGD as in its paper with one rate a parameter, learned from 0.01."""
+    settings = defaults("sinusoid", method, seed)
+    return replace(settings, maml=MAMLConfig(inner_steps=1, inner_rate=0.01, learn_rates="no"))
+
+
+def errors_after(learner: MAML, family: Sinusoid, steps: int, seed: int, what: Sinusoids) -> np.ndarray:
+    """Mean squared error of each test task, [task]."""
+    tasks = family.tasks("test", what.tasks)
+    support = DemonstrationSet.record(family, tasks, 5, seed).batch
+    skills = over_tasks(lambda one: learner.adapt(one, steps), support)
+    return run_tasks(family, tasks, what.points, learner, skills, seed)["mse"].mean(-1)
+
+
+def main(what: Sinusoids) -> None:
+    started, family, rows = time.perf_counter(), Sinusoid(), []
+    for method in ("maml", "meta-sgd"):
+        learners = []
+        for seed in range(what.seeds):
+            settings = settings_for(method, seed)
+            folder = what.output_dir / f"{method}-seed{seed}"
+            learners.append(train(settings, family, source_for(settings, family), folder))
+        for steps in PAPER:
+            values = np.stack([errors_after(one, family, steps, seed, what) for seed, one in enumerate(learners)])
+            low, high = bootstrap(values)
+            rows.append(
+                Row(method, 5, float(values.mean()), (low, high), what.seeds, what.tasks, what.points, steps=steps)
+            )
+    rows += [Row("maml-paper", 5, value, steps=steps, note="Finn et al. 2017") for steps, value in PAPER.items()]
+    cell = Cell(
+        cell="sinusoid",
+        metric="mean squared error",
+        unit="",
+        protocol=(
+            f"5-shot sinusoid regression, 40-40 ReLU network, one inner step of rate 0.01 in training, {what.tasks} unseen "
+            f"sinusoids, {what.points} query points each; amplitude and phase are hidden."
+        ),
+        command="python -m benchmarks.sinusoid",
+        seconds=round(time.perf_counter() - started),
+        commit=commit(),
+        versions=versions(),
+        machine=machine(),
+        rows=rows,
+    )
+    cell.write(Path("benchmarks/results/sinusoid.json"))
+    print_table(cell)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(tyro.cli(Sinusoids))
