@@ -113,7 +113,11 @@ def test_padding_changes_nothing(method):
     learner, batch = fresh(method), meta_batch()
 
     def padded(b: Batch) -> Batch:
-        junk = torch.full_like(b.x[:, :, :7], 3.0), torch.full_like(b.y[:, :, :7], -5.0), torch.zeros_like(b.mask[:, :, :7])
+        junk = (
+            torch.full_like(b.x[:, :, :7], 3.0),
+            torch.full_like(b.y[:, :, :7], -5.0),
+            torch.zeros_like(b.mask[:, :, :7]),
+        )
         return Batch(*(torch.cat([t, j], 2) for t, j in zip(b[:3], junk, strict=True)), b.hidden)
 
     plain = vmap(learner.loss)(batch)[0]

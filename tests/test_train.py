@@ -163,7 +163,9 @@ def test_training_figures_are_logged(source):
             logged.update({(step, name): value for name, value in values.items()})
 
     meta_train(learner(), source, CONFIG, logger=Log(), validation=Validation("success", lambda it: 0.5))
-    assert {(10, "train/loss"), (10, "train/gradient-norm"), (30, "train/rate"), (20, "validation/success")} <= set(logged)
+    assert {(10, "train/loss"), (10, "train/gradient-norm"), (30, "train/rate"), (20, "validation/success")} <= set(
+        logged
+    )
     assert all(math.isfinite(value) for value in logged.values())
 
 

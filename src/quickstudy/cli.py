@@ -125,7 +125,14 @@ class Evaluate:
         from quickstudy import results, runs
 
         cells = runs.evaluate_run(
-            self.run_folder, self.split, self.shots, self.tasks, self.episodes, self.seed, self.checkpoint, command_line()
+            self.run_folder,
+            self.split,
+            self.shots,
+            self.tasks,
+            self.episodes,
+            self.seed,
+            self.checkpoint,
+            command_line(),
         )
         for cell in cells:
             results.print_table(cell)
@@ -236,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Report, subcommand("report")]
     )
     try:
-        tyro.cli(command, prog="quickstudy", description=__doc__, args=arguments or ["--help"]).run()  # type: ignore[arg-type]
+        tyro.cli(command, prog="quickstudy", description=__doc__, args=arguments or ["--help"]).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

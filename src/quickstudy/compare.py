@@ -139,7 +139,7 @@ def tune(
                 shots=[shots],
                 tasks=protocol.tuning_tasks,
                 episodes=protocol.tuning_episodes,
-                )
+            )
             figures.append(result.metrics[family.metric].mean() * (1 if family.higher_is_better else -1))
             advance(1, f"best {max(figures):.3f}")
     learner.config = grid[int(np.argmax(figures))]

@@ -146,5 +146,5 @@ class DemonstrationSet:
         return [self.tasks[i].name for i in self._last.tolist()]
 
     def _pick(self, tasks: Tensor, shots: Tensor) -> Batch:
-        x, y, mask, hidden = self.batch
-        return Batch(*(tensor[tasks[:, None], shots] for tensor in (x, y, mask)), hidden[tasks])
+        x, y, mask = (tensor[tasks[:, None], shots] for tensor in self.batch[:3])
+        return Batch(x, y, mask, self.batch.hidden[tasks])

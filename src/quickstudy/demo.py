@@ -141,7 +141,9 @@ def headline(cells: Sequence[Cell]) -> str:
         beside = f", against {_percent(cell, none)} without adaptation" if none is not None else ""
         shots = "one demonstration" if best.shots == 1 else f"{best.shots} demonstrations"
         took = f" in {best.ms:.0f} ms" if best.ms else ""
-        sentences.append(f"{cell.cell}: {best.method} adapts{took} and reaches {_percent(cell, best)} after {shots}{beside}.")
+        sentences.append(
+            f"{cell.cell}: {best.method} adapts{took} and reaches {_percent(cell, best)} after {shots}{beside}."
+        )
     return " ".join(sentences) or "Nothing meta-learned was measured."
 
 
@@ -159,12 +161,13 @@ def _percent(cell: Cell, row: Row) -> str:
 def _figures(folder: Path, cells: Sequence[Cell]) -> list[Figure]:
     figures = []
     for cell in cells:
-        better = cell.unit == "fraction"
-        figures.append(Figure(plots.bars(cell, higher_is_better=better), f"{cell.cell}: every method after its demonstrations.",
-                              f"Bar chart of {cell.metric} of each method on {cell.cell}; the table has the figures."))  # fmt: skip
+        higher = cell.unit == "fraction"
+        alt = f"of {cell.metric} of each method on {cell.cell}; the table has the figures."
+        bars = plots.bars(cell, higher_is_better=higher)
+        figures.append(Figure(bars, f"{cell.cell}: each method after its demonstrations.", f"Bar chart {alt}"))
         if len({row.shots for row in cell.rows}) > 1:
-            figures.append(Figure(plots.adaptation_curve(cell), f"{cell.cell}: {cell.metric} against demonstrations.",
-                                  f"Adaptation curves of each method on {cell.cell}; the table has the figures."))  # fmt: skip
+            curve = plots.adaptation_curve(cell)
+            figures.append(Figure(curve, f"{cell.cell}: {cell.metric} against demonstrations.", f"Curves {alt}"))
     histories = {}
     for path in sorted(folder.glob("**/checkpoints/last")):
         config = checkpoint.load(path).config
@@ -184,7 +187,9 @@ def _videos(folder: Path) -> list[VideoGroup]:
         VideoGroup(
             group["title"],
             [
-                Video(folder / video["file"], video["caption"], f"The arm tries to grasp an object: {video['caption']}.")
+                Video(
+                    folder / video["file"], video["caption"], f"The arm tries to grasp an object: {video['caption']}."
+                )
                 for video in group["videos"]
             ],
         )

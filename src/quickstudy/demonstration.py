@@ -1,4 +1,4 @@
-"""A demonstration: what was seen and what was done about it, step by step; checked when made, read and written as .npz."""
+"""A demonstration: what was seen and what was done about it, step by step; checked when made, kept as .npz."""
 
 import zipfile
 from dataclasses import dataclass

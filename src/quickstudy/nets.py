@@ -5,13 +5,14 @@ normalisation here is written in elementary operations. A test compares every ne
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al. 2016, eq. 4), in operations whose derivatives vmap correctly."""
+    """Layer normalisation over the last axis (Ba et al. 2016, eq. 4) in operations that vmap differentiates correctly."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class MLP(nn.Module):
         self.context = nn.Parameter(torch.zeros(context)) if context else None
         widths = [inputs + context, *hidden]
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), *([LayerNorm(narrow)] if normalise else []), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], outputs)

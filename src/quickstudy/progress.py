@@ -1,4 +1,4 @@
-"""Progress of anything that takes more than a moment: a bar with time left on a terminal, now and then a line in a log."""
+"""Progress of anything that takes more than a moment: a bar with time left on a terminal, some lines in a log."""
 
 import time
 from collections.abc import Iterator
@@ -47,9 +47,12 @@ def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
     )
     with Progress(*columns, console=console) as shown:
         task = shown.add_task(description, total=total, completed=done, note="")
+        said = ""
 
         def advance(steps: int = 1, note: str = "") -> None:
-            shown.update(task, advance=steps, **({"note": note} if note else {}))
+            nonlocal said
+            said = note or said
+            shown.update(task, advance=steps, note=said)
 
         yield advance
 

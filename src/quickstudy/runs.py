@@ -1,9 +1,9 @@
 """Run folders: where a training's checkpoints, figures and report lie, and what can be done with one afterwards.
 
-    <run>/checkpoints/best, last    the learner, see `quickstudy.checkpoint`
-    <run>/tensorboard               curves
-    <run>/examples                  a demonstration of a held-out task, to try `adapt` with
-    <run>/results/<cell>.json       tables of evaluations
+<run>/checkpoints/best, last    the learner, see `quickstudy.checkpoint`
+<run>/tensorboard               curves
+<run>/examples                  a demonstration of a held-out task, to try `adapt` with
+<run>/results/<cell>.json       tables of evaluations
 """
 
 import time
@@ -53,7 +53,9 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
         )
     changed = [name for name, value in asdict(settings).items() if asdict(then)[name] != value]
     if changed:
-        raise QuickstudyError(f"'{folder}' was trained with other settings of {', '.join(changed)}; resume with the same.")
+        raise QuickstudyError(
+            f"'{folder}' was trained with other settings of {', '.join(changed)}; resume with the same."
+        )
 
 
 def load_settings(run: Path, which: str = "best") -> Settings:

@@ -187,7 +187,9 @@ class _Run:
         self.device = next(learner.parameters()).device
         self.rng = torch.Generator().manual_seed(seed)
         self.outer = OuterStep(learner, config.batching, config.steps)
-        self.step, self.best, self.history = 0, None, []
+        self.step = 0
+        self.best: float | None = None
+        self.history: list[dict[str, float]] = []
         self.best_state: dict[str, torch.Tensor] | None = None
         self._losses: list[float] = []
 
@@ -204,7 +206,7 @@ class _Run:
         self._losses.append(float(outer.losses[outer.finite].detach().mean()))
         if self.logger is not None and self.step % 10 == 0:
             values = {name: float(value.detach().mean()) for name, value in outer.metrics.items()}
-            rate = self.schedule.get_last_lr()[0]
+            rate = float(self.schedule.get_last_lr()[0])
             values |= {"loss": self._losses[-1], "gradient-norm": float(norm), "rate": rate}
             self.logger.log(self.step, {f"train/{name}": value for name, value in values.items()})
         return outer

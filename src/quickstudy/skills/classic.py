@@ -87,19 +87,21 @@ class PointEnv(gymnasium.Env):
     distance to the goal. The start is drawn anew in every episode (the paper starts at the origin).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, Gymnasium declares it so
 
     def __init__(self, goal: Sequence[float] = (0.3, 0.3), horizon: int = 20) -> None:
         self.goal, self.horizon = np.asarray(goal, "f8"), horizon
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = spaces.Box(-0.1, 0.1, (2,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._position, self._steps = self.np_random.uniform(-0.5, 0.5, 2), 0
         return self._position.astype("f4"), {}
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._position, self._steps = move(self._position, action), self._steps + 1
         distance = float(np.linalg.norm(self._position - self.goal))
         info = {"success": distance < PointNavigation.tolerance}

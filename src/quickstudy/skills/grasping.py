@@ -39,8 +39,8 @@ WIDTHS: Mapping[str, tuple[tuple[float, float], ...]] = {
 """Grip widths of each split in metres, half-open [low, high): no width of one test of sizes occurs in training."""
 ATTEMPTS = 8
 """Tries that the expert has for one demonstration before the task is called broken."""
-_EPISODE, _DEMONSTRATION, _FILM = 0, 1, 0
-"""Purposes of a task's random generators; a film shows the very episode that `run` would run."""
+_EPISODE, _DEMONSTRATION, _COLOUR = 0, 1, 2
+"""Purposes of a task's random generators; a film draws from `_EPISODE`, so it shows what `run` would run."""
 
 
 class Grasping(TaskFamily):
@@ -249,7 +249,7 @@ class GraspingEnv(gymnasium.Env):
 
 def build(task: Task, visual: bool = False) -> Any:
     """The MuJoCo model of a task; its object's colour belongs to the task."""
-    hue = task.generator(2).uniform()
+    hue = task.generator(_COLOUR).uniform()
     return scene.build(task.parameters, visual, colorsys.hsv_to_rgb(hue, 0.65, 0.9))
 
 
