@@ -5,6 +5,7 @@ whose temporaries stay in the processor's cache, convolutions one; compilation p
 offers each way and chooses one by shape and length of run; `benchmarks/speed_outer_step.py` measures the choices.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _COMPILE_SECONDS = 30.0
 _SHAPES = 8
 """A learner whose meta-batches come in more shapes than this would do little but compile."""
 
-_INDUCTOR = {"cpp_wrapper": True, "cpp.min_chunk_size": 32768}
+_INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True, "cpp.min_chunk_size": 32768}
 """No Python between the kernels; and loops too short to be worth waking a second thread stay on one."""
 
 
@@ -71,7 +72,7 @@ class Part(NamedTuple):
         check: the sum of all numbers above, finite only if each of them is.
     """
 
-    gradient: list[Tensor | None]
+    gradient: Sequence[Tensor | None]
     losses: Tensor
     metrics: Metrics
     check: Tensor
@@ -108,6 +109,9 @@ class OuterStep:
             raise QuickstudyError("matmul='bf16' is made by compilation, so compiled must not be False with it.")
         self.learner, self.how, self.steps, self.matmul = learner, how, steps, matmul
         self.compiled = True if matmul == "bf16" else compiled
+        self._trained = [p for p in learner.parameters() if p.requires_grad]
+        self._size = sum(p.numel() for p in learner.parameters())
+        self._convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._passes: dict[Any, _CompiledPass] = {}
 
     def __call__(self, meta_batch: SupportQuery) -> Outer:
@@ -118,11 +122,12 @@ class OuterStep:
         """
         plan = self.plan(meta_batch)
         total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
-        gradient, finite = total.gradient, torch.ones_like(total.losses, dtype=torch.bool)
-        if not total.check.isfinite():
+        gradient, count = total.gradient, len(total.losses)
+        finite = torch.ones_like(total.losses, dtype=torch.bool)
+        if not math.isfinite(total.check):
             gradient, finite = self._without_broken_tasks(meta_batch)
-        count = int(finite.sum())
-        for p, g in zip(_trained(self.learner), gradient, strict=True):
+            count = int(finite.sum())
+        for p, g in zip(self._trained, gradient, strict=True):
             p.grad = None if g is None else g / count
         return Outer(total.losses, total.metrics, finite)
 
@@ -130,22 +135,24 @@ class OuterStep:
         """How this meta-batch will be gone through."""
         tasks = len(meta_batch.query.x)
         points = meta_batch.support.mask[0].numel() + meta_batch.query.mask[0].numel()
-        fitting = max(1, _CACHE_FLOATS // _floats(self.learner, points))
-        at_once = {"vmap": tasks, "loop": 1, "chunk": _even(tasks, fitting)}
-        at_once["auto"] = 1 if _convolves(self.learner) else at_once["chunk"]
         compiled = self.compiled if self.compiled is not None else self._pays(tasks * points)
-        return Plan(at_once[self.how], compiled)
+        if self.how == "vmap":
+            return Plan(tasks, compiled)
+        if self.how == "loop" or (self.how == "auto" and self._convolves):
+            return Plan(1, compiled)
+        return Plan(_even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points))), compiled)
 
     def _pays(self, points: int) -> bool:
         """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
-        saved = 3e-3 + 4e-11 * points * sum(p.numel() for p in self.learner.parameters())
+        saved = 3e-3 + 4e-11 * points * self._size
         return self.steps * saved > _COMPILE_SECONDS
 
     def _pass(self, plan: Plan, tasks: SupportQuery) -> Part:
         batched = plan.at_once > 1
         if not plan.compiled:
-            return _pass(self.learner.loss, batched, tasks, _trained(self.learner))
-        shape = (batched, self.learner.training, *((t.shape, t.dtype, t.device) for t in tree_flatten(tasks)[0]))
+            return _pass(self.learner.loss, batched, tasks, self._trained)
+        tensors = (*tasks.support, *tasks.query)
+        shape = (batched, self.learner.training, *((t.shape, t.dtype, t.device) for t in tensors))
         try:
             if shape not in self._passes:
                 if len(self._passes) == _SHAPES:
@@ -170,13 +177,12 @@ class OuterStep:
 
     def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
         """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""
-        trained = _trained(self.learner)
-        parts = (_pass(self.learner.loss, False, task, trained) for task in _split(meta_batch, 1))
+        parts = (_pass(self.learner.loss, False, task, self._trained) for task in _split(meta_batch, 1))
         good, finite = [], []
         for part in parts:
-            finite.append(bool(part.check.isfinite()))
+            finite.append(math.isfinite(part.check))
             good += [part] if finite[-1] else []
-        gradient = _add_up(good).gradient if good else [None] * len(trained)
+        gradient = _add_up(good).gradient if good else [None] * len(self._trained)
         return gradient, torch.tensor(finite, device=meta_batch.query.x.device)
 
 
@@ -191,7 +197,8 @@ def over_tasks(function: Callable[..., Any], *trees: Any, chunk: int | None = No
 
 def adapt_tasks(learner: MetaLearner, support: Batch) -> Skill:
     """The skills [task, ...] after each task's support [task, shot, step, ...], without an outer gradient."""
-    chunk = max(1, _EVALUATION_FLOATS // _floats(learner, support.mask[0].numel()))
+    size = sum(p.numel() for p in learner.parameters())
+    chunk = max(1, _EVALUATION_FLOATS // _floats(size, support.mask[0].numel()))
     return over_tasks(learner.adapt, support, chunk=chunk)
 
 
@@ -209,7 +216,7 @@ def _pass(
     gradient = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
     losses, metrics = losses.detach(), tree_map(Tensor.detach, metrics)
     check = losses.sum() + sum(g.sum() for g in gradient if g is not None)
-    return Part(list(gradient), losses, metrics, check)
+    return Part(gradient, losses, metrics, check)
 
 
 class _Loss(nn.Module):
@@ -233,33 +240,41 @@ class _CompiledPass:
     """
 
     def __init__(self, learner: MetaLearner, batched: bool, tasks: SupportQuery, matmul: str) -> None:
-        self._module = _Loss(learner)
-        names = [name for name, _ in self._named()]
-        where = [i for i, (_, t) in enumerate(self._named()) if t.requires_grad]
-        state = [t.detach().requires_grad_(t.requires_grad) for _, t in self._named()]
-        leaves, tree = tree_flatten((state, tasks))
+        module = _Loss(learner)
+        named, buffers = dict(module.named_parameters()), [name for name, _ in module.named_buffers()]
+        self._parameters = list(named.values())
+        # A buffer is looked up anew in every call, because moving a module to a device replaces it.
+        self._buffers = [(module.get_submodule(path), leaf) for path, _, leaf in (n.rpartition(".") for n in buffers)]
+        names = [*named, *buffers]
 
-        def flat(*leaves: Tensor) -> list[Tensor | None]:
-            state, tasks = tree_unflatten(leaves, tree)
-            lent = dict(zip(names, state, strict=True))
+        def flat(*tensors: Tensor) -> list[Tensor | None]:
+            """State and tasks to gradients, losses, check and metrics."""
+            lent = dict(zip(names, tensors, strict=False))
+            tasks = tensors[len(names) :]
             part = _pass(
-                lambda task: functional_call(self._module, lent, (task,)), batched, tasks, [state[i] for i in where]
+                lambda task: functional_call(module, lent, (task,)),
+                batched,
+                SupportQuery(Batch(*tasks[: len(tasks) // 2]), Batch(*tasks[len(tasks) // 2 :])),
+                [lent[name] for name, p in named.items() if p.requires_grad],
             )
-            outputs, self._tree = tree_flatten(part)
-            return outputs
+            metrics, self._metrics = tree_flatten(part.metrics)
+            return [*part.gradient, part.losses, part.check, *metrics]
 
-        self.graph = make_fx(flat)(*leaves)
+        state = [t.detach().requires_grad_(t.requires_grad) for t in self._state()]
+        self.graph = make_fx(flat)(*state, *tasks.support, *tasks.query)
         if matmul == "bf16":
             _round_factors(self.graph)
+        self._trained = sum(p.requires_grad for p in self._parameters)
         self._run = torch.compile(self.graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
 
     def __call__(self, tasks: SupportQuery) -> Part:
         with torch.no_grad():
-            outputs = self._run(*(t for _, t in self._named()), *tree_flatten(tasks)[0])
-        return tree_unflatten(outputs, self._tree)
+            outputs = self._run(*self._state(), *tasks.support, *tasks.query)
+        gradient, (losses, check, *metrics) = outputs[: self._trained], outputs[self._trained :]
+        return Part(gradient, losses, tree_unflatten(metrics, self._metrics), check)
 
-    def _named(self) -> list[tuple[str, Tensor]]:
-        return [*self._module.named_parameters(), *self._module.named_buffers()]
+    def _state(self) -> list[Tensor]:
+        return [*self._parameters, *(getattr(module, name) for module, name in self._buffers)]
 
 
 def _round_factors(graph: GraphModule) -> None:
@@ -278,10 +293,6 @@ def _round_factors(graph: GraphModule) -> None:
                 product = graph.graph.call_function(cast, (node, torch.float32))
             node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
     graph.recompile()
-
-
-def _trained(learner: MetaLearner) -> list[nn.Parameter]:
-    return [p for p in learner.parameters() if p.requires_grad]
 
 
 def _split(meta_batch: SupportQuery, at_once: int) -> list[SupportQuery]:
@@ -306,12 +317,11 @@ def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
     return sum(there[1:], start=there[0]) if there else None
 
 
-def _floats(learner: MetaLearner, points: int) -> int:
+def _floats(parameters: int, points: int) -> int:
     """Roughly how many numbers the work on one task holds: copies of the parameters, and activations at each point.
 
     A network of p parameters is about sqrt(p) wide.
     """
-    parameters = sum(p.numel() for p in learner.parameters())
     return 1 + int(4 * parameters + 4 * points * parameters**0.5)
 
 
@@ -320,7 +330,3 @@ def _even(tasks: int, fitting: int) -> int:
     fewest = -(-tasks // fitting)
     parts = next((n for n in range(fewest, 2 * fewest) if tasks % n == 0), fewest)
     return -(-tasks // parts)
-
-
-def _convolves(learner: MetaLearner) -> bool:
-    return any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())

@@ -59,7 +59,9 @@ class Settings:
 
 
 DEFAULTS: dict[str, Settings] = {
-    "grasping": Settings("grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3)),
+    "grasping": Settings(
+        "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
+    ),
     "point-navigation": Settings(
         "point-navigation",
         "maml",
