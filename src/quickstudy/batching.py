@@ -7,7 +7,8 @@ offers each way and chooses one by shape and length of run; `benchmarks/speed_ou
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +30,10 @@ _CACHE_FLOATS = 4 * 2**20
 
 _EVALUATION_FLOATS = 32 * 2**20
 """The same for adaptation without an outer gradient, where only memory is at stake."""
+
+_SMALL = 2e7
+"""Tasks x points x parameters below which a second thread gains less than it costs to wake; on a machine that is busy
+with other things, threads that wait for each other make small products a hundred times slower."""
 
 _COMPILE_SECONDS = 30.0
 """What compilation costs, at about; it has to be earned back by the run."""
@@ -121,7 +126,8 @@ class OuterStep:
             QuickstudyError: compilation was asked for and is not possible here.
         """
         plan = self.plan(meta_batch)
-        total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
+        with _threads_for(_points(meta_batch) * self._size):
+            total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
         gradient, count = total.gradient, len(total.losses)
         finite = torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
@@ -134,13 +140,13 @@ class OuterStep:
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
         tasks = len(meta_batch.query.x)
-        points = meta_batch.support.mask[0].numel() + meta_batch.query.mask[0].numel()
-        compiled = self.compiled if self.compiled is not None else self._pays(tasks * points)
+        points = _points(meta_batch)
+        compiled = self.compiled if self.compiled is not None else self._pays(points)
         if self.how == "vmap":
             return Plan(tasks, compiled)
         if self.how == "loop" or (self.how == "auto" and self._convolves):
             return Plan(1, compiled)
-        return Plan(_even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points))), compiled)
+        return Plan(_even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points // tasks))), compiled)
 
     def _pays(self, points: int) -> bool:
         """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
@@ -199,7 +205,19 @@ def adapt_tasks(learner: MetaLearner, support: Batch) -> Skill:
     """The skills [task, ...] after each task's support [task, shot, step, ...], without an outer gradient."""
     size = sum(p.numel() for p in learner.parameters())
     chunk = max(1, _EVALUATION_FLOATS // _floats(size, support.mask[0].numel()))
-    return over_tasks(learner.adapt, support, chunk=chunk)
+    with _threads_for(support.mask.numel() * size):
+        return over_tasks(learner.adapt, support, chunk=chunk)
+
+
+@contextmanager
+def _threads_for(work: float) -> Iterator[None]:
+    """One thread for small work (tasks x points x parameters), as many as torch may use for other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if work < _SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pass(
@@ -293,6 +311,11 @@ def _round_factors(graph: GraphModule) -> None:
                 product = graph.graph.call_function(cast, (node, torch.float32))
             node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
     graph.recompile()
+
+
+def _points(meta_batch: SupportQuery) -> int:
+    """Support and query points of all tasks, padding included."""
+    return meta_batch.support.mask.numel() + meta_batch.query.mask.numel()
 
 
 def _split(meta_batch: SupportQuery, at_once: int) -> list[SupportQuery]:

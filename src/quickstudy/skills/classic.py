@@ -91,7 +91,8 @@ class PointEnv(gymnasium.Env):
 
     def __init__(self, goal: Sequence[float] = (0.3, 0.3), horizon: int = 20) -> None:
         self.goal, self.horizon = np.asarray(goal, "f8"), horizon
-        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        reach = 0.5 + 0.1 * horizon
+        self.observation_space = spaces.Box(-reach, reach, (2,), np.float32)
         self.action_space = spaces.Box(-0.1, 0.1, (2,), np.float32)
 
     def reset(
