@@ -16,7 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy import provenance
-from quickstudy.batching import OuterStep, _CompiledPass, _split
+from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, _threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
 from quickstudy.learners.maml import MAML, MAMLConfig
@@ -91,9 +91,14 @@ def quickstudy(workload: Workload, **options: Any) -> Step:
 
 
 def bare_products(workload: Workload, at_once: int) -> Step:
-    """The matrix products of the step with `at_once` tasks in one pass, nothing else, into memory that is there."""
-    part, *others = _split(workload.meta_batch(), at_once)
-    graph = _CompiledPass(workload.learner(), at_once > 1, part, "float32").graph
+    """The matrix products of the step with `at_once` tasks in one pass, nothing else, into memory that is there.
+
+    They get as many threads as the step itself.
+    """
+    learner, batch = workload.learner(), workload.meta_batch()
+    part, *others = _split(batch, at_once)
+    graph = _CompiledPass(learner, at_once > 1, part, "float32").graph
+    work = _points(batch) * sum(p.numel() for p in learner.parameters())
     products = []
     for node in graph.graph.nodes:
         name = getattr(node.target, "__name__", "")
@@ -103,9 +108,10 @@ def bare_products(workload: Workload, at_once: int) -> Step:
             products.append((multiply, left, right, torch.matmul(left, right)))
 
     def step() -> None:
-        for _ in range(1 + len(others)):
-            for multiply, left, right, out in products:
-                multiply(left, right, out=out)
+        with _threads_for(work):
+            for _ in range(1 + len(others)):
+                for multiply, left, right, out in products:
+                    multiply(left, right, out=out)
 
     return step
 
@@ -219,7 +225,7 @@ def measure(workload: Workload, threads: int) -> list[Row]:
     for _ in range(ROUNDS):
         for name, step in steps.items():
             turns[name].append(timed(step, repeats[name]))
-    return [row(workload, threads, name, turns, errors) for name in steps]
+    return [to_row(workload, threads, name, turns, errors) for name in steps]
 
 
 def timed(step: Step, repeats: int) -> float:
@@ -246,7 +252,7 @@ def _tensor(gradient: Any) -> Tensor:
     return torch.tensor(gradient.array.tolist()) if isinstance(gradient, _Later) else gradient.detach().clone()
 
 
-def row(workload: Workload, threads: int, name: str, turns: dict[str, list[float]], errors: dict[str, float]) -> Row:
+def to_row(workload: Workload, threads: int, name: str, turns: dict[str, list[float]], errors: dict[str, float]) -> Row:
     """Medians; `ratio` is the median over rounds of what the two took in the same round."""
 
     def ratio(other: str) -> float:
@@ -269,31 +275,32 @@ def row(workload: Workload, threads: int, name: str, turns: dict[str, list[float
     )
 
 
-def peak_memory(workload: Workload, threads: int, name: str) -> float | None:
-    """Peak resident memory of three steps above that after the imports, in MB; Linux only.
+def peak_memory(workload: Workload, threads: int, name: str) -> tuple[float, float] | None:
+    """Peak resident memory of three steps above that after all imports, and what importing a compiler took; in MB.
 
-    The modules of the compiler that a step uses count as imports: they are loaded by compiling one addition.
+    torch and JAX load their compilers at first use, so one addition is compiled first. None where it is not Linux.
     """
     status = Path("/proc/self/status")
     if not status.exists():
         return None
     torch.set_num_threads(threads)
     sys.path.append(str(PEERS.resolve()))
+    start = _megabytes(status, "VmRSS")
     if name.startswith("JAX"):
         importlib.import_module("jax").jit(lambda x: x + 1)(1.0)
-    elif "compiled" in name or "long" in name or "bf16" in name:
+    elif any(word in name for word in ("compiled", "long", "bf16")):
         torch.compile(lambda x: x + 1, options={"cpp_wrapper": True})(torch.ones(3))
-    before = _kilobytes(status, "VmRSS")
+    imported = _megabytes(status, "VmRSS")
     step = candidates(workload)[name]()
     for _ in range(3):
         step()
-    return round((_kilobytes(status, "VmHWM") - before) / 1024, 1)
+    return _megabytes(status, "VmHWM") - imported, imported - start
 
 
-def _kilobytes(status: Path, field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+)", status.read_text())
+def _megabytes(status: Path, field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+) kB", status.read_text())
     assert found is not None
-    return int(found[1])
+    return int(found[1]) * 1024 / 1e6
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -302,11 +309,16 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def with_memory(rows: Sequence[Row]) -> list[Row]:
-    """The rows of W1 with their peak memory."""
+    """The rows of W1 with their peak memory; the bare products hold none of what a step holds."""
     found = []
-    for one in rows:
-        memory = None if one.method.startswith("bare") else in_fresh_process(peak_memory, W1, one.threads, one.method)
-        found.append(Row(**{**vars(one), "memory_mb": memory}))
+    for row in rows:
+        used = None if row.method.startswith("bare") else in_fresh_process(peak_memory, W1, row.threads, row.method)
+        if used is None:
+            found.append(row)
+            continue
+        memory, compiler = used
+        notes = [row.note] * bool(row.note) + [f"its compiler takes {compiler:.0f} MB more"] * (compiler > 1)
+        found.append(replace(row, memory_mb=round(memory, 1), note="; ".join(notes)))
     return found
 
 
@@ -327,7 +339,7 @@ def main() -> None:
             "Mean meta-gradient of second-order MAML, one inner step, squared error. W1: 39-256-256-4, 32 tasks, "
             "250 + 250 pairs. W2: 1-40-40-1, 25 tasks, 10 + 10 pairs. Everything of one workload runs in one process, "
             f"turn by turn: median of {ROUNDS} turns; ratio: speed relative to learn2learn 0.2.0, median over turns; "
-            "MB: peak above imports, the compiler's modules counted as imports."
+            "MB: peak above imports, those of the compiler included."
         ),
         command="python -m benchmarks.speed_outer_step",
         seconds=round(time.time() - start, 1),

@@ -8,6 +8,7 @@ to install; nothing else in the package needs a picture.
 import atexit
 import functools
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -205,6 +206,10 @@ def _view(model: mujoco.MjModel, camera: str | mujoco.MjvCamera) -> mujoco.MjvCa
 
 def _gl_context(width: int, height: int) -> Any:
     backend = _backend()
+    if importlib.util.find_spec("triton") is not None:
+        # Mesa's software drivers and Triton each carry an LLVM. Triton loaded after Mesa ends the process, and torch
+        # loads it when it first needs it; loaded before, both work.
+        importlib.import_module("triton")
     module = importlib.import_module(f"mujoco.{'glfw' if backend in ('glx', 'wgl') else backend}")
     return module.GLContext(width, height)
 
