@@ -74,7 +74,7 @@ class Part(NamedTuple):
         gradient: of the sum of the losses, one for each trained parameter; None where no loss depends on it.
         losses: [task].
         metrics: each [task, ...].
-        check: the sum of all numbers above, finite only if each of them is.
+        check: the sum of all losses and gradients, finite only if each of them is.
     """
 
     gradient: Sequence[Tensor | None]

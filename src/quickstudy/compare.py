@@ -30,8 +30,8 @@ PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
 ALWAYS_ADAPTED = frozenset({"replay", "nearest", "oracle", "scratch", "transfer-equal-time"})
 """Methods whose figure without a demonstration would say nothing, or nothing new."""
 
-FINE_TUNE_STEPS = (5, 20, 100)
-FINE_TUNE_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+FINE_TUNE_STEPS = (20, 100, 300)
+FINE_TUNE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
