@@ -208,7 +208,7 @@ def test_the_command() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (2, "There is no document 'none.md'.\n", "")
 
 
-DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.is_file()]
+DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.is_file()]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
