@@ -70,8 +70,8 @@ def main(what: Sinusoids) -> None:
         metric="mean squared error",
         unit="",
         protocol=(
-            f"5-shot sinusoid regression, 40-40 ReLU network, one inner step of rate 0.01 in training, {what.tasks} unseen "
-            f"sinusoids, {what.points} query points each; amplitude and phase are hidden."
+            f"5-shot sinusoid regression, 40-40 ReLU network, one inner step of rate 0.01 in training, {what.tasks} "
+            f"unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",
         seconds=round(time.perf_counter() - started),

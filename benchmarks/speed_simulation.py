@@ -94,8 +94,8 @@ def main() -> None:
         metric="control steps per second and core",
         unit="",
         protocol=(
-            f"Grasping with the Sawyer, {SUBSTEPS} physics steps of 2.5 ms a control step, {TASKS} worlds on one thread, CPU "
-            f"time, median of {REPEATS} turns; the ratio is to bare mj_step of the same states and controls."
+            f"Grasping with the Sawyer, {SUBSTEPS} physics steps of 2.5 ms a control step, {TASKS} worlds on one "
+            f"thread, CPU time, median of {REPEATS} turns; the ratio is to bare mj_step of the same states and controls."
         ),
         command="python -m benchmarks.speed_simulation",
         seconds=round(time.perf_counter() - started),

@@ -78,6 +78,15 @@ def test_names_that_do_not_exist_get_the_nearest(capsys):
     assert "Unknown family 'x'. Known: grasping" in mistake(capsys, "families", "x")
 
 
+def test_an_unknown_method_is_told_before_anything_is_trained(capsys, tmp_path):
+    said = mistake(capsys, "compare", "point-navigation", "--methods", "maml", "foml", "--output-dir", tmp_path / "x")
+    assert "Unknown method 'foml'. Did you mean 'fomaml'?" in said
+    assert "which holds 10000" in mistake(
+        capsys, "compare", "point-navigation", "--tasks", "20000", "--output-dir", tmp_path / "x"
+    )
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_folder_that_is_no_run(capsys, tmp_path):
     assert "is not a run folder: it has no checkpoints/best" in mistake(capsys, "evaluate", tmp_path)
     assert "is not a run folder" in mistake(capsys, "adapt", tmp_path, "--demo", "x.npz")

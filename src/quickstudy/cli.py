@@ -16,7 +16,7 @@ from tyro.conf import Positional, subcommand
 from quickstudy.errors import QuickstudyError
 from quickstudy.learners.baselines import FineTuneConfig
 from quickstudy.learners.maml import MAMLConfig
-from quickstudy.methods import DEFAULTS, DataConfig, NetworkConfig, Settings, build, defaults
+from quickstudy.methods import COMPARED, DEFAULTS, DataConfig, NetworkConfig, Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
 
@@ -165,9 +165,7 @@ class Compare:
     What is finished is never run again: the same command goes on after a break."""
 
     family: Positional[str]
-    methods: tuple[str, ...] = (
-        "meta-sgd", "maml", "transfer", "transfer-equal-time", "scratch", "no-adaptation", "replay", "nearest", "oracle",
-    )  # fmt: skip
+    methods: tuple[str, ...] = COMPARED
     seeds: int = 3
     splits: tuple[str, ...] = ()
     """Test splits; all of them by default."""

@@ -3,9 +3,11 @@
 Each (method, seed) is a folder of its own; what is finished is never run again, what was interrupted goes on.
 """
 
+import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,11 +15,11 @@ import numpy as np
 
 from quickstudy import checkpoint, files
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.methods import UNTRAINED, Settings, build
+from quickstudy.methods import METHODS, UNTRAINED, Settings, build
 from quickstudy.progress import console, progress
 from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row
@@ -167,21 +169,26 @@ def compare(
         settings_for: the settings of (method, seed).
         command: the command that repeats this, for the table.
     """
-    started = time.perf_counter()
+    for method in methods:
+        if method not in {*METHODS, *PRETRAINED_AS}:
+            raise unknown("method", method, {*METHODS, *PRETRAINED_AS})
     splits = list(protocol.splits) or family.test_splits
+    for split in splits:
+        family.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
     _remember(folder, {method: settings_for(method, 0) for method in methods})
-    source = source_for(settings_for(methods[0], 0), family)
+    source = functools.cache(lambda: source_for(settings_for(methods[0], 0), family))
     runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
-    for seed in range(protocol.seeds):
-        for method in methods:
-            run = _Run(family, method, seed, settings_for, protocol, folder, source)
-            runs[method].append({split: run.evaluation(split) for split in splits})
-            _say(method, seed, family, runs[method][-1])
-    seconds = time.perf_counter() - started
+    with _clock(folder / "seconds.json"):
+        for seed in range(protocol.seeds):
+            for method in methods:
+                run = _Run(family, method, seed, settings_for, protocol, folder, source)
+                runs[method].append({split: run.evaluation(split) for split in splits})
+                _say(method, seed, family, runs[method][-1])
+    seconds = json.loads((folder / "seconds.json").read_text())
     cells = []
     for split in splits:
         made = [row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])]
-        cells.append(write_cell(family, split, protocol, made, seconds, folder, command))
+        cells.append(write_cell(family, split, made, seconds, folder, command))
     return cells
 
 
@@ -198,15 +205,24 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
     files.write(path, json.dumps(then | now, indent=1))
 
 
-def write_cell(
-    family: TaskFamily, split: str, protocol: Protocol, made: list[Row], seconds: float, folder: Path, command: str
-) -> Cell:
+@contextmanager
+def _clock(path: Path) -> Iterator[None]:
+    """Adds what a part of a comparison took, finished or interrupted, to the seconds of the parts before it."""
+    before = json.loads(path.read_text()) if path.exists() else 0.0
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        files.write(path, json.dumps(before + time.perf_counter() - started))
+
+
+def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, folder: Path, command: str) -> Cell:
     """The table of one split, also written to `folder/results/<family>-<split>.json`."""
     cell = Cell(
         cell=f"{family.name}-{split}",
         metric=family.metric,
         unit="fraction" if family.metric == "success" else "squared error",
-        protocol=describe(family, split, protocol),
+        protocol=describe(family, split),
         command=command,
         seconds=round(seconds),
         commit=commit(),
@@ -229,7 +245,7 @@ class _Run:
         settings_for: Callable[[str, int], Settings],
         protocol: Protocol,
         folder: Path,
-        source: Source,
+        source: Callable[[], Source],
     ) -> None:
         self.family, self.method, self.seed, self.protocol = family, method, seed, protocol
         self.settings_for, self.root, self.source = settings_for, folder, source
@@ -261,7 +277,7 @@ class _Run:
         if self._learner is None:
             parent = PRETRAINED_AS.get(self.method, self.method)
             settings = self.settings_for(parent, self.seed)
-            trained = train(settings, self.family, self.source, self.root / f"{parent}-seed{self.seed}")
+            trained = train(settings, self.family, self.source(), self.root / f"{parent}-seed{self.seed}")
             self._learner = self._specialise(trained)
         return self._learner
 
@@ -323,12 +339,12 @@ def bootstrap(values: np.ndarray, replicates: int = 5000, seed: int = 0) -> tupl
     return float(low), float(high)
 
 
-def describe(family: TaskFamily, split: str, protocol: Protocol) -> str:
+def describe(family: TaskFamily, split: str) -> str:
     """The protocol in one sentence."""
     return (
-        f"{protocol.tasks} held-out tasks of split '{split}' x {protocol.episodes} episodes x {protocol.seeds} training "
-        f"seeds; each learner adapts to a task from its demonstrations alone and every episode counts; mean "
-        f"{family.metric} with a 95 % bootstrap interval over tasks and seeds."
+        f"Held-out tasks of split '{split}'; {family.protocol}; each learner adapts to a task from its demonstrations "
+        f"alone, every episode of the quota counts; mean {family.metric} with a 95 % bootstrap interval over tasks and "
+        "seeds."
     )
 
 

@@ -113,6 +113,19 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "nearest": _floor(baselines.NearestNeighbour),
 }
 
+COMPARED = (
+    "meta-sgd",
+    "maml",
+    "transfer",
+    "transfer-equal-time",
+    "scratch",
+    "no-adaptation",
+    "replay",
+    "nearest",
+    "oracle",
+)
+"""What a comparison holds where nobody says otherwise."""
+
 UNTRAINED = frozenset({"scratch", "replay", "nearest"})
 """Methods that learn nothing from the training tasks (but the mean and deviation of their observations)."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al. 2016, eq. 4) in operations that vmap differentiates correctly."""
+    """Layer normalisation over the last axis (Ba et al. 2016, eq. 4), from operations that vmap differentiates well."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

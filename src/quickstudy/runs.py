@@ -114,7 +114,7 @@ def evaluate_run(
         result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
         protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
         made = rows(settings.method, family, protocol, [result])
-        cells.append(write_cell(family, name, protocol, made, time.perf_counter() - started, run, command))
+        cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
     return cells
 
 

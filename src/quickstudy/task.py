@@ -59,6 +59,8 @@ class TaskFamily(ABC):
     name: ClassVar[str]
     sizes: ClassVar[Mapping[str, int]]
     """The splits and how many tasks each holds; 'train', 'validation', then one or more test splits."""
+    protocol: ClassVar[str]
+    """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
     higher_is_better: ClassVar[bool] = True

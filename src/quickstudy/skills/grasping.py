@@ -48,6 +48,10 @@ class Grasping(TaskFamily):
 
     name: ClassVar[str] = "grasping"
     sizes: ClassVar[Mapping[str, int]] = {"train": 4000, "validation": 1000, "sizes": 1000, "shapes": 1000}
+    protocol: ClassVar[str] = (
+        "shape, size, height and grasp point are hidden, the object's pose, the hand's start and the action noise are "
+        "drawn anew for every episode, success is lifted by 10 cm and still held, unslipped and upright, a second later"
+    )
     metric: ClassVar[str] = "success"
     observation_size = len(OBSERVATION)
     action_size = len(ACTION)
