@@ -95,7 +95,7 @@ def main() -> None:
         unit="",
         protocol=(
             f"Grasping with the Sawyer, {SUBSTEPS} physics steps of 2.5 ms a control step, {TASKS} worlds on one "
-            f"thread, CPU time, median of {REPEATS} turns; the ratio is to bare mj_step of the same states and controls."
+            f"thread, CPU time, median of {REPEATS} turns; the ratio is to bare mj_step of the same states and control."
         ),
         command="python -m benchmarks.speed_simulation",
         seconds=round(time.perf_counter() - started),
