@@ -32,9 +32,6 @@ PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
 ALWAYS_ADAPTED = frozenset({"replay", "nearest", "oracle", "scratch", "transfer-equal-time"})
 """Methods whose figure without a demonstration would say nothing, or nothing new."""
 
-FINE_TUNE_STEPS = (20, 100, 300)
-FINE_TUNE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -47,6 +44,7 @@ class Protocol:
         tasks: held-out tasks of each split.
         episodes: episodes of each task.
         tuning_tasks: validation tasks on which fine-tuning is tuned, with `tuning_episodes` episodes each.
+        tuning_steps, tuning_rates: the fine-tuning steps and rates that are tried there.
     """
 
     seeds: int = 3
@@ -56,6 +54,8 @@ class Protocol:
     episodes: int = 5
     tuning_tasks: int = 40
     tuning_episodes: int = 2
+    tuning_steps: tuple[int, ...] = (20, 100, 300)
+    tuning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -128,8 +128,8 @@ def tune(
     Args:
         milliseconds: the time that adaptation may take; the number of steps is then what fits into it.
     """
-    steps = FINE_TUNE_STEPS if milliseconds is None else (_steps_within(learner, family, milliseconds),)
-    grid = [FineTuneConfig(s, r) for s in steps for r in FINE_TUNE_RATES]
+    steps = protocol.tuning_steps if milliseconds is None else (_steps_within(learner, family, milliseconds),)
+    grid = [FineTuneConfig(s, r) for s in steps for r in protocol.tuning_rates]
     figures = []
     with progress("tuning the fine-tuning", len(grid)) as advance:
         for config in grid:
