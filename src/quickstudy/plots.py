@@ -185,8 +185,9 @@ def training_curve(
                     continue
                 method = label.split(",")[0]
                 look = _look(method)
+                line = {"color": look["color"], "linestyle": look["linestyle"], "alpha": 0.9}
                 axes.plot(
-                    points[:, 0], points[:, 1] * factor, color=look["color"], linestyle=look["linestyle"], alpha=0.9
+                    points[:, 0], points[:, 1] * factor, marker="o" if len(points) < 6 else "", markersize=4, **line
                 )
                 ends[method] = (*points[-1], method, look["color"])
             axes.set_title(f"{title}, %" if factor != 1.0 else title, loc="left", fontsize=10)

@@ -22,6 +22,10 @@ from quickstudy.learner import MetaLearner
 from quickstudy.progress import console, progress
 
 
+_LOOKS = 50
+"""How often the training loss is noted in a training's history, besides at validations."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of the outer loop.
@@ -97,7 +101,7 @@ class Trained:
         steps: outer steps done in all.
         best: the best validation figure, or None where there was none.
         interrupted: stopped by Ctrl-C before its last step; the last checkpoint resumes it.
-        history: one mapping for each validation: 'step', 'train/loss', 'validation/<name>'.
+        history: one mapping for each look: 'step', 'train/loss' and, if it was a validation, 'validation/<name>'.
     """
 
     steps: int
@@ -155,8 +159,10 @@ def meta_train(
             outer = run.outer_step()
             advance(1, run.note(outer))
             if run.step % config.validate_every == 0 or run.step == config.steps:
-                run.validate()
+                run.look(validate=True)
                 run.save("last")
+            elif run.step % max(1, config.steps // _LOOKS) == 0:
+                run.look(validate=False)
     if stopped.is_set() and run.step < config.steps:
         run.save("last")
         if folder is not None:
@@ -220,13 +226,14 @@ class _Run:
         console.print(f"{sentence}; left out of this step.")
 
     def note(self, outer: Outer) -> str:
-        recent = self._losses[-50:]
+        recent = self._losses[-50:] or [self.history[-1]["train/loss"]]
         return f"loss {sum(recent) / len(recent):.4f}" + ("" if self.best is None else f", best {self.best:.3f}")
 
-    def validate(self) -> None:
+    def look(self, validate: bool) -> None:
+        """Notes the mean loss since the last look and, if asked, the figure on validation tasks."""
         recent, self._losses = self._losses, []
         figures = {"step": float(self.step), "train/loss": sum(recent) / max(1, len(recent))}
-        if self.validation is not None:
+        if validate and self.validation is not None:
             name, sign = self.validation.name, 1.0 if self.validation.higher_is_better else -1.0
             value = self.validation.measure(self.learner)
             figures[f"validation/{name}"] = value
