@@ -21,7 +21,6 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import MetaLearner
 from quickstudy.progress import console, progress
 
-
 _LOOKS = 50
 """How often the training loss is noted in a training's history, besides at validations."""
 
