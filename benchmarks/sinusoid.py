@@ -6,7 +6,7 @@ Writes benchmarks/results/sinusoid.json.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from quickstudy.batching import over_tasks
 from quickstudy.compare import bootstrap, source_for, train
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
-from quickstudy.learners.maml import MAML, MAMLConfig
-from quickstudy.methods import Settings, defaults
+from quickstudy.learners.maml import MAML
+from quickstudy.methods import defaults
 from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row, print_table
 from quickstudy.skills.classic import Sinusoid
@@ -36,12 +36,6 @@ class Sinusoids:
     output_dir: Path = Path("runs/sinusoid")
 
 
-def settings_for(method: str, seed: int) -> Settings:
-    """The paper's settings; Meta-SGD as in its paper with one rate a parameter, learned from 0.01."""
-    settings = defaults("sinusoid", method, seed)
-    return replace(settings, maml=MAMLConfig(inner_steps=1, inner_rate=0.01, learn_rates="no"))
-
-
 def errors_after(learner: MAML, family: Sinusoid, steps: int, seed: int, what: Sinusoids) -> np.ndarray:
     """Mean squared error of each test task, [task]."""
     tasks = family.tasks("test", what.tasks)
@@ -55,7 +49,7 @@ def main(what: Sinusoids) -> None:
     for method in ("maml", "meta-sgd"):
         learners = []
         for seed in range(what.seeds):
-            settings = settings_for(method, seed)
+            settings = defaults("sinusoid", method, seed)
             folder = what.output_dir / f"{method}-seed{seed}"
             learners.append(train(settings, family, source_for(settings, family), folder))
         for steps in PAPER:
@@ -70,7 +64,7 @@ def main(what: Sinusoids) -> None:
         metric="mean squared error",
         unit="",
         protocol=(
-            f"5-shot sinusoid regression, 40-40 ReLU network, one inner step of rate 0.01 in training, {what.tasks} "
+            f"5-shot sinusoid regression, 40-40 ReLU network, two inner steps of rate 0.01 in training, {what.tasks} "
             f"unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",

@@ -276,9 +276,10 @@ def to_row(workload: Workload, threads: int, name: str, turns: dict[str, list[fl
 
 
 def peak_memory(workload: Workload, threads: int, name: str) -> tuple[float, float] | None:
-    """Peak resident memory of three steps above that after all imports, and what importing a compiler took; in MB.
+    """Peak resident memory of three steps above that after all imports, and what the late imports took; in MB.
 
-    torch and JAX load their compilers at first use, so one addition is compiled first. None where it is not Linux.
+    Compilers, and parts of torch.func, are imported at first use: one step of W2 has them all in. None where it is
+    not Linux.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -286,10 +287,7 @@ def peak_memory(workload: Workload, threads: int, name: str) -> tuple[float, flo
     torch.set_num_threads(threads)
     sys.path.append(str(PEERS.resolve()))
     start = _megabytes(status, "VmRSS")
-    if name.startswith("JAX"):
-        importlib.import_module("jax").jit(lambda x: x + 1)(1.0)
-    elif any(word in name for word in ("compiled", "long", "bf16")):
-        torch.compile(lambda x: x + 1, options={"cpp_wrapper": True})(torch.ones(3))
+    candidates(W2)[name]()()
     imported = _megabytes(status, "VmRSS")
     step = candidates(workload)[name]()
     for _ in range(3):
@@ -316,8 +314,8 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
         if used is None:
             found.append(row)
             continue
-        memory, compiler = used
-        notes = [row.note] * bool(row.note) + [f"its compiler takes {compiler:.0f} MB more"] * (compiler > 1)
+        memory, late = used
+        notes = [row.note] * bool(row.note) + [f"late imports take {late:.0f} MB"]
         found.append(replace(row, memory_mb=round(memory, 1), note="; ".join(notes)))
     return found
 
@@ -341,7 +339,7 @@ def main() -> None:
             "Mean meta-gradient of second-order MAML, one inner step, squared error. W1: 39-256-256-4, 32 tasks, "
             "250 + 250 pairs. W2: 1-40-40-1, 25 tasks, 10 + 10 pairs. Everything of one workload runs in one process, "
             f"turn by turn: median of {ROUNDS} turns; ratio: speed relative to learn2learn 0.2.0, median over turns; "
-            "MB: peak above imports, those of the compiler included."
+            "MB: peak above imports, those at first use (compilers) included."
         ),
         command="python -m benchmarks.speed_outer_step",
         seconds=round(time.time() - start, 1),

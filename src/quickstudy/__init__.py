@@ -1,5 +1,11 @@
 """quickstudy: a robot learns a new skill from a few demonstrations, because it has learned how to learn."""
 
+import os
+
+# Threads of torch that wait for each other by spinning make every step many times slower on a machine that is busy
+# with other things, such as simulation on its other core. Read once, when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError

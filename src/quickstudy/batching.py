@@ -126,7 +126,7 @@ class OuterStep:
             QuickstudyError: compilation was asked for and is not possible here.
         """
         plan = self.plan(meta_batch)
-        with _threads_for(_points(meta_batch) * self._size):
+        with threads_for(_points(meta_batch) * self._size):
             total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
         gradient, count = total.gradient, len(total.losses)
         finite = torch.ones_like(total.losses, dtype=torch.bool)
@@ -205,12 +205,12 @@ def adapt_tasks(learner: MetaLearner, support: Batch) -> Skill:
     """The skills [task, ...] after each task's support [task, shot, step, ...], without an outer gradient."""
     size = sum(p.numel() for p in learner.parameters())
     chunk = max(1, _EVALUATION_FLOATS // _floats(size, support.mask[0].numel()))
-    with _threads_for(support.mask.numel() * size):
+    with threads_for(support.mask.numel() * size):
         return over_tasks(learner.adapt, support, chunk=chunk)
 
 
 @contextmanager
-def _threads_for(work: float) -> Iterator[None]:
+def threads_for(work: float) -> Iterator[None]:
     """One thread for small work (tasks x points x parameters), as many as torch may use for other work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if work < _SMALL else before)

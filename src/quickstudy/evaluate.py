@@ -13,7 +13,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from quickstudy import files
-from quickstudy.batching import adapt_tasks
+from quickstudy.batching import adapt_tasks, threads_for
 from quickstudy.data import Batch, DemonstrationSet, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -70,12 +70,17 @@ class SkillPolicy:
 
     def __init__(self, learner: MetaLearner, skills: Skill) -> None:
         self.learner, self.skills = learner, skills
+        self._size = sum(p.numel() for p in learner.parameters())
         self._stateful = type(learner).act is not MetaLearner.act
         self._spread = False
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(np.ascontiguousarray(observations, "f4")).to(self.learner.base.mean.device)
+        with threads_for(x.shape[0] * x.shape[1] * self._size):
+            return self._act(x)
+
+    def _act(self, x: Tensor) -> np.ndarray:
         if not self._stateful:
             return vmap(self.learner.predict)(self.skills, x).cpu().numpy()
         if not self._spread:
