@@ -77,8 +77,11 @@ DEFAULTS: dict[str, Settings] = {
         data=DataConfig(validation_tasks=600, validation_episodes=100),
     ),
 }
-"""The settings that a command starts from. Sinusoid has the paper's (Finn et al. 2017, section 5.1) but for a second inner
-step: with one alone, some five-point tasks diverge when they are given more steps at test."""
+"""The settings that a command starts from.
+
+Sinusoid has the paper's (Finn et al. 2017, section 5.1) but for a second inner step: with one alone, a few five-point
+tasks diverge when they are given more steps at test.
+"""
 
 
 def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
