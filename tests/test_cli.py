@@ -193,6 +193,13 @@ def test_every_command_has_help(command, capsys):
     assert "usage: quickstudy" in capsys.readouterr().out
 
 
+def test_no_command_shows_the_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 0
+    assert "compare" in capsys.readouterr().out
+
+
 def test_ctrl_c_keeps_a_checkpoint_that_resumes(tmp_path):
     command = [
         sys.executable, "-c", "from quickstudy.cli import main; main()", "train", "point-navigation", "--output-dir",

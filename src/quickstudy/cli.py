@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learners.baselines import FineTuneConfig
@@ -19,6 +20,12 @@ from quickstudy.learners.maml import MAMLConfig
 from quickstudy.methods import COMPARED, DEFAULTS, DataConfig, NetworkConfig, Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
+
+
+_ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
+
+FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
+RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Families:
     """List the task families, or draw sampled tasks of one: quickstudy families grasping."""
 
     family: Positional[str | None] = None
+    """The family to draw; without one, all are listed."""
     split: str = "train"
     """The split to draw from."""
     tasks: int = 24
@@ -74,7 +82,7 @@ class Train:
 
     Every default shown is that of the named family and method."""
 
-    family: Positional[str]
+    family: FamilyName
     method: str = "maml"
     """One of: maml fomaml anil meta-sgd transfer scratch no-adaptation oracle replay nearest."""
     seed: int = 0
@@ -109,13 +117,15 @@ class Train:
 class Evaluate:
     """Adapt a trained learner to held-out tasks and run a fixed quota of episodes of each."""
 
-    run_folder: Positional[Path]
+    run_folder: RunFolder
     split: str | None = None
     """A split of the family; every test split by default."""
     shots: tuple[int, ...] = (0, 1)
     """Numbers of demonstrations to adapt from."""
     tasks: int = 100
+    """Held-out tasks of each split."""
     episodes: int = 5
+    """Episodes of each task; every one counts."""
     seed: int = 0
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: str = "best"
@@ -143,7 +153,7 @@ class Evaluate:
 class Adapt:
     """Learn a new task from your own demonstrations, and save the skill."""
 
-    run_folder: Positional[Path]
+    run_folder: RunFolder
     demo: tuple[Path, ...]
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
     output: Path | None = None
@@ -164,14 +174,19 @@ class Compare:
 
     What is finished is never run again: the same command goes on after a break."""
 
-    family: Positional[str]
+    family: FamilyName
     methods: tuple[str, ...] = COMPARED
+    """Method names as for train, and transfer-equal-time."""
     seeds: int = 3
+    """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
     """Test splits; all of them by default."""
     shots: tuple[int, ...] = (0, 1)
+    """Numbers of demonstrations to adapt from."""
     tasks: int = 100
+    """Held-out tasks of each split."""
     episodes: int = 5
+    """Episodes of each task; every one counts."""
     steps: int | None = None
     """Outer steps of every training; the family's default where not given."""
     output_dir: Path | None = None
@@ -199,7 +214,7 @@ class Compare:
 class Report:
     """Write report.html for a run or a comparison: its tables, curves and videos in one file."""
 
-    run_folder: Positional[Path]
+    run_folder: RunFolder
 
     def run(self) -> None:
         from quickstudy.demo import write_report
@@ -216,9 +231,8 @@ def _train_defaults(arguments: Sequence[str]) -> Any:
     """`Train` with the defaults of the family and method that are named in the arguments."""
     words = [word for word in arguments[1:2] if not word.startswith("-")]
     family = words[0] if words else "grasping"
-    method = None
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
-        method = after if word == "--method" else word.removeprefix("--method=") if "--method=" in word else method
+    method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
+    method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
     settings = asdict_shallow(defaults(family if family in DEFAULTS else "grasping", method))
     return Train(**{**settings, "family": family if words else tyro.MISSING})
 
@@ -241,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Report, subcommand("report")]
     )
     try:
-        tyro.cli(command, prog="quickstudy", description=__doc__, args=arguments or ["--help"]).run()
+        tyro.cli(command, prog="quickstudy", description=_ABOUT, args=arguments or ["--help"]).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -20,7 +20,13 @@ from quickstudy.train import TrainConfig
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The base network, a multi-layer perceptron: widths of its hidden layers, see `quickstudy.nets.MLP`."""
+    """The base network, a multi-layer perceptron, see `quickstudy.nets.MLP`.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        context: width of the learned constant beside the observation.
+        normalise: layer normalisation before each ReLU.
+    """
 
     hidden: tuple[int, ...] = (128, 128)
     context: int = 16

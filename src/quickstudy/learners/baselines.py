@@ -20,7 +20,12 @@ from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters, im
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """How a new task is learned without meta-learning: `steps` full-batch steps of Adam at `rate`."""
+    """How a new task is learned without meta-learning; a comparison tunes both on validation tasks.
+
+    Attributes:
+        steps: full-batch steps of Adam.
+        rate: its learning rate.
+    """
 
     steps: int = 50
     rate: float = 1e-3
