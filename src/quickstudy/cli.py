@@ -21,7 +21,6 @@ from quickstudy.methods import COMPARED, DEFAULTS, DataConfig, NetworkConfig, Se
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
 
-
 _ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
