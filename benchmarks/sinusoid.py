@@ -19,7 +19,6 @@ from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
 from quickstudy.learners.maml import MAML
 from quickstudy.methods import defaults
-from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row, print_table
 from quickstudy.skills.classic import Sinusoid
 
@@ -59,7 +58,7 @@ def main(what: Sinusoids) -> None:
                 Row(method, 5, float(values.mean()), (low, high), what.seeds, what.tasks, what.points, steps=steps)
             )
     rows += [Row("maml-paper", 5, value, steps=steps, note="Finn et al. 2017") for steps, value in PAPER.items()]
-    cell = Cell(
+    cell = Cell.measured_here(
         cell="sinusoid",
         metric="mean squared error",
         unit="",
@@ -68,10 +67,7 @@ def main(what: Sinusoids) -> None:
             f"unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",
-        seconds=round(time.perf_counter() - started),
-        commit=commit(),
-        versions=versions(),
-        machine=machine(),
+        seconds=time.perf_counter() - started,
         rows=rows,
     )
     cell.write(Path("benchmarks/results/sinusoid.json"))

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quickstudy import provenance
 from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, _threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
@@ -331,7 +330,7 @@ def main() -> None:
     for workload, threads in CONDITIONS:
         measured = in_fresh_process(measure, workload, threads)
         rows += with_memory(measured) if workload is W1 else measured
-    cell = Cell(
+    cell = Cell.measured_here(
         cell="speed-outer-step",
         metric="time of one outer step",
         unit="ms",
@@ -342,10 +341,7 @@ def main() -> None:
             "MB: peak above imports, those at first use (compilers) included."
         ),
         command="python -m benchmarks.speed_outer_step",
-        seconds=round(time.time() - start, 1),
-        commit=provenance.commit(),
-        versions=provenance.versions(),
-        machine=provenance.machine(),
+        seconds=time.time() - start,
         rows=rows,
     )
     cell.write(Path("benchmarks/results/speed-outer-step.json"))

@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_map
 from quickstudy.evaluate import SkillPolicy
 from quickstudy.methods import build as build_learner
 from quickstudy.methods import defaults
-from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row, print_table
 from quickstudy.sim import STATE
 from quickstudy.skills.grasping import Grasping, build
@@ -89,7 +88,7 @@ def main() -> None:
     bare = bare_steps(family, tasks)
     figures = np.array([(whole_loop(family, tasks), bare()) for _ in range(REPEATS)])
     medians, ratio = np.median(figures, 0), float(np.median(figures[:, 0] / figures[:, 1]))
-    cell = Cell(
+    cell = Cell.measured_here(
         cell="speed-simulation",
         metric="control steps per second and core",
         unit="",
@@ -98,10 +97,7 @@ def main() -> None:
             f"thread, CPU time, median of {REPEATS} turns; the ratio is to bare mj_step of the same states and control."
         ),
         command="python -m benchmarks.speed_simulation",
-        seconds=round(time.perf_counter() - started),
-        commit=commit(),
-        versions=versions(),
-        machine=machine(),
+        seconds=time.perf_counter() - started,
         rows=[
             Row("whole-loop", workload="grasping", steps_per_second=round(float(medians[0])), ratio=round(ratio, 3)),
             Row("bare mj_step", workload="grasping", steps_per_second=round(float(medians[1])), ratio=1.0),

@@ -21,7 +21,6 @@ from quickstudy.learner import MetaLearner
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build
 from quickstudy.progress import console, progress
-from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import Cell, Row
 from quickstudy.task import TaskFamily
 from quickstudy.train import TensorBoard, Validation, meta_train
@@ -78,17 +77,15 @@ def validation_for(settings: Settings, family: TaskFamily) -> Validation:
     data, shots = settings.data, settings.training.shots
 
     def measure(learner: MetaLearner) -> float:
-        result = evaluate(
-            learner,
-            family,
-            "validation",
-            shots=[shots],
-            tasks=data.validation_tasks,
-            episodes=data.validation_episodes,
-        )
-        return float(result.metrics[family.metric].mean())
+        return on_validation(learner, family, shots, data.validation_tasks, data.validation_episodes)
 
     return Validation(family.metric, measure, family.higher_is_better)
+
+
+def on_validation(learner: MetaLearner, family: TaskFamily, shots: int, tasks: int, episodes: int) -> float:
+    """The mean of the family's metric on validation tasks after `shots` demonstrations."""
+    result = evaluate(learner, family, "validation", shots=[shots], tasks=tasks, episodes=episodes)
+    return float(result.metrics[family.metric].mean())
 
 
 def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, resume: bool = True) -> MetaLearner:
@@ -134,15 +131,8 @@ def tune(
     with progress("tuning the fine-tuning", len(grid)) as advance:
         for config in grid:
             learner.config = config
-            result = evaluate(
-                learner,
-                family,
-                "validation",
-                shots=[shots],
-                tasks=protocol.tuning_tasks,
-                episodes=protocol.tuning_episodes,
-            )
-            figures.append(result.metrics[family.metric].mean() * (1 if family.higher_is_better else -1))
+            figure = on_validation(learner, family, shots, protocol.tuning_tasks, protocol.tuning_episodes)
+            figures.append(figure if family.higher_is_better else -figure)
             advance(1, f"best {max(figures):.3f}")
     learner.config = grid[int(np.argmax(figures))]
     return learner.config
@@ -218,16 +208,13 @@ def _clock(path: Path) -> Iterator[None]:
 
 def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, folder: Path, command: str) -> Cell:
     """The table of one split, also written to `folder/results/<family>-<split>.json`."""
-    cell = Cell(
+    cell = Cell.measured_here(
         cell=f"{family.name}-{split}",
         metric=family.metric,
         unit="fraction" if family.metric == "success" else "squared error",
         protocol=describe(family, split),
         command=command,
-        seconds=round(seconds),
-        commit=commit(),
-        versions=versions(),
-        machine=machine(),
+        seconds=seconds,
         rows=made,
     )
     cell.write(folder / "results" / f"{cell.cell}.json")

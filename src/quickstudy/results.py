@@ -25,6 +25,7 @@ from rich.table import Table as RichTable
 from quickstudy import files
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.progress import console
+from quickstudy.provenance import commit, machine, versions
 
 FOLDER = Path("benchmarks/results")
 """Where the committed cells are, from the root of the repository."""
@@ -158,6 +159,14 @@ class Cell:
             seen.add(row.key)
             if self.unit == "fraction" and row.value is not None and not 0 <= row.value <= 1:
                 raise QuickstudyError(f"Cell '{self.cell}', {_words(row)}: {row.value} is no fraction.")
+
+    @classmethod
+    def measured_here(
+        cls, *, cell: str, metric: str, unit: str, protocol: str, command: str, seconds: float, rows: Sequence[Row]
+    ) -> "Cell":
+        """A cell that this process measured: commit, versions and machine are what they are here."""
+        here = commit(), versions(), machine()
+        return cls(cell, metric, unit, protocol, command, round(seconds, 1), *here, rows)
 
     def write(self, path: Path) -> None:
         """Writes the cell as JSON, one row a line; the file appears whole or not at all."""
