@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, _threads_for
+from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
 from quickstudy.learners.maml import MAML, MAMLConfig
@@ -107,7 +107,7 @@ def bare_products(workload: Workload, at_once: int) -> Step:
             products.append((multiply, left, right, torch.matmul(left, right)))
 
     def step() -> None:
-        with _threads_for(work):
+        with threads_for(work):
             for _ in range(1 + len(others)):
                 for multiply, left, right, out in products:
                     multiply(left, right, out=out)
