@@ -92,7 +92,7 @@ def film(folder: Path, run: Path, splits: Sequence[str], seed: int = 0) -> None:
                 said = f"{when} {'any' if shots == 0 else 'one'} demonstration"
                 videos.append({"file": str(path.relative_to(folder)), "caption": f"{settings.method}, {said}"})
                 advance()
-            groups.append({"title": f"Unseen {split}: {families.caption(task)}", "videos": videos})
+            groups.append({"title": f"Unseen {split}: {family.caption(task)}", "videos": videos})
     files.write(index, json.dumps(groups, indent=1))
 
 

@@ -7,7 +7,7 @@ from quickstudy.errors import unknown
 from quickstudy.progress import progress
 from quickstudy.skills.classic import PointNavigation, Sinusoid
 from quickstudy.skills.grasping import Grasping
-from quickstudy.task import Task, TaskFamily
+from quickstudy.task import TaskFamily
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
@@ -41,14 +41,5 @@ def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:
         for task in tasks:
             frames.append(family.snapshot(task))
             advance()
-    sheet = rendering.contact_sheet(frames, [caption(task) for task in tasks], columns=6)
+    sheet = rendering.contact_sheet(frames, [family.caption(task) for task in tasks], columns=6)
     rendering.write_png(path, sheet)
-
-
-def caption(task: Task) -> str:
-    """A task in a line: its words and its first numbers."""
-    words = [str(value) for value in task.parameters.values() if isinstance(value, str)]
-    numbers = [
-        f"{name.replace('_', ' ')} {value:.2g}" for name, value in task.parameters.items() if isinstance(value, float)
-    ]
-    return " ".join([*words, *numbers[: 2 - len(words)]]) or f"task {task.index}"

@@ -116,6 +116,10 @@ class TaskFamily(ABC):
             metrics, each [task, episode]; `metric` is one of them. Every episode counts, however it ended.
         """
 
+    def caption(self, task: Task) -> str:
+        """A task in a few words, for people."""
+        return f"task {task.index}"
+
     def snapshot(self, task: Task) -> np.ndarray:
         """A small picture of a task, uint8 [height, width, 3], for a contact sheet.
 

@@ -47,6 +47,9 @@ class Sinusoid(TaskFamily):
         predicted = policy(x[..., None].astype("f4"))[..., 0]
         return {"mse": (predicted - y) ** 2}
 
+    def caption(self, task: Task) -> str:
+        return "amplitude {amplitude:.1f}, phase {phase:.1f}".format(**task.parameters)
+
     def snapshot(self, task: Task) -> np.ndarray:
         x = np.linspace(-5.0, 5.0, 200)
         return _plot(x, task.parameters["amplitude"] * np.sin(x - task.parameters["phase"]), (-5.2, 5.2), None)
@@ -158,6 +161,10 @@ class PointNavigation(TaskFamily):
             total -= np.square(positions - goals).sum(-1)
         distance = np.linalg.norm(positions - goals, axis=-1)
         return {"success": (distance < self.tolerance).astype("f8"), "return": total, "distance": distance}
+
+    def caption(self, task: Task) -> str:
+        x, y = task.parameters["goal"]
+        return f"goal {x:.2f}, {y:.2f}"
 
     def snapshot(self, task: Task) -> np.ndarray:
         """The goal and the expert's way to it."""

@@ -153,6 +153,10 @@ class Grasping(TaskFamily):
             frames.append(frame(model, data, camera="film", width=width, height=height))
         return np.stack(frames)
 
+    def caption(self, task: Task) -> str:
+        shape, width = task.parameters["shape"], task.parameters["grip_width"]
+        return f"{shape.replace('_', ' ')}, {100 * width:.1f} cm wide"
+
     def snapshot(self, task: Task, width: int = 240, height: int = 180) -> np.ndarray:
         """One picture [height, width, 3] of the task's object and the hand, for a contact sheet."""
         from quickstudy.rendering import frame
