@@ -104,3 +104,13 @@ def test_anil_needs_a_head():
 def test_settings_are_checked(bad):
     with pytest.raises(QuickstudyError, match=next(iter(bad))):
         MAMLConfig(**bad)
+
+
+def test_every_step_averages_the_query_losses_along_the_path():
+    """w = 1 on 4 w^2 at rate 0.1: w goes to 0.2, then to 0.04; the query point x = 1, y = 0 costs w^2."""
+    learner = linear_learner(MAMLConfig(2, 0.1, every_step=True), width=1)
+    with torch.no_grad():
+        learner.base.network.w.fill_(1.0)
+    ones, nothing = torch.ones(1, 1, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    support, query = (Batch(x * ones[None], 0 * ones[None], ones, nothing) for x in (2, 1))
+    assert learner.loss(SupportQuery(support, query))[0].item() == pytest.approx((0.04 + 0.0016) / 2, abs=1e-15)

@@ -78,15 +78,15 @@ DEFAULTS: dict[str, Settings] = {
         "sinusoid",
         "maml",
         network=NetworkConfig((40, 40), context=0),
-        maml=MAMLConfig(inner_steps=2, inner_rate=0.01),
+        maml=MAMLConfig(inner_steps=2, inner_rate=0.01, every_step=True),
         training=TrainConfig(steps=70_000, meta_batch=25, shots=5, queries=10, validate_every=5000),
         data=DataConfig(validation_tasks=600, validation_episodes=100),
     ),
 }
 """The settings that a command starts from.
 
-Sinusoid has the paper's (Finn et al. 2017, section 5.1) but for a second inner step: with one alone, a few five-point
-tasks diverge when they are given more steps at test.
+Sinusoid has the paper's (Finn et al. 2017, section 5.1) but for a second inner step that counts as much as the first:
+with one alone, a few five-point tasks diverge when they are given more steps at test.
 """
 
 

@@ -5,6 +5,7 @@ Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep N
 Options of the same algorithm:
 - `first_order`: FOMAML, section 5.2 of the paper; the inner gradient counts as a constant in the outer one.
 - `adapt_only`: ANIL (Raghu et al. 2020), the inner loop moves only the head.
+- `every_step`: the multi-step loss of MAML++ (Antoniou et al. 2019, eq. 4) with equal weights.
 - `learn_rates`: Meta-SGD (Li et al. 2017), one learned rate for each parameter, or for each parameter and step.
 """
 
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from quickstudy.data import Batch
+from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.learner import BaseLearner, MetaLearner, Parameters
+from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class MAMLConfig:
         first_order: drop the second derivatives (FOMAML).
         adapt_only: 'all' parameters, or those of the 'head' (ANIL).
         learn_rates: 'no', one a 'parameter' (Meta-SGD), or one a 'parameter-step'.
+        every_step: the outer loss is the mean of the query losses after each inner step, not the one after the last.
     """
 
     inner_steps: int = 5
@@ -37,6 +39,7 @@ class MAMLConfig:
     first_order: bool = False
     adapt_only: Literal["all", "head"] = "all"
     learn_rates: Literal["no", "parameter", "parameter-step"] = "no"
+    every_step: bool = False
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1:
@@ -66,15 +69,26 @@ class MAML(MetaLearner):
 
     def adapt(self, support: Batch, steps: int | None = None) -> Parameters:
         """Lines 5 and 6 of Algorithm 1, `steps` times (as in training where not given)."""
-        phi = self.begin()
-        for k in range(self.config.inner_steps if steps is None else steps):
+        return self.path(support, self.config.inner_steps if steps is None else steps)[-1]
+
+    def path(self, support: Batch, steps: int) -> list[Parameters]:
+        """The parameters before the first step and after each."""
+        path = [self.begin()]
+        for k in range(steps):
+            phi = path[-1]
             fixed = {n: p for n, p in phi.items() if n not in self._moved}
             moved = {n: p for n, p in phi.items() if n in self._moved}
             gradient = grad(lambda m, fixed=fixed: self.base.loss({**fixed, **m}, support))(moved)
             if self.config.first_order:
                 gradient = {n: g.detach() for n, g in gradient.items()}
-            phi = {n: p - self._rate(n, k) * gradient[n] if n in gradient else p for n, p in phi.items()}
-        return phi
+            path.append({n: p - self._rate(n, k) * gradient[n] if n in gradient else p for n, p in phi.items()})
+        return path
+
+    def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        """The query loss after the last inner step, line 8 of Algorithm 1, or its mean over every step."""
+        path = self.path(task.support, self.config.inner_steps)[1:]
+        judged = path if self.config.every_step else path[-1:]
+        return torch.stack([self.base.loss(phi, task.query) for phi in judged]).mean(), {}
 
     def predict(self, skill: Parameters, x: Tensor) -> Tensor:
         return self.base.predict(skill, x)
