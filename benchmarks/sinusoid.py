@@ -65,7 +65,7 @@ def main(what: Sinusoids) -> None:
         metric="mean squared error",
         unit="",
         protocol=(
-            "5-shot sinusoid regression, 40-40 ReLU network, two inner steps of rate 0.01 in training that count alike, "
+            "5-shot sinusoid regression, 40-40 ReLU network, two training steps of rate 0.01 that count alike, "
             f"{what.tasks} unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",
