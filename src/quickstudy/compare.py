@@ -19,7 +19,7 @@ from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.methods import METHODS, UNTRAINED, Settings, build
+from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
 from quickstudy.progress import console, progress
 from quickstudy.results import Cell, Row
 from quickstudy.task import TaskFamily
@@ -186,13 +186,12 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
     """Notes the methods' settings in the folder, so that what lies there is only gone on with under the same ones."""
     path = folder / "settings.json"
     then = json.loads(path.read_text()) if path.exists() else {}
-    now = {method: json.loads(json.dumps(asdict(s))) for method, s in settings.items()}
-    changed = [method for method in now if method in then and then[method] != now[method]]
+    changed = [m for m, now in settings.items() if m in then and from_plain(Settings, then[m], str(path)) != now]
     if changed:
         raise QuickstudyError(
             f"'{folder}' holds results of {', '.join(changed)} with other settings; name another folder, or remove it."
         )
-    files.write(path, json.dumps(then | now, indent=1))
+    files.write(path, json.dumps(then | {method: asdict(s) for method, s in settings.items()}, indent=1))
 
 
 @contextmanager
