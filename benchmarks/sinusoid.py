@@ -5,7 +5,6 @@
 Writes benchmarks/results/sinusoid.json.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 import tyro
 
 from quickstudy.batching import over_tasks
-from quickstudy.compare import bootstrap, source_for, train
+from quickstudy.compare import bootstrap, clock, seconds_so_far, source_for, train
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
 from quickstudy.learners.maml import MAML
@@ -45,8 +44,9 @@ def errors_after(learner: MAML, family: Sinusoid, steps: int, seed: int, what: S
     return run_tasks(family, tasks, what.points, learner, skills, seed)["mse"].mean(-1)
 
 
-def main(what: Sinusoids) -> None:
-    started, family, rows = time.perf_counter(), Sinusoid(), []
+def measure(what: Sinusoids) -> list[Row]:
+    """A row for each method and number of inner steps."""
+    family, rows = Sinusoid(), []
     for method, numbers in STEPS.items():
         learners = []
         for seed in range(what.seeds):
@@ -59,6 +59,13 @@ def main(what: Sinusoids) -> None:
             rows.append(
                 Row(method, 5, float(values.mean()), (low, high), what.seeds, what.tasks, what.points, steps=steps)
             )
+    return rows
+
+
+def main(what: Sinusoids) -> None:
+    seconds = what.output_dir / "seconds.json"
+    with clock(seconds):
+        rows = measure(what)
     rows += [Row("maml-paper", 5, value, steps=steps, note="Finn et al. 2017") for steps, value in PAPER.items()]
     cell = Cell.measured_here(
         cell="sinusoid",
@@ -69,7 +76,7 @@ def main(what: Sinusoids) -> None:
             f"{what.tasks} unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",
-        seconds=time.perf_counter() - started,
+        seconds=seconds_so_far(seconds),
         rows=rows,
     )
     cell.write(Path("benchmarks/results/sinusoid.json"))

@@ -168,13 +168,13 @@ def compare(
     _remember(folder, {method: settings_for(method, 0) for method in methods})
     source = functools.cache(lambda: source_for(settings_for(methods[0], 0), family))
     runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
-    with _clock(folder / "seconds.json"):
+    with clock(folder / "seconds.json"):
         for seed in range(protocol.seeds):
             for method in methods:
                 run = _Run(family, method, seed, settings_for, protocol, folder, source)
                 runs[method].append({split: run.evaluation(split) for split in splits})
                 _say(method, seed, family, runs[method][-1])
-    seconds = json.loads((folder / "seconds.json").read_text())
+    seconds = seconds_so_far(folder / "seconds.json")
     cells = []
     for split in splits:
         made = [row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])]
@@ -195,14 +195,19 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
 
 
 @contextmanager
-def _clock(path: Path) -> Iterator[None]:
+def clock(path: Path) -> Iterator[None]:
     """Adds what a part of a comparison took, finished or interrupted, to the seconds of the parts before it."""
-    before = json.loads(path.read_text()) if path.exists() else 0.0
+    before = seconds_so_far(path)
     started = time.perf_counter()
     try:
         yield
     finally:
         files.write(path, json.dumps(before + time.perf_counter() - started))
+
+
+def seconds_so_far(path: Path) -> float:
+    """What `clock` has counted."""
+    return float(json.loads(path.read_text())) if path.exists() else 0.0
 
 
 def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, folder: Path, command: str) -> Cell:
