@@ -21,7 +21,6 @@ from quickstudy.results import BASELINES, Cell, Row
 from quickstudy.runs import save_example
 
 FILMED = "meta-sgd"
-METHODS = tuple(method for method in COMPARED if method != "maml")
 PROTOCOL = Protocol(
     seeds=1, tasks=50, episodes=2, tuning_tasks=20, tuning_steps=(20, 100), tuning_rates=(3e-4, 1e-3, 3e-3)
 )
@@ -50,7 +49,7 @@ def demo(folder: Path, video: bool) -> Path:
         "An arm learns to learn how objects must be grasped: meta-training on "
         f"{settings_for(FILMED, 0).data.tasks} objects, then one demonstration of each object it has never seen."
     )
-    cells = compare(family, METHODS, settings_for, PROTOCOL, folder, "quickstudy demo")
+    cells = compare(family, COMPARED, settings_for, PROTOCOL, folder, "quickstudy demo")
     save_example(family, folder / f"{FILMED}-seed0")
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
