@@ -321,8 +321,6 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
 
 def main() -> None:
     start = time.time()
-    # Threads that wait without spinning: on a busy machine the others would otherwise wait for their turn, not work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for peer, what in (("learn2learn", "no ratio is given"), ("jax", "JAX is left out")):
         if not (PEERS / peer).is_dir():
             print(f"There is no '{PEERS / peer}', so {what}; benchmarks/README.md says how to put it there.")

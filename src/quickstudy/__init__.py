@@ -2,9 +2,10 @@
 
 import os
 
-# Threads of torch that wait for each other by spinning make every step many times slower on a machine that is busy
-# with other things, such as simulation on its other core. Read once, when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads of torch wait for each other by spinning, by default for milliseconds: on a machine that is busy with other
+# things, such as simulation on its other core, that makes every step many times slower. Some microseconds cost nothing
+# on an idle machine, whereas not spinning at all does. Read once, when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
 from quickstudy.demonstration import Demonstration
