@@ -208,10 +208,10 @@ def test_the_command() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (2, "There is no document 'none.md'.\n", "")
 
 
-DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.is_file()]
+DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_our_documents_say_what_was_measured(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert results.fill(text, ROOT / results.FOLDER, path.name) == text, "run 'make results'"
