@@ -232,13 +232,8 @@ def _train_defaults(arguments: Sequence[str]) -> Any:
     family = words[0] if words else "grasping"
     method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
     method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
-    settings = asdict_shallow(defaults(family if family in DEFAULTS else "grasping", method))
+    settings = vars(defaults(family if family in DEFAULTS else "grasping", method))
     return Train(**{**settings, "family": family if words else tyro.MISSING})
-
-
-def asdict_shallow(settings: Settings) -> dict[str, Any]:
-    """The fields of the settings, nested dataclasses as they are."""
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,6 @@
 """What meta-learning is measured against: learning without a second level, knowing everything, and not learning at all.
 
-Two of them share their training with nobody's help: `NoAdaptation` and `Transfer` are pre-trained on the pooled
-demonstrations of all training tasks. `FromScratch` starts from a random network. `Oracle` is told what the
+`NoAdaptation` and `Transfer` are pre-trained on the pooled demonstrations of all training tasks. `FromScratch` starts from a random network. `Oracle` is told what the
 demonstration would have to reveal. `Replay` and `NearestNeighbour` are the no-learning floors.
 """
 
