@@ -1,7 +1,8 @@
 """What meta-learning is measured against: learning without a second level, knowing everything, and not learning at all.
 
-`NoAdaptation` and `Transfer` are pre-trained on the pooled demonstrations of all training tasks. `FromScratch` starts from a random network. `Oracle` is told what the
-demonstration would have to reveal. `Replay` and `NearestNeighbour` are the no-learning floors.
+`NoAdaptation` and `Transfer` are pre-trained on the pooled demonstrations of all training tasks. `FromScratch` starts
+from a random network. `Oracle` is told what the demonstration would have to reveal. `Replay` and `NearestNeighbour` are
+the no-learning floors.
 """
 
 from collections.abc import Callable
