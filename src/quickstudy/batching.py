@@ -116,7 +116,8 @@ class OuterStep:
         self.compiled = True if matmul == "bf16" else compiled
         self._trained = [p for p in learner.parameters() if p.requires_grad]
         self._size = sum(p.numel() for p in learner.parameters())
-        self._convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
+        convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
+        self._convolves_alone = convolves and learner.adapts_weights
         self._passes: dict[Any, _CompiledPass] = {}
 
     def __call__(self, meta_batch: SupportQuery) -> Outer:
@@ -144,7 +145,7 @@ class OuterStep:
         compiled = self.compiled if self.compiled is not None else self._pays(points)
         if self.how == "vmap":
             return Plan(tasks, compiled)
-        if self.how == "loop" or (self.how == "auto" and self._convolves):
+        if self.how == "loop" or (self.how == "auto" and self._convolves_alone):
             return Plan(1, compiled)
         return Plan(_even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points // tasks))), compiled)
 

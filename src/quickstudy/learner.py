@@ -4,8 +4,8 @@ Everything here is written for ONE task. Batching over tasks (`quickstudy.batchi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,17 @@ Metrics = dict[str, Tensor]
 
 def imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
     """Mean squared error over real steps and action components, a scalar; padding has no part in it."""
-    error = (prediction - batch.y).square().mean(-1)
-    return (error * batch.mask).sum() / batch.mask.sum().clamp(min=1.0)
+    return masked_mean((prediction - batch.y).square().mean(-1), batch.mask)
+
+
+def recognition_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of logits against one-hot labels over real steps, a scalar; padding has no part in it."""
+    return masked_mean(-(batch.y * prediction.log_softmax(-1)).sum(-1), batch.mask)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of `values` where `mask` is 1; zero where it is nowhere."""
+    return (values * mask).sum() / mask.sum().clamp(min=1.0)
 
 
 class BaseLearner(nn.Module):
@@ -31,14 +40,23 @@ class BaseLearner(nn.Module):
 
     Observations are standardised by the mean and deviation of the training demonstrations, which are kept with the
     network so that a skill needs nothing else.
+
+    Args:
+        criterion: how badly predictions [..., act] imitate a batch, a scalar: `imitation_loss`, or `recognition_loss`
+            where actions are one-hot labels and predictions their logits.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, observation_size: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        observation_size: int,
+        criterion: Callable[[Tensor, Batch], Tensor] = imitation_loss,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.criterion = network, criterion
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("deviation", torch.ones(observation_size))
 
@@ -63,7 +81,7 @@ class BaseLearner(nn.Module):
 
     def loss(self, parameters: Parameters, batch: Batch) -> Tensor:
         """How badly the network with these parameters imitates the demonstrations; a scalar."""
-        return imitation_loss(self.predict(parameters, batch.x), batch)
+        return self.criterion(self.predict(parameters, batch.x), batch)
 
 
 class MetaLearner(nn.Module, ABC):
@@ -74,6 +92,8 @@ class MetaLearner(nn.Module, ABC):
     """
 
     base: BaseLearner
+    adapts_weights: ClassVar[bool] = True
+    """Whether a skill has network weights of its own; if not, convolutions of many tasks are one large batch."""
 
     def __init__(self, base: BaseLearner) -> None:
         super().__init__()
@@ -107,5 +127,4 @@ class MetaLearner(nn.Module, ABC):
 
         By default how badly the adapted base learner imitates the query.
         """
-        loss = imitation_loss(self.predict(self.adapt(task.support), task.query.x), task.query)
-        return loss, {}
+        return self.base.criterion(self.predict(self.adapt(task.support), task.query.x), task.query), {}

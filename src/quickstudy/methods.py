@@ -7,30 +7,37 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
 from quickstudy.learners.maml import MAML, MAMLConfig
-from quickstudy.nets import MLP
+from quickstudy.nets import MLP, ConvNet
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The base network, a multi-layer perceptron, see `quickstudy.nets.MLP`.
+    """The base network: `quickstudy.nets.MLP`, or `quickstudy.nets.ConvNet` where observations are images.
 
     Attributes:
         hidden: widths of its hidden layers.
         context: width of the learned constant beside the observation.
         normalise: layer normalisation before each ReLU.
+        channels: of the convolutional blocks.
+        batch_statistics: normalise convolutions by the batch at hand, which makes a learner transductive.
+        embedding: width of what a method that compares gets from its network instead of actions.
     """
 
     hidden: tuple[int, ...] = (128, 128)
     context: int = 16
     normalise: bool = False
+    channels: tuple[int, ...] = (64, 64, 64, 64)
+    batch_statistics: bool = False
+    embedding: int = 64
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,15 @@ def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     return replace(settings, method=method or settings.method, seed=seed)
 
 
-def _base(s: Settings, family: TaskFamily, extra: int = 0) -> BaseLearner:
-    inputs = family.observation_size + extra
-    network = MLP(inputs, family.action_size, s.network.hidden, s.network.context, s.network.normalise)
-    return BaseLearner(network, inputs)
+def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: int = 0) -> BaseLearner:
+    """A base learner with as many outputs as the family's actions, or that many; `extra` inputs beside observations."""
+    inputs, outputs = family.observation_size + extra, outputs or family.action_size
+    network: nn.Module
+    if family.image is None or extra:
+        network = MLP(inputs, outputs, s.network.hidden, s.network.context, s.network.normalise)
+    else:
+        network = ConvNet(family.image, outputs, s.network.channels, s.network.batch_statistics)
+    return BaseLearner(network, inputs, recognition_loss if family.labelled else imitation_loss)
 
 
 def _maml(**options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:
@@ -118,7 +130,7 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "transfer": lambda s, family: baselines.Transfer(_base(s, family), s.fine_tune),
     "scratch": lambda s, family: baselines.FromScratch(_base(s, family), s.fine_tune),
     "no-adaptation": lambda s, family: baselines.NoAdaptation(_base(s, family)),
-    "oracle": lambda s, family: baselines.Oracle(_base(s, family, family.hidden_size), family.hidden_size),
+    "oracle": lambda s, family: baselines.Oracle(_base(s, family, extra=family.hidden_size), family.hidden_size),
     "replay": _floor(baselines.Replay),
     "nearest": _floor(baselines.NearestNeighbour),
 }

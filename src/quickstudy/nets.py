@@ -4,6 +4,7 @@
 normalisation here is written in elementary operations. A test compares every network here with a plain loop.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -49,3 +50,53 @@ class MLP(nn.Module):
         if self.context is not None:
             x = torch.cat([x, self.context.expand(*x.shape[:-1], -1)], -1)
         return self.head(self.body(x))
+
+
+class ConvNet(nn.Module):
+    """A convolutional network for small grey images; `head` is its last, linear layer.
+
+    Each block is a 3x3 convolution with stride 2 (5x5 in the first), normalisation and ReLU. Strides instead of pooling
+    are the choice of Finn et al. 2017 for Omniglot, and cost a quarter.
+
+    Args:
+        image: height and width; an input is such an image, flattened.
+        channels: of each block.
+        batch_statistics: normalise each channel by the statistics of all the images that come in one call, as batch
+            normalisation does in training. Predictions then depend on the other queries (they are *transductive*), and
+            one query alone cannot be recognised. By default each image is normalised alone.
+    """
+
+    def __init__(
+        self, image: tuple[int, int], outputs: int, channels: Sequence[int], batch_statistics: bool = False
+    ) -> None:
+        super().__init__()
+        self.image = image
+        layers: list[nn.Module] = []
+        for i, (few, many) in enumerate(pairwise([1, *channels])):
+            size = 3 if i else 5
+            layers += [nn.Conv2d(few, many, size, stride=2, padding=size // 2)]
+            layers += [BatchStatistics(many) if batch_statistics else nn.GroupNorm(1, many), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        height, width = (math.ceil(side / 2 ** len(channels)) for side in image)
+        self.head = nn.Linear(channels[-1] * height * width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flattened images [..., height * width] to [..., outputs]."""
+        features = self.body(x.reshape(-1, 1, *self.image))
+        return self.head(features).reshape(*x.shape[:-1], -1)
+
+
+class BatchStatistics(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015, Algorithm 1) by the batch at hand, always: no running statistics.
+
+    Images are [image, channel, height, width].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        scaled = centred * (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
+        return scaled * self.weight[:, None, None] + self.bias[:, None, None]

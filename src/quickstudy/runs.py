@@ -23,7 +23,7 @@ from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, adapt, evaluate
-from quickstudy.learner import MetaLearner, Skill, imitation_loss
+from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods import METHODS, Settings, build, from_plain
 from quickstudy.results import Cell
 from quickstudy.task import TaskFamily
@@ -133,7 +133,9 @@ def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Pa
     batch = collate([demonstrations], np.zeros((1, 0)))
     with torch.no_grad():
         before, after = (
-            float(imitation_loss(learner.predict(s, batch.x[0]), batch._replace(y=batch.y[0], mask=batch.mask[0])))
+            float(
+                learner.base.criterion(learner.predict(s, batch.x[0]), batch._replace(y=batch.y[0], mask=batch.mask[0]))
+            )
             for s in (learner.begin(), skill)
         )
     path = output or run / "skill.safetensors"

@@ -64,6 +64,10 @@ class TaskFamily(ABC):
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
     higher_is_better: ClassVar[bool] = True
+    labelled: ClassVar[bool] = False
+    """Recognition: an action is a one-hot label, and what a policy gives are logits."""
+    image: tuple[int, int] | None = None
+    """Height and width, where an observation is a grey image, flattened."""
     observation_size: int
     action_size: int
     hidden_size: int

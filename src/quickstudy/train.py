@@ -34,7 +34,9 @@ class TrainConfig:
         meta_batch: tasks in a meta-batch.
         shots: support demonstrations of each task.
         queries: query demonstrations of each task.
-        rate: outer learning rate (of the default optimiser).
+        rate: outer learning rate.
+        optimiser: of the outer loop: 'adam', or 'sgd' without momentum.
+        schedule: of the rate over all steps: a 'cosine' to a hundredth of it, 'linear' to zero, or 'constant'.
         clip: largest norm of the meta-gradient; longer ones are shortened to it.
         validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
         non_finite: what to do about a task whose loss or gradient is not finite: 'skip' it and say so, or 'stop'.
@@ -46,6 +48,8 @@ class TrainConfig:
     shots: int = 1
     queries: int = 2
     rate: float = 1e-3
+    optimiser: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip: float = 10.0
     validate_every: int = 500
     non_finite: Literal["skip", "stop"] = "skip"
@@ -110,15 +114,19 @@ class Trained:
 
 
 def default_optimiser(config: TrainConfig) -> Callable[[nn.Module], Optimizer]:
-    """Adam at `config.rate`."""
-    return lambda learner: torch.optim.Adam(learner.parameters(), lr=config.rate)
+    """Adam or plain gradient descent at `config.rate`."""
+    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimiser]
+    return lambda learner: kind(learner.parameters(), lr=config.rate)
 
 
 def default_schedule(config: TrainConfig) -> Callable[[Optimizer], LRScheduler]:
-    """A cosine from the full rate to a hundredth of it over `config.steps`."""
-    return lambda optimiser: torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimiser, T_max=config.steps, eta_min=config.rate / 100
-    )
+    """What `config.schedule` says."""
+    schedules = torch.optim.lr_scheduler
+    return {
+        "cosine": lambda o: schedules.CosineAnnealingLR(o, T_max=config.steps, eta_min=config.rate / 100),
+        "linear": lambda o: schedules.LinearLR(o, 1.0, 0.0, total_iters=config.steps),
+        "constant": lambda o: schedules.ConstantLR(o, 1.0),
+    }[config.schedule]
 
 
 def meta_train(
@@ -142,7 +150,7 @@ def meta_train(
         folder: where `checkpoints/last` and `checkpoints/best` go; nothing is written where it is None.
         about: plain data that is kept in the checkpoints' config.json (the family, the method, the settings).
         resume: go on from `checkpoints/last` exactly as if there had been no break, if it exists.
-        optimiser, schedule: made from the learner and from the optimiser; Adam and a cosine by default.
+        optimiser, schedule: made from the learner and from the optimiser; where not given, what `config` says.
 
     Raises:
         QuickstudyError: no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or a checkpoint

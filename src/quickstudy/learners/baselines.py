@@ -15,7 +15,7 @@ from torch.func import grad
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters, imitation_loss
+from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class FromScratch(Transfer):
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         query = self.predict(self.adapt(task.support), task.query.x)
-        return imitation_loss(query, task.query).detach() + 0.0 * self.base.loss(self.begin(), task.query), {}
+        return self.base.criterion(query, task.query).detach() + 0.0 * self.base.loss(self.begin(), task.query), {}
 
 
 class Oracle(MetaLearner):
@@ -175,7 +175,7 @@ class Replay(MetaLearner):
         skill = self.adapt(task.support)
         steps = torch.arange(task.query.x.shape[1], device=task.query.x.device)
         actions = torch.stack([self.predict(skill._replace(clock=t), task.query.x[:, 0]) for t in steps], 1)
-        return imitation_loss(actions, task.query), {}
+        return self.base.criterion(actions, task.query), {}
 
     def _distance(self, recorded: Tensor, x: Tensor) -> Tensor:
         """Squared distance in units of the training deviation."""
