@@ -22,6 +22,10 @@ from quickstudy.progress import progress
 from quickstudy.task import Task, TaskFamily
 
 _TASKS_AT_ONCE = 50
+"""Tasks that are run at once: each (task, episode) may keep a simulated world."""
+
+_SKILLS_AT_ONCE = 200
+"""Tasks that are adapted to at once: a skill may be as large as the network."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ class SkillPolicy:
 
     Args:
         skills: a tree with a leading task axis.
+        transductive: show the learner the observations of all episodes of a task together. Only a network with batch
+            statistics takes notice; by default each episode is alone, as it is on a robot.
     """
 
-    def __init__(self, learner: MetaLearner, skills: Skill) -> None:
-        self.learner, self.skills = learner, skills
+    def __init__(self, learner: MetaLearner, skills: Skill, transductive: bool = False) -> None:
+        self.learner, self.skills, self.transductive = learner, skills, transductive
         self._size = sum(p.numel() for p in learner.parameters())
         self._stateful = type(learner).act is not MetaLearner.act
         self._spread = False
@@ -82,7 +88,8 @@ class SkillPolicy:
 
     def _act(self, x: Tensor) -> np.ndarray:
         if not self._stateful:
-            return vmap(self.learner.predict)(self.skills, x).cpu().numpy()
+            predict = self.learner.predict if self.transductive else vmap(self.learner.predict, (None, 0))
+            return vmap(predict)(self.skills, x).cpu().numpy()
         if not self._spread:
             self.skills = tree_map(lambda t: spread(t, x.shape[1]), self.skills)
             self._spread = True
@@ -119,10 +126,12 @@ def evaluate(
     tasks: int = 100,
     episodes: int = 5,
     seed: int = 0,
+    transductive: bool = False,
 ) -> Evaluation:
     """Adapts to the first `tasks` tasks of a split and runs `episodes` episodes of each, for each number of shots.
 
-    The same demonstrations, starts and noise serve every learner that is evaluated with the same seed.
+    The same demonstrations, starts and noise serve every learner that is evaluated with the same seed. Episodes are
+    run one at a time, as far as the learner can tell, unless `transductive`.
 
     Raises:
         QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
@@ -130,26 +139,39 @@ def evaluate(
     if not shots or min(shots) < 0 or episodes < 1:
         raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
     chosen = family.tasks(split, tasks)
-    support = DemonstrationSet.record(family, chosen, max(1, *shots), seed).batch.to(learner.base.mean.device)
-    results = [run_tasks(family, chosen, episodes, learner, skills_after(learner, support, k), seed) for k in shots]
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in shots]
+    with progress(f"{split}: {tasks} tasks x {episodes} episodes", tasks * len(shots)) as advance:
+        for start in range(0, tasks, _SKILLS_AT_ONCE):
+            some = chosen[start : start + _SKILLS_AT_ONCE]
+            support = DemonstrationSet.record(family, some, max(1, *shots), seed).batch.to(learner.base.mean.device)
+            for k, part in zip(shots, parts, strict=True):
+                skills = skills_after(learner, support, k)
+                part.append(run_tasks(family, some, episodes, learner, skills, seed, transductive))
+                advance(len(some))
     return Evaluation(
         split,
         [task.name for task in chosen],
         list(shots),
-        {name: np.stack([result[name] for result in results]) for name in results[0]},
+        {name: np.stack([np.concatenate([run[name] for run in part]) for part in parts]) for name in parts[0][0]},
         [adaptation_ms(learner, first_shots(support, k)) if k else 0.0 for k in shots],
     )
 
 
 def run_tasks(
-    family: TaskFamily, tasks: Sequence[Task], episodes: int, learner: MetaLearner, skills: Skill, seed: int
+    family: TaskFamily,
+    tasks: Sequence[Task],
+    episodes: int,
+    learner: MetaLearner,
+    skills: Skill,
+    seed: int,
+    transductive: bool = False,
 ) -> dict[str, np.ndarray]:
     """`TaskFamily.run` with the skills [task, ...], some tasks at a time, so that it can tell how far it is."""
     parts = []
     with progress(f"{len(tasks)} tasks x {episodes} episodes", len(tasks)) as advance:
         for start in range(0, len(tasks), _TASKS_AT_ONCE):
             some = slice(start, start + _TASKS_AT_ONCE)
-            policy = SkillPolicy(learner, tree_map(lambda t, some=some: t[some], skills))
+            policy = SkillPolicy(learner, tree_map(lambda t, some=some: t[some], skills), transductive)
             parts.append(family.run(tasks[some], episodes, policy, seed))
             advance(len(tasks[some]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
