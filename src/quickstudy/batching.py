@@ -147,7 +147,9 @@ class OuterStep:
             return Plan(tasks, compiled)
         if self.how == "loop" or (self.how == "auto" and self._convolves_alone):
             return Plan(1, compiled)
-        return Plan(_even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points // tasks))), compiled)
+        return Plan(
+            _even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points // tasks, self.learner.copies))), compiled
+        )
 
     def _pays(self, points: int) -> bool:
         """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
@@ -205,7 +207,7 @@ def over_tasks(function: Callable[..., Any], *trees: Any, chunk: int | None = No
 def adapt_tasks(learner: MetaLearner, support: Batch) -> Skill:
     """The skills [task, ...] after each task's support [task, shot, step, ...], without an outer gradient."""
     size = sum(p.numel() for p in learner.parameters())
-    chunk = max(1, _EVALUATION_FLOATS // _floats(size, support.mask[0].numel()))
+    chunk = max(1, _EVALUATION_FLOATS // _floats(size, support.mask[0].numel(), learner.copies))
     with threads_for(support.mask.numel() * size):
         return over_tasks(learner.adapt, support, chunk=chunk)
 
@@ -341,12 +343,12 @@ def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
     return sum(there[1:], start=there[0]) if there else None
 
 
-def _floats(parameters: int, points: int) -> int:
+def _floats(parameters: int, points: int, copies: int) -> int:
     """Roughly how many numbers the work on one task holds: copies of the parameters, and activations at each point.
 
     A network of p parameters is about sqrt(p) wide.
     """
-    return 1 + int(4 * parameters + 4 * points * parameters**0.5)
+    return 1 + int(copies * parameters + 4 * points * parameters**0.5)
 
 
 def _even(tasks: int, fitting: int) -> int:

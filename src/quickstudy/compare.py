@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,10 @@ class Protocol:
             raise QuickstudyError(f"A comparison needs at least one seed; got {self.seeds}.")
 
 
+TRAINING_SECONDS = "training-seconds.json"
+"""File of a training's folder: how long it took, validation included."""
+
+
 def source_for(settings: Settings, family: TaskFamily) -> Source:
     """The training demonstrations that the settings ask for; the same for every method and seed."""
     if isinstance(family, DrawsFresh):
@@ -100,18 +104,19 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     if settings.method in UNTRAINED:
         checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
         return learner
-    trained = meta_train(
-        learner,
-        source,
-        settings.training,
-        seed=settings.seed,
-        validation=validation_for(settings, family),
-        folder=folder,
-        about=about,
-        resume=resume,
-        logger=TensorBoard(folder / "tensorboard"),
-        title=f"{settings.method}, seed {settings.seed}",
-    )
+    with clock(folder / TRAINING_SECONDS):
+        trained = meta_train(
+            learner,
+            source,
+            settings.training,
+            seed=settings.seed,
+            validation=validation_for(settings, family),
+            folder=folder,
+            about=about,
+            resume=resume,
+            logger=TensorBoard(folder / "tensorboard"),
+            title=f"{settings.method}, seed {settings.seed}",
+        )
     if trained.interrupted:
         raise KeyboardInterrupt
     return learner
@@ -168,18 +173,32 @@ def compare(
     _remember(folder, {method: settings_for(method, 0) for method in methods})
     source = functools.cache(lambda: source_for(settings_for(methods[0], 0), family))
     runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
+    efforts: dict[str, list[float]] = {method: [] for method in methods}
     with clock(folder / "seconds.json"):
         for seed in range(protocol.seeds):
             for method in methods:
                 run = _Run(family, method, seed, settings_for, protocol, folder, source)
                 runs[method].append({split: run.evaluation(split) for split in splits})
+                efforts[method].append(run.training_seconds())
                 _say(method, seed, family, runs[method][-1])
     seconds = seconds_so_far(folder / "seconds.json")
     cells = []
     for split in splits:
-        made = [row for method in methods for row in rows(method, family, protocol, [r[split] for r in runs[method]])]
+        made = []
+        for method in methods:
+            learned = parameters(settings_for(PRETRAINED_AS.get(method, method), 0), family)
+            effort = float(np.mean(efforts[method])) or None
+            for row in rows(method, family, protocol, [r[split] for r in runs[method]]):
+                made.append(replace(row, parameters=learned, training_s=effort and round(effort, 1)))
         cells.append(write_cell(family, split, made, seconds, folder, command))
     return cells
+
+
+def parameters(settings: Settings, family: TaskFamily) -> int | None:
+    """How many numbers a method learns in meta-training; None if it learns nothing there."""
+    if settings.method in UNTRAINED:
+        return None
+    return sum(p.numel() for p in build(settings, family).parameters() if p.requires_grad)
 
 
 def _remember(folder: Path, settings: dict[str, Settings]) -> None:
@@ -215,7 +234,7 @@ def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, 
     cell = Cell.measured_here(
         cell=f"{family.name}-{split}",
         metric=family.metric,
-        unit="fraction" if family.metric == "success" else "squared error",
+        unit="fraction" if family.metric in ("success", "accuracy") else "squared error",
         protocol=describe(family, split),
         command=command,
         seconds=seconds,
@@ -262,6 +281,11 @@ class _Run:
         )
         result.save(path)
         return result
+
+    def training_seconds(self) -> float:
+        """What its meta-training took; zero for a method without, or where an older version did not note it."""
+        parent = PRETRAINED_AS.get(self.method, self.method)
+        return seconds_so_far(self.root / f"{parent}-seed{self.seed}" / TRAINING_SECONDS)
 
     def learner(self) -> MetaLearner:
         """Trained, and tuned on validation tasks where it has something to tune."""

@@ -5,7 +5,7 @@ Everything here is written for ONE task. Batching over tasks (`quickstudy.batchi
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,8 +92,11 @@ class MetaLearner(nn.Module, ABC):
     """
 
     base: BaseLearner
-    adapts_weights: ClassVar[bool] = True
+    adapts_weights: bool = True
     """Whether a skill has network weights of its own; if not, convolutions of many tasks are one large batch."""
+
+    copies: int = 4
+    """About how many numbers the work on one task holds for each parameter; it bounds how many tasks go at once."""
 
     def __init__(self, base: BaseLearner) -> None:
         super().__init__()

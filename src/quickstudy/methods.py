@@ -13,7 +13,14 @@ from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
+from quickstudy.learners.hypernet import Hypernet, HypernetClassifier, HypernetConfig
 from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.learners.mann import MANN, MANNConfig
+from quickstudy.learners.matching import MatchingConfig, MatchingNetworks
+from quickstudy.learners.meta_lstm import MetaLSTM, MetaLSTMConfig
+from quickstudy.learners.prototypical import PrototypicalConfig, PrototypicalNetworks
+from quickstudy.learners.reptile import Reptile, ReptileConfig
+from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.nets import MLP, ConvNet
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
@@ -66,14 +73,33 @@ class Settings:
     seed: int = 0
     network: NetworkConfig = field(default_factory=NetworkConfig)
     maml: MAMLConfig = field(default_factory=MAMLConfig)
+    reptile: ReptileConfig = field(default_factory=ReptileConfig)
+    meta_lstm: MetaLSTMConfig = field(default_factory=MetaLSTMConfig)
+    mann: MANNConfig = field(default_factory=MANNConfig)
+    siamese: SiameseConfig = field(default_factory=SiameseConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
+    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
 
 
+_RECOGNITION = Settings(
+    "omniglot-5way",
+    "prototypical",
+    maml=MAMLConfig(inner_steps=3, inner_rate=0.1),
+    training=TrainConfig(steps=12_000, meta_batch=16, shots=1, queries=3, validate_every=2000),
+    data=DataConfig(validation_tasks=400, validation_episodes=15),
+)
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": Settings(
         "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
+    ),
+    "omniglot-5way": _RECOGNITION,
+    "omniglot-20way": replace(
+        _RECOGNITION, family="omniglot-20way", training=replace(_RECOGNITION.training, meta_batch=4)
     ),
     "point-navigation": Settings(
         "point-navigation",
@@ -97,10 +123,26 @@ with one alone, a few five-point tasks diverge when they are given more steps at
 """
 
 
+OUTER: dict[str, dict[str, Any]] = {
+    "reptile": {"optimiser": "sgd", "rate": 1.0, "schedule": "linear", "clip": 1e9},
+}
+"""Settings of the outer loop that a method needs on every family.
+
+Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zero; nothing else would be Reptile.
+"""
+
+OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+"""What one method does otherwise on one family, by (family, method): settings by the name of their group."""
+
+
 def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     """The default settings of a family, and the general ones for a family without its own."""
     settings = DEFAULTS.get(family, Settings(family, "maml"))
-    return replace(settings, method=method or settings.method, seed=seed)
+    method = method or settings.method
+    settings = replace(settings, family=family, method=method, seed=seed)
+    for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
+        settings = replace(settings, **{group: replace(getattr(settings, group), **c) for group, c in changes.items()})
+    return settings
 
 
 def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: int = 0) -> BaseLearner:
@@ -114,8 +156,25 @@ def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: in
     return BaseLearner(network, inputs, recognition_loss if family.labelled else imitation_loss)
 
 
+def _raw(family: TaskFamily) -> BaseLearner:
+    """A base learner that hands its standardised observations on."""
+    criterion = recognition_loss if family.labelled else imitation_loss
+    return BaseLearner(nn.Identity(), family.observation_size, criterion)
+
+
 def _maml(**options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:
     return lambda s, family: MAML(_base(s, family), replace(s.maml, **options))
+
+
+def _compares(kind: type, config: str, **options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:
+    """A method whose network embeds observations instead of giving actions."""
+
+    def make(s: Settings, family: TaskFamily) -> MetaLearner:
+        width = s.network.embedding
+        chosen = replace(getattr(s, config), **options)
+        return kind(_base(s, family, width), width, family.action_size, family.labelled, chosen)
+
+    return make
 
 
 def _floor(kind: type[baselines.Replay]) -> Callable[[Settings, TaskFamily], MetaLearner]:
@@ -127,6 +186,22 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "fomaml": _maml(first_order=True),
     "anil": _maml(adapt_only="head"),
     "meta-sgd": _maml(learn_rates="parameter-step"),
+    "reptile": lambda s, family: Reptile(_base(s, family), s.reptile),
+    "meta-lstm": lambda s, family: MetaLSTM(_base(s, family), s.meta_lstm),
+    "mann": lambda s, family: MANN(
+        _base(s, family, s.network.embedding), s.network.embedding, family.action_size, s.mann
+    ),
+    "mann-raw": lambda s, family: MANN(_raw(family), family.observation_size, family.action_size, s.mann),
+    "siamese": _compares(Siamese, "siamese"),
+    "matching": _compares(MatchingNetworks, "matching"),
+    "matching-fce": _compares(MatchingNetworks, "matching", full_context=True),
+    "matching-convex": _compares(MatchingNetworks, "matching", head="convex"),
+    "prototypical": _compares(PrototypicalNetworks, "prototypical"),
+    "hypernet": lambda s, family: (
+        HypernetClassifier(_base(s, family, s.network.embedding), family.action_size, s.hypernet)
+        if family.labelled
+        else Hypernet(_base(s, family), family.action_size, s.hypernet)
+    ),
     "transfer": lambda s, family: baselines.Transfer(_base(s, family), s.fine_tune),
     "scratch": lambda s, family: baselines.FromScratch(_base(s, family), s.fine_tune),
     "no-adaptation": lambda s, family: baselines.NoAdaptation(_base(s, family)),
@@ -148,18 +223,36 @@ COMPARED = (
 )
 """What a comparison holds where nobody says otherwise."""
 
+SKILLS_ONLY = frozenset({"matching-convex", "oracle", "replay"})
+"""Methods that mean nothing where labels are to be recognised; there, matching networks are always convex."""
+
+RECOGNITION_ONLY = frozenset({"prototypical"})
+"""Methods that need classes."""
+
 UNTRAINED = frozenset({"scratch", "replay", "nearest"})
 """Methods that learn nothing from the training tasks (but the mean and deviation of their observations)."""
+
+
+def suits(method: str, family: TaskFamily) -> bool:
+    """Whether a method can learn tasks of this family."""
+    return method not in (SKILLS_ONLY if family.labelled else RECOGNITION_ONLY)
 
 
 def build(settings: Settings, family: TaskFamily) -> MetaLearner:
     """The learner that `settings` describe, with initial parameters drawn from its seed.
 
     Raises:
-        QuickstudyError: an unknown method.
+        QuickstudyError: an unknown method, or one that does not suit the family.
     """
     if settings.method not in METHODS:
         raise unknown("method", settings.method, METHODS)
+    if not suits(settings.method, family):
+        wanted = "labels, and the actions of" if settings.method in RECOGNITION_ONLY else "actions, and those of"
+        raise QuickstudyError(f"Method '{settings.method}' needs {wanted} '{family.name}' are not.")
+    if settings.method == "reptile" and settings.training.optimiser != "sgd":
+        raise QuickstudyError(
+            f"Reptile's outer optimiser must be 'sgd', whose step is Reptile's; got '{settings.training.optimiser}'."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return METHODS[settings.method](settings, family)

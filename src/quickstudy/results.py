@@ -43,7 +43,15 @@ BASELINES = (
 )
 """Methods that are there to be compared with: floors, opponents and ceilings."""
 
-_EXTRAS = {"ms": "ms", "ratio": "ratio", "steps_per_second": "steps/s", "memory_mb": "MB"}
+_EXTRAS = {
+    "transductive": "transductive",
+    "ms": "ms",
+    "ratio": "ratio",
+    "steps_per_second": "steps/s",
+    "memory_mb": "MB",
+    "parameters": "parameters",
+    "training_s": "s to train",
+}
 """Columns that a table has beside its metric, where some row has them."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -67,6 +75,9 @@ class Row:
         ratio: speed relative to the peer that the protocol names; higher is faster.
         steps_per_second: simulation steps.
         memory_mb: peak memory above what the imports took.
+        transductive: the metric where the learner sees all queries of a task together.
+        parameters: numbers that the method learns in meta-training.
+        training_s: seconds of meta-training, the mean over seeds.
     """
 
     method: str
@@ -84,16 +95,27 @@ class Row:
     ratio: float | None = None
     steps_per_second: float | None = None
     memory_mb: float | None = None
+    transductive: float | None = None
+    parameters: int | None = None
+    training_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("method", "note", "workload"):
             if not isinstance(getattr(self, name), str) or (name == "method" and not self.method):
                 raise QuickstudyError(f"A row's {name} must be a text; got {getattr(self, name)!r}.")
-        for name, least in {"shots": 0, "steps": 0, "seeds": 1, "tasks": 1, "episodes": 1, "threads": 1}.items():
+        for name, least in {
+            "shots": 0,
+            "steps": 0,
+            "seeds": 1,
+            "tasks": 1,
+            "episodes": 1,
+            "threads": 1,
+            "parameters": 1,
+        }.items():
             count = getattr(self, name)
             if count is not None and (type(count) is not int or count < least):
                 raise self._wrong(name, f"a whole number of at least {least}", count)
-        for name in ("value", "ms", "ratio", "steps_per_second", "memory_mb"):
+        for name in ("value", "ms", "ratio", "steps_per_second", "memory_mb", "transductive", "training_s"):
             number = getattr(self, name)
             if number is not None and not (_finite(number) and (name == "value" or number >= 0)):
                 raise self._wrong(name, "a finite number", number)
@@ -238,7 +260,7 @@ def table(cell: Cell) -> Table:
         by_condition = {(row.shots, row.steps): _value(cell, row) for row in group}
         line = [str(getattr(group[0], name) or "") for name in labels]
         line += [by_condition.get(column, "–") for column in columns]
-        line += [_figure(_largest(group, name)) for name in extras]
+        line += [_extra(cell, name, _largest(group, name)) for name in extras]
         line += [" ".join(dict.fromkeys(row.note for row in group if row.note))] * notes
         lines.append(line)
     return Table(headers + ["note"] * notes, lines, len(labels), notes)
@@ -342,6 +364,13 @@ def _value(cell: Cell, row: Row) -> str:
     show = (lambda number: f"{100 * number:.1f}") if cell.unit == "fraction" else _figure
     bounds = "" if row.ci95 is None else f" [{show(row.ci95[0])}, {show(row.ci95[1])}]"
     return show(row.value) + bounds
+
+
+def _extra(cell: Cell, name: str, number: float | None) -> str:
+    """A figure of a column beside the metric, which alone may be a fraction too."""
+    if name == "transductive" and number is not None and cell.unit == "fraction":
+        return f"{100 * number:.1f}"
+    return _figure(number)
 
 
 def _figure(number: float | None) -> str:

@@ -11,11 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from quickstudy import datasets
+from quickstudy.batching import threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.task import Policy, Task, TaskFamily
 
 
@@ -24,16 +27,19 @@ class Recognition(TaskFamily):
 
     Args:
         name: of the family.
-        examples: [example, ...], numbers; uint8 images are divided by 255.
+        examples: [example, ...], finite numbers; uint8 is divided by 255.
         classes: of each split, for each class the rows of its examples.
         ways: classes of a task (N).
-        queries: examples of each class that are kept for queries and never shown.
+        queries: examples of each class of a task that are kept for queries and never shown, whatever the seed.
         image: height and width, where an example is a grey image.
         domains: of each split, a number for each class; the classes of a task then have equal ones (the alphabet of a
             character, say).
+        titles: of each split, what each class is called; its number where not given.
+        standardise: bring every component to mean 0 and deviation 1 over the examples of the training classes.
+        jitter: turn, shear, scale and shift every training image a little, see `jittered`.
 
     Raises:
-        QuickstudyError: too few classes in a split, or too few examples in a class.
+        QuickstudyError: too few classes in a split or in each of its domains, or too few examples in a class.
     """
 
     metric = "accuracy"
@@ -50,35 +56,54 @@ class Recognition(TaskFamily):
         queries: int = 15,
         image: tuple[int, int] | None = None,
         domains: Mapping[str, np.ndarray] | None = None,
+        titles: Mapping[str, Sequence[str]] | None = None,
+        standardise: bool = False,
+        jitter: bool = False,
     ) -> None:
         if ways < 2:
             raise QuickstudyError(f"A recognition task needs at least 2 classes; got ways={ways}.")
         if queries < 1:
             raise QuickstudyError(f"Each class needs at least 1 query; got queries={queries}.")
-        self.name, self.ways, self.queries, self.image = name, ways, queries, image  # type: ignore[misc]
+        if jitter and image is None:
+            raise QuickstudyError(f"Only images can be jittered; '{name}' has none.")
+        self.name, self.ways, self.queries, self.image, self.jitter = name, ways, queries, image, jitter  # type: ignore[misc]
         self.sizes = {split: 10**9 if split == "train" else 100_000 for split in classes}  # type: ignore[misc]
         self.protocol = (  # type: ignore[misc]
             f"{ways} classes that training did not hold, queries one at a time; success is the right class"
         )
         self.observation_size, self.action_size = int(np.prod(examples.shape[1:])), ways
-        self._examples = torch.from_numpy(np.ascontiguousarray(examples.reshape(len(examples), -1)))
-        self._classes, self._domains = classes, domains or {}
-        for split, rows in classes.items():
-            if len(rows) < ways:
-                raise QuickstudyError(f"Split '{split}' of '{name}' has {len(rows)} classes; {ways} ways need {ways}.")
-            fewest = min(len(some) for some in rows)
-            if fewest <= queries:
-                raise QuickstudyError(
-                    f"A class of split '{split}' of '{name}' has {fewest} examples; {queries} queries and at least one "
-                    f"shot need {queries + 1}."
-                )
+        self.classes = classes
+        self.titles = titles or {split: [str(c) for c in range(len(rows))] for split, rows in classes.items()}
+        self._among = {split: self._drawn_from(split, (domains or {}).get(split)) for split in classes}
+        self._check_examples()
+        self._form = examples.shape[1:]
+        self._mean, self._deviation = np.zeros(self.observation_size, "f4"), np.ones(self.observation_size, "f4")
+        if standardise:
+            training = scaled(examples[np.concatenate(classes["train"])]).reshape(-1, self.observation_size)
+            deviation = training.std(0, dtype="f8")
+            self._mean = training.mean(0, dtype="f8").astype("f4")
+            self._deviation = np.where(deviation > 1e-6, deviation, 1.0).astype("f4")
+        small = examples.dtype == np.uint8 and not standardise  # bytes stay bytes until they are read
+        self._examples = examples.reshape(len(examples), -1) if small else self.encode(examples)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Raw examples [example, ...] as this family's learners see them, [example, obs].
+
+        Raises:
+            QuickstudyError: none, not finite numbers, or of another form than the family's own.
+        """
+        x = numbers(x, "Examples")
+        if x.shape[1:] != self._form:
+            raise QuickstudyError(f"An example of '{self.name}' has the shape {self._form}; got {x.shape[1:]}.")
+        return (scaled(x).reshape(len(x), -1) - self._mean) / self._deviation
+
+    def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> Batch:
+        """A user's own raw examples as the support that `adapt` takes, see `labelled_support`."""
+        return labelled_support(self.encode(x), labels, self.ways)
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
-        among = np.arange(len(self._classes[split]))
-        if split in self._domains:
-            domains, sizes = np.unique(self._domains[split], return_counts=True)
-            among = among[self._domains[split] == rng.choice(domains[sizes >= self.ways])]
-        return {"classes": rng.choice(among, self.ways, replace=False).tolist()}
+        among = self._among[split]
+        return {"classes": rng.choice(among[rng.integers(len(among))], self.ways, replace=False).tolist()}
 
     def hidden(self, task: Task) -> np.ndarray:
         return np.zeros(0, "f4")
@@ -86,18 +111,15 @@ class Recognition(TaskFamily):
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         made = []
         for task in tasks:
-            rows = self._rows(task, seed)
-            most = min(len(some) for some in rows) - self.queries
-            if count > most:
+            shown, _ = self._rows(task, seed)
+            if count > len(shown):
                 raise QuickstudyError(
-                    f"Asked for {count} shots of '{task.name}'; a class has {most} besides its {self.queries} queries."
+                    f"Asked for {count} shots of '{task.name}'; a class has {len(shown)} besides its {self.queries} "
+                    "queries."
                 )
-            rng, shots = task.generator(seed, 1), []
-            for k in range(count):
-                order = rng.permutation(self.ways)
-                x = self._read(torch.tensor([int(rows[way][k]) for way in order])).numpy()
-                shots.append(Demonstration(x, np.eye(self.ways, dtype="f4")[order]))
-            made.append(shots)
+            rows, labels = shuffled(shown[:count], task.generator(seed, 2))
+            looks = zip(self.read(rows), one_hot(labels, self.ways), strict=True)
+            made.append([Demonstration(x, y) for x, y in looks])
         return made
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
@@ -105,46 +127,74 @@ class Recognition(TaskFamily):
             raise QuickstudyError(
                 f"Asked for {episodes} queries of a task; {self.queries} of each of {self.ways} classes were kept."
             )
-        labels = np.arange(episodes) % self.ways
-        rows = [[self._rows(task, seed)[way][-1 - e // self.ways] for e, way in enumerate(labels)] for task in tasks]
-        logits = policy(self._read(torch.tensor(np.array(rows))).numpy())
-        return {"accuracy": (logits.argmax(-1) == labels).astype("f8")}
+        # Each class once before any twice: every quota is as balanced as it can be, and favours no label.
+        drawn = [shuffled(self._rows(task, seed)[1], task.generator(seed, 3)) for task in tasks]
+        rows, labels = (np.stack([a.ravel()[:episodes] for a in arrays]) for arrays in zip(*drawn, strict=True))
+        return {"accuracy": (policy(self.read(rows)).argmax(-1) == labels).astype("f8")}
 
     def caption(self, task: Task) -> str:
-        return f"classes {', '.join(str(c) for c in task.parameters['classes'])}"
+        return ", ".join(self.titles[task.split][c] for c in task.parameters["classes"])
 
     def snapshot(self, task: Task) -> np.ndarray:
         """Two examples of each class, one class a column."""
         if self.image is None:
             return super().snapshot(task)
-        rows = torch.tensor(np.array([some[:2] for some in self._rows(task, 0)]).T)
-        tiles = 255 - (self._read(rows).numpy() * 255).astype("u1").reshape(*rows.shape, *self.image)
-        sheet = np.concatenate(list(tiles.transpose(0, 2, 1, 3).reshape(2, self.image[0], -1)), 0)
-        return np.repeat(np.kron(sheet, np.ones((2, 2), "u1"))[..., None], 3, -1)
+        shown, kept = self._rows(task, 0)
+        tiles = self.read(np.concatenate([shown, kept])[:2]).reshape(2, self.ways, *self.image)
+        sheet = np.concatenate(list(tiles.transpose(0, 2, 1, 3).reshape(2, self.image[0], -1)))
+        grey = 255 - (255 * sheet).clip(0, 255).astype("u1")
+        return np.repeat(np.kron(grey, np.ones((2, 2), "u1"))[..., None], 3, -1)
 
     def fresh(self) -> "FreshClasses":
-        return FreshClasses(self, self._classes["train"], self._domains.get("train"))
+        return FreshClasses(self)
 
-    def _rows(self, task: Task, seed: int) -> list[np.ndarray]:
-        """For each class of a task its examples in random order: shots from the front, queries from the back."""
-        rng = task.generator(seed, 0)
-        return [rng.permutation(self._classes[task.split][c]) for c in task.parameters["classes"]]
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The examples of these rows as learners see them, [..., obs]."""
+        return scaled(self._examples[rows])
 
-    def _read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Examples [..., obs] as float32."""
-        x = self._examples[rows]
-        return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+    def _rows(self, task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that may be shown, [shot, way], and rows that are kept for queries, [query, way].
+
+        Which are kept belongs to the task, the order of either to the seed.
+        """
+        drawn, rng = task.generator(), task.generator(seed, 1)
+        classes = [drawn.permutation(self.classes[task.split][c]) for c in task.parameters["classes"]]
+        fewest = min(len(rows) for rows in classes) - self.queries
+        shown = [rng.permutation(rows[: -self.queries])[:fewest] for rows in classes]
+        kept = [rng.permutation(rows[-self.queries :]) for rows in classes]
+        return np.stack(shown, 1), np.stack(kept, 1)
+
+    def _drawn_from(self, split: str, domain: np.ndarray | None) -> list[np.ndarray]:
+        """The sets of classes that tasks of a split are drawn from: all of them, or one for each domain."""
+        classes = np.arange(len(self.classes[split]))
+        among = [classes] if domain is None else [classes[domain == d] for d in np.unique(domain)]
+        most = max((len(some) for some in among), default=0)
+        if most < self.ways:
+            where = "" if domain is None else " in its largest domain"
+            raise QuickstudyError(
+                f"Split '{split}' of '{self.name}' has {most} classes{where}; {self.ways} ways need {self.ways}."
+            )
+        return [some for some in among if len(some) >= self.ways]
+
+    def _check_examples(self) -> None:
+        for split, classes in self.classes.items():
+            fewest = int(np.argmin([len(rows) for rows in classes]))
+            if len(classes[fewest]) <= self.queries:
+                raise QuickstudyError(
+                    f"Class '{self.titles[split][fewest]}' of '{self.name}' has {len(classes[fewest])} examples; "
+                    f"{self.queries} queries and at least one shot need {self.queries + 1}."
+                )
 
 
 class FreshClasses:
     """Meta-batches of newly drawn tasks of the training classes: a `quickstudy.data.Source`."""
 
-    def __init__(self, family: Recognition, classes: Sequence[np.ndarray], domains: np.ndarray | None) -> None:
-        self._family, self._domains = family, None if domains is None else torch.from_numpy(domains)
-        most = max(len(rows) for rows in classes)
-        self._rows = torch.tensor(np.array([np.resize(rows, most) for rows in classes]))
-        self._there = torch.arange(most) < torch.tensor([len(rows) for rows in classes])[:, None]
-        self._fewest = min(len(rows) for rows in classes)
+    def __init__(self, family: Recognition) -> None:
+        classes = family.classes["train"]
+        lengths = np.array([len(rows) for rows in classes])
+        self._family, self._fewest = family, int(lengths.min())
+        self._rows = np.array([np.resize(rows, lengths.max()) for rows in classes])
+        self._there = np.arange(lengths.max()) < lengths[:, None]
         self._last: list[list[int]] = []
 
     def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
@@ -153,36 +203,119 @@ class FreshClasses:
                 f"Asked for {shots} support and {queries} query examples of each class; a class of the training split "
                 f"has {self._fewest}, and both need at least one."
             )
-        ways = self._family.ways
-        classes = self._draw_classes(rng, tasks, ways)
-        self._last = classes.tolist()
-        keys = torch.rand(tasks, ways, self._rows.shape[1], generator=rng).masked_fill(~self._there[classes], -1.0)
-        chosen = keys.topk(shots + queries, -1).indices
-        rows = self._rows[classes].gather(2, chosen).transpose(1, 2)  # [task, shot, way]
-        order = torch.rand(rows.shape, generator=rng).argsort(-1)
-        x, y = self._family._read(rows.gather(2, order)), torch.eye(ways)[order]
-        return SupportQuery(self._batch(x[:, :shots], y[:, :shots]), self._batch(x[:, shots:], y[:, shots:]))
+        family, draw = self._family, np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+        self._last = [family.sample("train", draw)["classes"] for _ in range(tasks)]
+        there = self._there[self._last]
+        order = np.where(there, draw.random(there.shape), 1.0).argsort(-1)[..., : shots + queries]
+        rows = np.take_along_axis(self._rows[self._last], order, -1).swapaxes(1, 2)  # [task, shot, way]
+        rows, labels = shuffled(rows, draw)
+        x, y = torch.from_numpy(family.read(rows)), torch.from_numpy(one_hot(labels, family.ways))
+        if family.jitter and family.image is not None:
+            x = jittered(x, family.image, rng)
+        return SupportQuery(
+            *(
+                Batch(x[:, some], y[:, some], torch.ones(y[:, some].shape[:-1]), torch.zeros(tasks, 0))
+                for some in (slice(shots), slice(shots, None))
+            )
+        )
 
     def names(self) -> list[str]:
-        return [f"{self._family.name} with training classes {classes}" for classes in self._last]
+        titles = self._family.titles["train"]
+        return [
+            f"{self._family.name} with training classes {', '.join(titles[c] for c in some)}" for some in self._last
+        ]
 
-    def _draw_classes(self, rng: torch.Generator, tasks: int, ways: int) -> torch.Tensor:
-        keys = torch.rand(tasks, len(self._rows), generator=rng)
-        if self._domains is not None:
-            domains, sizes = self._domains.unique(return_counts=True)
-            domains = domains[sizes >= ways]
-            drawn = domains[torch.randint(len(domains), (tasks,), generator=rng)]
-            keys = keys.masked_fill(self._domains[None] != drawn[:, None], -1.0)
-        return keys.topk(ways, -1).indices
 
-    def _batch(self, x: torch.Tensor, y: torch.Tensor) -> Batch:
-        return Batch(x, y, torch.ones(x.shape[:-1]), torch.zeros(len(x), 0))
+def labelled_support(x: np.ndarray, labels: Sequence[int] | np.ndarray, ways: int) -> Batch:
+    """The support of one task from a user's own examples, for `MetaLearner.adapt`: [shot, way, obs].
+
+    Args:
+        x: [example, ...], as the learner's family encodes them (`Recognition.encode`).
+        labels: [example], from 0 to ways - 1, each equally often.
+
+    Raises:
+        QuickstudyError: examples that are none or not finite numbers, or labels that are not such.
+    """
+    x, labels = numbers(x, "A support's examples"), np.asarray(labels)
+    if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
+        raise QuickstudyError(
+            f"A support needs one whole number as label for each of its {len(x)} examples; got shape {labels.shape} of "
+            f"{labels.dtype}."
+        )
+    if len(np.unique(labels)) < 2:
+        raise QuickstudyError(f"A support needs examples of at least 2 classes; all of these are of class {labels[0]}.")
+    if labels.min() < 0 or labels.max() >= ways:
+        raise QuickstudyError(
+            f"The labels of a {ways}-way support are 0 to {ways - 1}; got {labels.min()} to {labels.max()}."
+        )
+    counts = np.bincount(labels, minlength=ways)
+    if counts.min() != counts.max():
+        raise QuickstudyError(
+            f"Each class of a support needs as many examples as every other; class {counts.argmax()} has "
+            f"{counts.max()}, class {counts.argmin()} has {counts.min()}."
+        )
+    rows = labels.argsort(kind="stable").reshape(ways, -1).T
+    y = np.broadcast_to(np.eye(ways, dtype="f4"), (len(rows), ways, ways)).copy()
+    seen = torch.from_numpy(scaled(x.reshape(len(x), -1))[rows])
+    return Batch(seen, torch.from_numpy(y), torch.ones(rows.shape), torch.zeros(0))
+
+
+def numbers(x: np.ndarray, what: str) -> np.ndarray:
+    """`x` as an array of finite numbers [example, ...], or QuickstudyError."""
+    x = np.asarray(x)
+    if x.ndim < 2 or not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
+        raise QuickstudyError(f"{what} must be numbers [example, ...]; got shape {x.shape} of {x.dtype}.")
+    if x.size == 0:
+        raise QuickstudyError(f"{what} must be at least one; got none (shape {x.shape}).")
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        raise QuickstudyError(f"{what} must be finite; number {bad[0][0]} holds {x[tuple(bad[0])]}.")
+    return x
+
+
+def scaled(x: np.ndarray) -> np.ndarray:
+    """As float32; bytes become 0 to 1."""
+    return np.divide(x, 255, dtype="f4") if x.dtype == np.uint8 else x.astype("f4", copy=False)
+
+
+def shuffled(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [..., way], each look at the classes in an order of its own, and the labels in that order."""
+    labels = rng.permuted(np.broadcast_to(np.arange(rows.shape[-1]), rows.shape), axis=-1)
+    return np.take_along_axis(rows, labels, -1), labels
+
+
+def one_hot(labels: np.ndarray, ways: int) -> np.ndarray:
+    return np.eye(ways, dtype="f4")[labels]
+
+
+@threads_for(0)  # shared among threads it is slower, on a busy machine many times
+def jittered(x: Tensor, image: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """Images [..., height * width], each turned by up to 10 degrees, sheared by up to 0.2, each side scaled by up to
+    10 % and shifted by up to 10 %; what comes in from outside is 0."""
+    pictures = x.reshape(-1, 1, *image)
+    turn, shear, wide, high, right, down = (2 * torch.rand(6, len(pictures), generator=rng) - 1).unbind()
+    cos, sin = torch.cos(turn * torch.pi / 18), torch.sin(turn * torch.pi / 18)
+    wide, high, shear = 1 + 0.1 * wide, 1 + 0.1 * high, 0.2 * shear
+    # rotation times shear times scales, in coordinates from -1 to 1, so that a tenth of a side is 0.2
+    theta = torch.stack(
+        [cos * wide, (cos * shear - sin) * high, 0.2 * right, sin * wide, (sin * shear + cos) * high, 0.2 * down], -1
+    )
+    grid = affine_grid(theta.reshape(-1, 2, 3), list(pictures.shape), align_corners=False)
+    return grid_sample(pictures, grid, align_corners=False).reshape(x.shape)
 
 
 VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 """The alphabets among the first 1200 characters that the Vinyals split keeps for validation."""
 
 _TRAINING_CHARACTERS = 1200
+
+Protocol = Literal["vinyals", "random", "within-alphabet"]
+
+_PROTOCOLS = {
+    "vinyals": "Vinyals split, rotations are classes",
+    "random": "1200 random characters for training, rotations are classes",
+    "within-alphabet": "background alphabets for training, evaluation alphabets for test, one in each task",
+}
 
 
 class Omniglot(Recognition):
@@ -196,38 +329,43 @@ class Omniglot(Recognition):
             al. 2017 do. 'within-alphabet' trains on the 30 background alphabets, less the five, tests on the 20
             evaluation alphabets, and the characters of a task are of one alphabet (Lake et al. 2015).
         path: `omniglot28.npz`, see `quickstudy data omniglot`, which puts it into the cache.
+        jitter: turn, shear, scale and shift every training image a little.
 
     In the first two each rotation by a multiple of 90 degrees is a class of its own, in all splits.
 
     Raises:
-        QuickstudyError: no such file, or not such a file.
+        QuickstudyError: no such file, or not such a file; an unknown protocol.
     """
 
     def __init__(
-        self,
-        ways: int = 5,
-        protocol: Literal["vinyals", "random", "within-alphabet"] = "vinyals",
-        path: Path | None = None,
+        self, ways: int = 5, protocol: Protocol = "vinyals", path: Path | None = None, jitter: bool = False
     ) -> None:
-        data = datasets.load_omniglot(path)
+        if protocol not in _PROTOCOLS:
+            raise unknown("protocol", protocol, _PROTOCOLS)
+        data, within = datasets.load_omniglot(path), protocol == "within-alphabet"
         splits = _character_splits(data, protocol)
-        turns = 1 if protocol == "within-alphabet" else 4
-        count, drawings = data.images.shape[:2]
-        images = np.concatenate([np.rot90(data.images, k, (2, 3)) for k in range(turns)])
-        rows = np.arange(turns * count * drawings).reshape(turns, count, drawings)
-        classes = {split: list(rows[:, chosen].reshape(-1, drawings)) for split, chosen in splits.items()}
-        within = protocol == "within-alphabet"
-        domains = {split: data.alphabet[chosen] for split, chosen in splits.items()} if within else None
-        name = f"omniglot-{ways}way" if protocol == "vinyals" else f"omniglot-{protocol}-{ways}way"
-        super().__init__(name, images.reshape(-1, 28, 28), classes, ways, 15, (28, 28), domains)
-        self.protocol += {  # type: ignore[misc]
-            "vinyals": "; Vinyals split, rotations are classes",
-            "random": "; 1200 random characters for training, rotations are classes",
-            "within-alphabet": "; background alphabets for training, evaluation alphabets for test, one in each task",
-        }[protocol]
+        characters, drawings = data.images.shape[:2]
+        turns = 1 if within else 4
+        images = np.concatenate([np.rot90(data.images, turn, (2, 3)) for turn in range(turns)])
+        rows = np.arange(turns * characters * drawings).reshape(turns, characters, drawings)
+        names = [f"{data.alphabet_names[a]} {c}" for a, c in zip(data.alphabet, data.character, strict=True)]
+        super().__init__(
+            f"omniglot-{ways}way" if protocol == "vinyals" else f"omniglot-{protocol}-{ways}way",
+            images.reshape(-1, 28, 28),
+            {split: list(rows[:, chosen].reshape(-1, drawings)) for split, chosen in splits.items()},
+            ways,
+            image=(28, 28),
+            domains={split: data.alphabet[chosen] for split, chosen in splits.items()} if within else None,
+            titles={
+                split: [names[c] + (f" turned {90 * turn}°" if turn else "") for turn in range(turns) for c in chosen]
+                for split, chosen in splits.items()
+            },
+            jitter=jitter,
+        )
+        self.protocol += f"; {_PROTOCOLS[protocol]}"  # type: ignore[misc]
 
 
-def _character_splits(data: "datasets.OmniglotImages", protocol: str) -> dict[str, np.ndarray]:
+def _character_splits(data: datasets.OmniglotImages, protocol: str) -> dict[str, np.ndarray]:
     """The characters of each split."""
     characters = np.arange(len(data.images))
     if protocol == "random":

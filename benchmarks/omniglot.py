@@ -1,0 +1,200 @@
+"""Few-shot recognition of Omniglot characters, each method beside the figures of its paper.
+
+    quickstudy data omniglot                  # once
+    python -m benchmarks.omniglot             # trains and evaluates all; resumes where it was stopped
+    python -m benchmarks.omniglot --methods prototypical maml --ways 5
+
+Writes benchmarks/results/omniglot-{5w1s,5w5s,20w1s,20w5s,within-alphabet}.json. A learner is trained with one shot and
+evaluated with one and with five. Methods without parameters for single classes are trained on 20-way tasks alone and
+evaluated on both.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+
+from quickstudy import families, files
+from quickstudy.compare import TRAINING_SECONDS, bootstrap, clock, parameters, seconds_so_far, source_for, train
+from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.learner import MetaLearner
+from quickstudy.methods import Settings, build, defaults
+from quickstudy.progress import console
+from quickstudy.results import Cell, Row, print_table
+from quickstudy.task import TaskFamily
+
+ANY_WAYS = frozenset({"prototypical", "siamese", "matching", "matching-fce", "hypernet"})
+"""Methods none of whose parameters belongs to a class."""
+
+TRANSDUCTIVE = "-batch-statistics"
+"""What is added to a method's name where its network normalises by the statistics of the batch at hand."""
+
+METHODS = (
+    "mann",
+    "mann-raw",
+    "meta-lstm",
+    "siamese",
+    "matching",
+    "matching-fce",
+    "maml",
+    "maml" + TRANSDUCTIVE,
+    "anil",
+    "reptile",
+    "prototypical",
+    "hypernet",
+    "nearest",
+)
+
+PUBLISHED = {
+    "mann-paper": (("Santoro et al. 2016", 82.8, 94.9, None, None),),
+    "siamese-paper": (("Koch et al. 2015, as in Vinyals et al. 2016", 97.3, 98.4, 88.2, 97.0),),
+    "matching-paper": (("Vinyals et al. 2016", 98.1, 98.9, 93.8, 98.5),),
+    "maml-paper": (("Finn et al. 2017, transductive", 98.7, 99.9, 95.8, 98.9),),
+    "maml-tasknorm-paper": (("Bronskill et al. 2020, best that is not transductive", 94.4, None, 90.0, None),),
+    "reptile-paper": (("Nichol et al. 2018", 95.39, 98.90, 88.14, 96.65),),
+    "reptile-transductive-paper": (("Nichol et al. 2018, transductive", 97.68, 99.48, 89.43, 97.12),),
+    "prototypical-paper": (("Snell et al. 2017", 98.8, 99.7, 96.0, 98.9),),
+}
+"""Per cent at 5-way 1- and 5-shot, 20-way 1- and 5-shot."""
+
+SHOTS = (1, 5)
+
+
+@dataclass(frozen=True)
+class Recognise:
+    """What to run."""
+
+    methods: tuple[str, ...] = METHODS
+    ways: tuple[int, ...] = (5, 20)
+    within_alphabet: bool = True
+    """Also the 20-way 1-shot test within one alphabet, of the methods that need no 20-way training of their own."""
+    tasks: int = 2000
+    queries: int = 20
+    """Of each task, each recognised alone."""
+    seed: int = 0
+    output_dir: Path = Path("runs/omniglot")
+
+
+def settings_for(method: str, family: str, seed: int) -> Settings:
+    """The defaults of the method; with batch statistics where its name says so."""
+    plain = method.removesuffix(TRANSDUCTIVE)
+    settings = defaults(family, plain, seed)
+    return replace(settings, network=replace(settings.network, batch_statistics=plain != method))
+
+
+def trained_on(method: str, family: str) -> str:
+    return family.replace("5way", "20way") if method in ANY_WAYS else family
+
+
+def learner_for(method: str, name: str, family: TaskFamily, what: Recognise) -> tuple[MetaLearner, float]:
+    """A trained learner that fits `family`, and the seconds that its training took."""
+    where = trained_on(method, name)
+    settings, folder = settings_for(method, where, what.seed), what.output_dir / f"{where}-{method}"
+    there = families.get(where)
+    learner = train(settings, there, source_for(settings, there), folder)
+    if where != name:
+        fitting = build(settings, family)
+        fitting.load_state_dict(learner.state_dict())
+        learner = fitting
+    return learner, seconds_so_far(folder / TRAINING_SECONDS)
+
+
+def measured(method: str, name: str, what: Recognise) -> list[Row]:
+    """A row for each number of shots."""
+    path = what.output_dir / f"{name}-{method}-{what.tasks}x{what.queries}.json"
+    if not path.exists():
+        console.print(f"[bold]{method}[/] on {name}")
+        family = families.get(name)
+        learner, seconds = learner_for(method, name, family, what)
+        shots = SHOTS if "within" not in name else SHOTS[:1]
+        wanted = {"tasks": what.tasks, "episodes": what.queries, "shots": shots, "seed": what.seed}
+        result = evaluate(learner, family, "test", **wanted)
+        together: list[float | None] = [None] * len(shots)
+        if method.endswith(TRANSDUCTIVE):
+            both = evaluate(learner, family, "test", **wanted, transductive=True)
+            together = [round(float(v.mean()), 4) for v in both.metrics["accuracy"]]
+        settings = settings_for(method, trained_on(method, name), what.seed)
+        rows = [
+            row(method, result, i, together[i], parameters(settings, family), seconds, what) for i in range(len(shots))
+        ]
+        files.write(path, json.dumps([vars(r) for r in rows]))
+    return [Row(**plain) for plain in json.loads(path.read_text())]
+
+
+def row(
+    method: str,
+    result: Evaluation,
+    place: int,
+    together: float | None,
+    learned: int | None,
+    seconds: float,
+    what: Recognise,
+) -> Row:
+    accuracies = result.metrics["accuracy"][place].mean(-1)
+    low, high = bootstrap(accuracies[None])
+    return Row(
+        method,
+        result.shots[place],
+        round(float(accuracies.mean()), 4),
+        (round(low, 4), round(high, 4)),
+        1,
+        what.tasks,
+        what.queries,
+        ms=round(result.adaptation_ms[place], 2),
+        transductive=together,
+        parameters=learned,
+        training_s=round(seconds, 1) or None,
+    )
+
+
+def published(shots: int, ways: int) -> list[Row]:
+    place = {(1, 5): 1, (5, 5): 2, (1, 20): 3, (5, 20): 4}[(shots, ways)]
+    return [
+        Row(name, shots, figures[place] / 100, note=str(figures[0]))
+        for name, (figures,) in PUBLISHED.items()
+        if figures[place] is not None
+    ]
+
+
+def write(cell: str, rows: Sequence[Row], name: str, what: Recognise, command: str) -> None:
+    family = families.get(name)
+    made = Cell.measured_here(
+        cell=cell,
+        metric="accuracy",
+        unit="fraction",
+        protocol=(
+            f"{family.protocol}; trained with one shot, one training seed; 'transductive' shows all queries of a task "
+            "to a network with batch statistics together; mean accuracy with a 95 % bootstrap interval over tasks."
+        ),
+        command=command,
+        seconds=seconds_so_far(what.output_dir / "seconds.json"),
+        rows=rows,
+    )
+    made.write(Path("benchmarks/results") / f"{cell}.json")
+    print_table(made)
+
+
+def main(what: Recognise) -> None:
+    command = "python -m benchmarks.omniglot"
+    tables: dict[tuple[str, int], list[Row]] = {}
+    with clock(what.output_dir / "seconds.json"):
+        for ways in what.ways:
+            for method in what.methods:
+                for found in measured(method, f"omniglot-{ways}way", what):
+                    tables.setdefault((f"{ways}w{found.shots}s", ways), []).append(found)
+        within = [m for m in what.methods if what.within_alphabet and m in ANY_WAYS]
+        alphabet = "omniglot-within-alphabet-20way"
+        apart = [found for method in within for found in measured(method, alphabet, what)]
+    for (cell, ways), rows in tables.items():
+        shots = int(cell.split("w")[1][0])
+        write(f"omniglot-{cell}", [*rows, *published(shots, ways)], f"omniglot-{ways}way", what, command)
+    if apart:
+        write("omniglot-within-alphabet", apart, alphabet, what, command)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(tyro.cli(Recognise))

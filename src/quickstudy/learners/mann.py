@@ -1,0 +1,225 @@
+"""Memory-Augmented Neural Network: write what is shown into an external memory, and read it back by content.
+
+Santoro, Bartunov, Botvinick, Wierstra, Lillicrap: Meta-Learning with Memory-Augmented Neural Networks, ICML 2016
+(section 3, eqs. 2 to 8; labels come one step late, section 2).
+
+The support is one long sequence. At step t an LSTM sees (x_t, y_{t-1}) and what was read at step t - 1; its keys k_t look
+up the memory, which predicts y_t, and are then written. A query is the reading half of one more step.
+
+Deviations, and what the paper leaves open:
+- The similarity of eq. 3 is multiplied by a strength, learned and positive as in the Neural Turing Machine (Graves et
+  al. 2014, eq. 5): softmax of numbers in [-1, 1] alone over 128 slots reads little but the mean of the memory.
+- A step reads before it writes. The other way round each key finds itself, which learns far more slowly.
+- Each head has its own key, strength and gate. All of them write to the n slots that eq. 6 marks, which are erased first.
+- The memory begins empty. Usage begins as a short ramp, because between slots of equal usage eq. 6 marks all.
+- Keys pass through tanh, and labels or actions go in, in units of their deviation over the training demonstrations.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from quickstudy.data import Batch, SupportQuery
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, MetaLearner, Metrics
+
+
+@dataclass(frozen=True)
+class MANNConfig:
+    """Settings of a memory-augmented neural network.
+
+    Attributes:
+        slots: rows of the memory.
+        width: of a row, and so of a key.
+        heads: reads of one step (n of eq. 6).
+        controller: width of the LSTM.
+        decay: gamma of eq. 5.
+        strength: the factor of the similarity before training; it is learned.
+        support_loss: weight of the mean loss of the support's own steps, each predicted before its label is shown,
+            beside that of the query. In the paper every presentation counts alike.
+    """
+
+    slots: int = 128
+    width: int = 40
+    heads: int = 4
+    controller: int = 200
+    decay: float = 0.99
+    strength: float = 10.0
+    support_loss: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "controller", "strength"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.slots < self.heads:
+            raise QuickstudyError(f"slots must be at least heads, {self.heads}; got {self.slots}.")
+        if not 0 <= self.decay < 1:
+            raise QuickstudyError(f"decay must be in [0, 1); got {self.decay}.")
+        if not self.support_loss >= 0:
+            raise QuickstudyError(f"support_loss must not be negative; got {self.support_loss}.")
+
+
+class Memory(NamedTuple):
+    """The skill: all that a step hands to the next one.
+
+    Attributes:
+        rows: M, [slots, width].
+        usage: w^u, [slots].
+        weights: w^r of each head, [heads, slots].
+        read: r of all heads, [heads * width].
+        hidden, cell: of the controller.
+        label: y of the last step, in units of its deviation.
+    """
+
+    rows: Tensor
+    usage: Tensor
+    weights: Tensor
+    read: Tensor
+    hidden: Tensor
+    cell: Tensor
+    label: Tensor
+
+
+def cosine(keys: Tensor, rows: Tensor) -> Tensor:
+    """Eq. 2: keys [..., heads, width] against rows [..., slots, width]; zero where either is zero."""
+    squares = keys.square().sum(-1)[..., :, None] * rows.square().sum(-1)[..., None, :]
+    return keys @ rows.mT * (squares + 1e-8).rsqrt()
+
+
+def least_used(usage: Tensor, count: int) -> Tensor:
+    """Eq. 6: 1 for each slot whose usage [..., slots] is at most the `count`-th smallest, else 0."""
+    return (usage <= usage.topk(count, largest=False).values[..., -1:]).to(usage.dtype)
+
+
+def _deviation(rows: Tensor) -> Tensor:
+    """Of each column; 1 for a constant one."""
+    deviation = rows.std(0)
+    return torch.where(deviation > 1e-6, deviation, 1.0)
+
+
+class MANN(MetaLearner):
+    """Skill: a `Memory`. The base learner's network embeds observations (`nn.Identity` hands them on)."""
+
+    adapts_weights = False
+    action_deviation: Tensor
+
+    def __init__(
+        self, base: BaseLearner, embedding_size: int, action_size: int, config: MANNConfig = MANNConfig()
+    ) -> None:
+        super().__init__(base)
+        self.config = config
+        read = config.heads * config.width
+        self.inputs = nn.Linear(embedding_size, 4 * config.controller)
+        self.recurrent = nn.Linear(config.controller + read + action_size, 4 * config.controller, bias=False)
+        self.keys = nn.Linear(config.controller, read)
+        self.strengths = nn.Linear(config.controller, config.heads)
+        self.gates = nn.Linear(config.controller, config.heads)
+        self.output = nn.Linear(config.controller + read, action_size)
+        self.register_buffer("action_deviation", torch.ones(action_size))
+        with torch.no_grad():
+            self.inputs.bias.zero_()[: config.controller] = 1.0  # an LSTM that forgets at first learns late
+            self.strengths.bias.fill_(config.strength + math.log(-math.expm1(-config.strength)))  # softplus inverted
+
+    @torch.no_grad()
+    def standardise(self, batch: Batch) -> None:
+        """Also of actions, and of embeddings as they are before training, by the input layer's own weights."""
+        super().standardise(batch)
+        real = batch.mask.bool()
+        self.action_deviation.copy_(_deviation(batch.y[real]))
+        x = batch.x[real]
+        embedded = self.base(x[:: max(1, len(x) // 1000)])
+        self.inputs.weight.div_(_deviation(embedded))
+        self.inputs.bias.sub_(self.inputs.weight @ embedded.mean(0))
+
+    def begin(self) -> Memory:
+        c, zeros = self.config, self.base.mean.new_zeros
+        return Memory(
+            zeros(c.slots, c.width),
+            torch.linspace(0.0, 1e-3, c.slots, dtype=self.base.mean.dtype, device=self.base.mean.device),
+            zeros(c.heads, c.slots),
+            zeros(c.heads * c.width),
+            zeros(c.controller),
+            zeros(c.controller),
+            zeros(len(self.action_deviation)),
+        )
+
+    def adapt(self, support: Batch) -> Memory:
+        return self._adapt(support)[0]
+
+    def predict(self, skill: Memory, x: Tensor) -> Tensor:
+        return self._read(skill, self.inputs(self.base(x)))[0]
+
+    def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        """The query's loss, and `support_loss` times that of the support."""
+        skill, shown = self._adapt(task.support)
+        query = self.base.criterion(self._answer(skill, task.query), task.query)
+        support = self.base.criterion(shown, task.support)
+        return query + self.config.support_loss * support, {"query": query, "support": support}
+
+    def _adapt(self, support: Batch) -> tuple[Memory, Tensor]:
+        """The skill, and what was predicted of the support [shot, step, act] while it was shown."""
+        x, y, mask = (t.flatten(0, 1) for t in support[:3])
+        skill, predictions = self._present(self.begin(), x, y, mask)
+        return skill, predictions.reshape(support.y.shape)
+
+    def _answer(self, skill: Memory, query: Batch) -> Tensor:
+        return self.predict(skill, query.x)
+
+    def _present(self, skill: Memory, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Memory, Tensor]:
+        """Shows a sequence, x [step, ..., obs]; also what was predicted of each y [step, ..., act] before it came."""
+        predictions = []
+        inputs, labels, real = self.inputs(self.base(x)), y / self.action_deviation, mask.bool()
+        for t in range(len(x)):
+            prediction, following = self._step(skill, inputs[t])
+            following = following._replace(label=labels[t])
+            pairs = zip(following, skill, strict=True)
+            skill = Memory(
+                *(torch.where(real[t][(...,) + (None,) * (new.ndim - real[t].ndim)], new, old) for new, old in pairs)
+            )
+            predictions.append(prediction)
+        return skill, torch.stack(predictions)
+
+    def _step(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
+        """Reads, then writes: eqs. 5 to 8."""
+        prediction, keys, gates, following = self._read(skill, inputs)
+        least = least_used(skill.usage, self.config.heads)
+        writing = gates * skill.weights + (1 - gates) * least[..., None, :]
+        rows = skill.rows * (1 - least)[..., None] + writing.mT @ keys
+        usage = self.config.decay * skill.usage + following.weights.sum(-2) + writing.sum(-2)
+        return prediction, following._replace(rows=rows, usage=usage)
+
+    def _read(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Memory]:
+        """The controller and eqs. 2 to 4: the prediction, keys [..., heads, width], gates [..., heads, 1], what follows.
+
+        Args:
+            inputs: what the observation adds to the controller's gates, [..., 4 * controller].
+        """
+        gates = inputs + self.recurrent(torch.cat([skill.hidden, skill.read, skill.label], -1))
+        forget, admit, show, new = gates.chunk(4, -1)
+        cell = forget.sigmoid() * skill.cell + admit.sigmoid() * new.tanh()
+        hidden = show.sigmoid() * cell.tanh()
+        keys = self.keys(hidden).tanh().unflatten(-1, (self.config.heads, -1))
+        weights = (softplus(self.strengths(hidden))[..., None] * cosine(keys, skill.rows)).softmax(-1)
+        read = (weights @ skill.rows).flatten(-2)
+        prediction = self.output(torch.cat([hidden, read], -1))
+        following = skill._replace(weights=weights, read=read, hidden=hidden, cell=cell)
+        return prediction, keys, self.gates(hidden).sigmoid()[..., None], following
+
+
+class WritingMANN(MANN):
+    """A MANN that goes on writing while it acts: an episode is the continuation of the demonstrations' sequence.
+
+    It sees its own last action where a demonstration shows the expert's; in training it is the expert's there too.
+    """
+
+    def act(self, skill: Memory, x: Tensor) -> tuple[Tensor, Memory]:
+        action, following = self._step(skill, self.inputs(self.base(x)))
+        return action, following._replace(label=action / self.action_deviation)
+
+    def _answer(self, skill: Memory, query: Batch) -> Tensor:
+        x, y, mask = (t.transpose(0, 1) for t in query[:3])
+        return self._present(skill, x, y, mask)[1].transpose(0, 1)

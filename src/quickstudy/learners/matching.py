@@ -1,0 +1,208 @@
+"""Matching networks: act at a new point as the demonstration did at the points that an embedding finds similar.
+
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning, NIPS 2016 (eq. 1, sections
+2.1.1 and 2.1.2, appendix A). Nothing descends: a skill is the embedded support, and the outer loop learns to embed.
+
+What the paper does not have:
+- the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
+- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
+  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.data import Batch
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.nets import MLP
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Settings of matching networks.
+
+    Attributes:
+        head: how the actions of the steps attended to become one: their 'convex' combination (eq. 1), a 'decoder'
+            network, or 'local-linear' regression on the embedding. Labels are always combined as in eq. 1.
+        scale: initial factor of the cosines in the softmax; learned.
+        full_context: embed each support step and each query in the light of the whole support (section 2.1.2), whose
+            order then matters.
+        processing_steps: K of the attention LSTM that embeds a query in full context.
+        decoder: widths of its hidden layers; the encoder of its pairs has the first.
+        dimensions: to which a linear map brings the embedding for the regression.
+        ridge: initial penalty of the regression's slopes; learned.
+    """
+
+    head: Literal["convex", "decoder", "local-linear"] = "decoder"
+    scale: float = 10.0
+    full_context: bool = False
+    processing_steps: int = 5
+    decoder: tuple[int, ...] = (128, 128)
+    dimensions: int = 12
+    ridge: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.head not in ("convex", "decoder", "local-linear"):
+            raise QuickstudyError(f"head must be 'convex', 'decoder' or 'local-linear'; got '{self.head}'.")
+        for name in ("scale", "processing_steps", "dimensions", "ridge"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if not self.decoder or min(self.decoder) < 1:
+            raise QuickstudyError(f"decoder must be at least one positive width; got {self.decoder}.")
+
+
+class Matched(NamedTuple):
+    """The skill: the embedded support.
+
+    Attributes:
+        keys: g(x_i, S), [n, embedding].
+        values: y_i, or for a decoder the pair of g(x_i, S) and y_i, encoded, [n, value].
+        real: [n], 1 for a real step and 0 for padding.
+    """
+
+    keys: Tensor
+    values: Tensor
+    real: Tensor
+
+
+class MatchingNetworks(MetaLearner):
+    """Skill: `Matched`.
+
+    Args:
+        base: its network embeds an observation; it is both f' and g' of the paper.
+        embedding_size: what it outputs.
+        actions: width of an action, or number of classes.
+        labelled: actions are one-hot labels, `predict` returns the logarithms of their probabilities.
+    """
+
+    adapts_weights = False
+
+    def __init__(
+        self,
+        base: BaseLearner,
+        embedding_size: int,
+        actions: int,
+        labelled: bool,
+        config: MatchingConfig = MatchingConfig(),
+    ) -> None:
+        super().__init__(base)
+        self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
+        self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
+        if self.head == "decoder":
+            self.encode = MLP(embedding_size + actions, embedding_size, config.decoder[:1])
+            self.decode = MLP(2 * embedding_size, actions, config.decoder)
+        elif self.head == "local-linear":
+            self.project = nn.Linear(embedding_size, config.dimensions, bias=False)
+            self.log_ridge = nn.Parameter(torch.tensor(math.log(config.ridge)))
+        if config.full_context:
+            self.support_context = BidirectionalLSTM(embedding_size)
+            self.query_context = AttentionLSTM(embedding_size, config.processing_steps)
+
+    def begin(self) -> Matched:
+        """One step that is not real: attention to it is zero, and so is what is read."""
+        zeros = self.base.mean.new_zeros
+        return Matched(zeros(1, self.widths[0]), zeros(1, self.widths[1]), zeros(1))
+
+    def adapt(self, support: Batch) -> Matched:
+        x, y, real = support.x.flatten(0, 1), support.y.flatten(0, 1), support.mask.flatten()
+        keys = self.base(x)
+        if self.config.full_context:
+            keys = self.support_context(keys, real)
+        return Matched(keys, self.encode(torch.cat([keys, y], -1)) if self.head == "decoder" else y, real)
+
+    def predict(self, skill: Matched, x: Tensor) -> Tensor:
+        f = self.base(x)
+        if self.config.full_context:
+            f = self.query_context(f, skill.keys, skill.real)
+        weights = masked_softmax(self.log_scale.exp() * (unit(f) @ unit(skill.keys).mT), skill.real)
+        read = weights @ skill.values  # eq. 1
+        if self.head == "decoder":
+            return self.decode(torch.cat([f, read], -1))
+        if self.head == "local-linear":
+            keys, at = self.project(skill.keys), self.project(f)
+            return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())
+        return (read + 1e-12).log().log_softmax(-1) if self.labelled else read
+
+
+class LSTMCell(nn.Module):
+    """One step of a long short-term memory, from operations that vmap knows: x, h, c to the next h, c."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(inputs + width, 4 * width)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        enter, forget, leave, new = self.gates(torch.cat([x, h], -1)).chunk(4, -1)
+        c = forget.sigmoid() * c + enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * c.tanh(), c
+
+
+class BidirectionalLSTM(nn.Module):
+    """g(x_i, S) of appendix A.2: both hidden states at step i, plus g'(x_i). Padding leaves the state as it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ahead, self.back = LSTMCell(width, width), LSTMCell(width, width)
+
+    def forward(self, embedded: Tensor, real: Tensor) -> Tensor:
+        """g'(x_i) [n, width] and which are real [n] to [n, width]."""
+        back = self._states(self.back, embedded.flip(0), real.flip(0)).flip(0)
+        return self._states(self.ahead, embedded, real) + back + embedded
+
+    @staticmethod
+    def _states(cell: LSTMCell, inputs: Tensor, real: Tensor) -> Tensor:
+        h = c = torch.zeros_like(inputs[0])
+        states = []
+        for x, there in zip(inputs, real, strict=True):
+            after = cell(x, h, c)
+            h, c = (torch.where(there > 0, new, old) for new, old in zip(after, (h, c), strict=True))
+            states.append(h)
+        return torch.stack(states)
+
+
+class AttentionLSTM(nn.Module):
+    """f(x, S) of appendix A.1: K steps that each read the support anew; the first reads it evenly, as h_0 is zero."""
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        self.steps, self.cell = steps, LSTMCell(2 * width, width)
+
+    def forward(self, embedded: Tensor, keys: Tensor, real: Tensor) -> Tensor:
+        """f'(x) [..., width], given g(x_i) [n, width], to [..., width]."""
+        h = c = torch.zeros_like(embedded)
+        for _ in range(self.steps):
+            read = masked_softmax(h @ keys.mT, real) @ keys  # eqs. 5 and 6
+            output, c = self.cell(torch.cat([embedded, read], -1), h, c)  # eq. 3
+            h = output + embedded  # eq. 4
+        return h
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1, so that a product of two is their cosine; zero where they are (almost) zero."""
+    return vectors * (vectors.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
+
+
+def masked_softmax(scores: Tensor, real: Tensor) -> Tensor:
+    """Softmax over the last axis among what is real; zero elsewhere, and everywhere if nothing is."""
+    lowest = torch.finfo(scores.dtype).min
+    return torch.where(real > 0, scores, lowest).softmax(-1) * real
+
+
+def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridge: Tensor) -> Tensor:
+    """Ridge regression of values [n, act] on keys [n, d] under weights [..., n], evaluated at [..., d].
+
+    Locally weighted regression (Cleveland 1979) in closed form. The intercept is not penalised, so that it falls back
+    to the convex combination where the steps attended to are alike.
+    """
+    key, value = weights @ keys, weights @ values
+    apart = keys - key.unsqueeze(-2)
+    weighted = (weights.unsqueeze(-1) * apart).mT
+    gram = weighted @ apart + ridge * torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
+    slopes = torch.linalg.solve(gram, weighted @ (values - value.unsqueeze(-2)))
+    return value + ((at - key).unsqueeze(-2) @ slopes).squeeze(-2)
