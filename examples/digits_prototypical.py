@@ -1,8 +1,8 @@
-"""Few-shot recognition of images in one page: a learner that has seen some two-digit numbers learns others from one look.
+"""Few-shot recognition of images in one page: having seen some two-digit numbers, others are learned from one look.
 
 The numbers are not quite centred, which hides them from whoever compares pixels; that it does not matter is what the
-training numbers teach. `pip install scikit-learn`, then `python examples/digits_prototypical.py`; it takes some seconds.
-Your own images go in the same way: x is [example, height, width], y the class of each.
+training numbers teach. `pip install scikit-learn`, then `python examples/digits_prototypical.py`; it takes some
+seconds. Your own images go in the same way: x is [example, height, width], y the class of each.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
-"""Few-shot recognition of texts in one page: what somebody wants is told from one sentence of each kind.
+"""Few-shot recognition of texts in one page: which wish is it, told from one sentence of each kind?
 
-A sentence is hashed groups of letters here; embeddings of a language model go in the same way. Training teaches what to
-overlook: how a wish is wrapped up. `pip install scikit-learn`, then `python examples/text_few_shot.py`; some seconds.
+What is asked for is wrapped up in courtesies that are most of a sentence; that they do not matter is what the training
+wishes teach. `pip install scikit-learn`, then `python examples/text_few_shot.py`; it takes some seconds. Here a text is
+its hashed groups of letters; embeddings of a language model go in the same way: x is [text, feature], y its class.
 """
 
 import numpy as np
@@ -14,59 +15,47 @@ from quickstudy.learners.baselines import NearestNeighbour, recorded_base
 from quickstudy.learners.prototypical import PrototypicalNetworks
 from quickstudy.nets import MLP
 
-INTENTS = {
-    "alarm": "wake me at seven|set an alarm for six|I need an alarm tomorrow|please wake me up early|cancel my alarm"
-    "|could you wake me at noon|is my alarm on|alarm off please",
-    "weather": "will it rain today|what is the weather like|do I need an umbrella|how cold is it outside|is it sunny"
-    "|tell me the weather for Monday|could it snow tonight|weather tomorrow please",
-    "music": "play some jazz|I want to hear a song|turn up the music|could you play my favourite song|stop the music"
-    "|next song please|what song is this|play music for dinner",
-    "taxi": "call me a taxi|I need a cab to the station|how long until my taxi comes|book a taxi for six please"
-    "|could you get me a cab|cancel the cab|where is my taxi|a taxi to the airport",
-    "bank": "what is my balance|send money to Anna|I want to pay a bill|how much money is on my account"
-    "|could you pay the rent|transfer money please|show my account|has the bill been paid",
-    "recipe": "how do I bake bread|find a recipe for soup|what can I cook with rice|I want to cook pasta tonight"
-    "|how long do I boil an egg|could you find a cake recipe|a recipe for bread please|what goes with rice",
-    "lights": "turn on the lights|it is too dark in here|switch off the lamp please|could you dim the lights"
-    "|lights off|I need more light|is the lamp on|switch the kitchen light on",
-    "flight": "book a flight to Rome|when does my plane leave|I want to fly to Paris|is the flight late"
-    "|cancel my flight please|could you find a cheap flight|which gate is my plane at|a flight for Monday",
-    "shopping": "add milk to the shopping list|what do I need to buy|put eggs on the list|I want to order shoes"
-    "|could you order more paper|is milk on my list|buy coffee please|what is on the shopping list",
-    "doctor": "I need to see a doctor|book an appointment with the dentist|my head hurts|when is my doctor free"
-    "|could you cancel the dentist|is the doctor in today|an appointment for Monday please|I have a fever",
-    "film": "what is on at the cinema|book two tickets for the film|I want to watch a movie|who is in this film"
-    "|could you find a funny movie|when does the film start|a movie for tonight please|is this movie good",
-    "translate": "how do I say thanks in French|translate this word|what does this mean in Spanish"
-    "|I want to say hello in German|could you translate it please|what is bread in French|say it in Spanish"
-    "|which word is right in German",
-}
+WISHES = """set the alarm|turn off my alarm|move the alarm to six; play some music|stop the music|turn up the music
+call me a taxi|find out where my taxi is|send the taxi away; pay the rent|tell me what rent I owe|look up the rent
+switch on the lamp|dim the lamp|put the lamp out; book a flight to Rome|cancel the flight|change my flight
+add milk to the shopping|show me the shopping|forget the shopping; translate this|translate it to Greek|translate hello
+ring the doctor|ask the doctor for pills|tell the doctor I am ill; get cinema tickets|see the cinema list|go to a cinema
+open the window|close the window|clean the window; water the garden|mow the garden|photograph the garden
+feed the cat|let the cat in|take the cat to the vet; warm the soup|make some soup|taste the soup
+read me the news|turn the news off|save that news; write a letter|post the letter|burn my letter
+find my keys|copy the keys|bring the keys; charge the phone|repair the phone|look for the phone
+wash the car|park my car|sell the car; plan the holiday|cancel the holiday|pay for the holiday"""
+COURTESIES = (
+    "could you please be so kind and {} for me",
+    "I would really like you to {} right now",
+    "hey, {}, if it is not too much trouble",
+    "before you do anything else, {}, will you",
+    "would it be possible to {} some time today",
+    "{}, and thank you very much in advance",
+)
 
 
-def main(splits=5, steps=200, tasks=100):
-    """Accuracy on wishes of kinds that training never saw, the mean over some ways to split them."""
-    x = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 4), n_features=512).transform(
-        [sentence for sentences in INTENTS.values() for sentence in sentences.split("|")]
-    )
-    y = np.repeat(list(INTENTS), 8)
-    accuracy = {"prototypical": [], "nearest neighbour": []}
-    for seed in range(splits):
-        family = families.from_arrays(x.toarray(), y, ways=3, queries=4, splits=(0.75, 0, 0.25), seed=seed)
-        torch.manual_seed(seed)
-        base = BaseLearner(MLP(512, 64, hidden=[]), 512, recognition_loss)
-        learner = PrototypicalNetworks(base, 64, 3, labelled=True)
-        meta_train(learner, family.fresh(), TrainConfig(steps, meta_batch=8, shots=2, queries=4, batching="vmap"))
-        for name, one in {
-            "prototypical": learner,
-            "nearest neighbour": NearestNeighbour(recorded_base(512), 3),
-        }.items():
-            result = evaluate(one, family, "test", shots=[1, 3], tasks=tasks, episodes=12)
-            accuracy[name].append(result.metrics["accuracy"].mean((1, 2)))
-    for name, values in accuracy.items():
-        after_one, after_three = np.mean(values, 0)
-        print(f"{name:18} {after_one:.1%} after one sentence of each kind, {after_three:.1%} after three")
-    print(f"chance             {1 / 3:.1%}")
-    return {name: np.mean(values, 0) for name, values in accuracy.items()}
+def main(steps=100, tasks=300, ways=4):
+    """Accuracy on wishes that training never saw, by shots: of the meta-learned and of nearest neighbours."""
+    kinds = [kind.split("|") for kind in WISHES.replace("\n", "; ").split("; ")]
+    texts = [courtesy.format(wish) for kind in kinds for wish in kind for courtesy in COURTESIES]
+    hashed = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 4), n_features=512)
+    x, y = hashed.transform(texts).toarray(), np.repeat([kind[0] for kind in kinds], 3 * len(COURTESIES))
+    family = families.from_arrays(x, y, ways=ways, name="wishes")
+
+    torch.manual_seed(0)
+    base = BaseLearner(MLP(family.observation_size, 64, hidden=[]), family.observation_size, recognition_loss)
+    learner = PrototypicalNetworks(base, 64, ways, labelled=True)
+    meta_train(learner, family.fresh(), TrainConfig(steps, meta_batch=8, shots=1, queries=5, batching="vmap"))
+
+    nearest = NearestNeighbour(recorded_base(family.observation_size), ways)
+    accuracy = {}
+    for name, one in {"prototypical": learner, "nearest neighbour": nearest}.items():
+        result = evaluate(one, family, "test", shots=[1, 5], tasks=tasks, episodes=20)
+        accuracy[name] = after_one, after_five = result.metrics["accuracy"].mean((1, 2))
+        print(f"{name:18} {after_one:.1%} after one sentence of each wish, {after_five:.1%} after five")
+    print(f"chance             {1 / ways:.1%}")
+    return accuracy
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import SkillPolicy, skills_after
 from quickstudy.learner import BaseLearner
-from quickstudy.learners.mann import MANN, MANNConfig, WritingMANN, cosine, least_used
+from quickstudy.learners.mann import MANN, MANNConfig, Memory, WritingMANN, cosine, least_used
 from quickstudy.nets import MLP
 
 SMALL = MANNConfig(slots=6, width=3, heads=2, controller=5)
@@ -133,13 +133,27 @@ def test_the_first_strength_is_the_setting():
 
 
 def test_labels_go_in_in_units_of_their_deviation():
-    learner, support = small(), batch(3, 2, 4)
-    wide = support._replace(y=support.y * 10.0)
-    skills = []
-    for shown in (support, wide):
+    support, skills = batch(3, 2, 4), []
+    for shown in (support, support._replace(y=support.y * 10.0)):
+        learner = small()
         learner.standardise(shown)
         skills.append(vmap(learner.adapt)(shown))
     torch.testing.assert_close(*skills)
+
+
+def test_calibration_standardises_embeddings_as_they_are_before_training():
+    """Embeddings far from zero and hardly apart, and others of every scale, drive the controller alike."""
+    shown, gates = batch(3, 2, 4), []
+    for scale, shift in ((1.0, 0.0), (0.01, 5.0)):
+        learner = small()
+        with torch.no_grad():
+            learner.base.network.head.weight.mul_(scale)
+            learner.base.network.head.bias.mul_(scale).add_(shift)
+        learner.calibrate(shown)
+        gates.append(learner.inputs(learner.base(shown.x)))
+    torch.testing.assert_close(*gates)
+    centred = gates[0][shown.mask.bool()].mean(0)
+    torch.testing.assert_close(centred, torch.cat([torch.ones(5), torch.zeros(15)]).double())
 
 
 @pytest.mark.parametrize("kind", [MANN, WritingMANN])
@@ -206,8 +220,8 @@ def test_queries_are_answered_alike_alone_and_together():
 
 
 def test_acting_writes_only_where_asked():
-    """An episode goes on where the demonstrations ended: acting is what training predicts when shown the own actions."""
-    (support, query), x = meta_batch(), torch.randn(4, 2, dtype=torch.float64)
+    """An episode goes on where the demonstrations ended; acting is what training predicts when shown these actions."""
+    support, x = meta_batch().support, torch.randn(4, 2, dtype=torch.float64)
     quiet, writing = small(), small(WritingMANN)
     skill = quiet.adapt(tree_map(lambda t: t[1], support))
     assert quiet.act(skill, x[0])[1] is skill
@@ -235,3 +249,30 @@ def test_acting_writes_only_where_asked():
 def test_settings_are_checked(bad):
     with pytest.raises(QuickstudyError, match=next(iter(bad))):
         MANNConfig(**bad)
+
+
+def novel_classes(rng: torch.Generator, tasks: int, ways: int = 3, queries: int = 6) -> SupportQuery:
+    """Classes are random directions; one look at each, then `queries` more."""
+    classes = torch.randn(tasks, 1, ways, 8, generator=rng)
+    order = torch.rand(tasks, 1 + queries, ways, generator=rng).argsort(-1)
+    x = classes.expand(-1, 1 + queries, -1, -1).gather(2, order[..., None].expand(-1, -1, -1, 8))
+    x, y = x + 0.1 * torch.randn(x.shape, generator=rng), torch.eye(ways)[order]
+    shown = Batch(x, y, torch.ones(x.shape[:-1]), torch.zeros(tasks, 0))
+    return SupportQuery(*(Batch(*(t[:, part] for t in shown[:3]), shown.hidden) for part in (slice(1), slice(1, None))))
+
+
+def test_it_learns_to_bind_new_classes_to_labels_in_its_memory():
+    torch.manual_seed(0)
+    learner = MANN(BaseLearner(nn.Identity(), 8, recognition_loss), 8, 3, MANNConfig(12, 16, 2, 48))
+    step, adam, rng = OuterStep(learner, "vmap"), torch.optim.Adam(learner.parameters(), 5e-3), torch.Generator()
+    for _ in range(250):
+        step(novel_classes(rng.manual_seed(rng.initial_seed() + 1), 16))
+        adam.step()
+    support, query = novel_classes(rng, 200)
+    skills = vmap(learner.adapt)(support)
+
+    def accuracy(skills: Memory) -> float:
+        return float((vmap(learner.predict)(skills, query.x).argmax(-1) == query.y.argmax(-1)).float().mean())
+
+    assert accuracy(skills) > 0.9
+    assert accuracy(skills._replace(rows=0 * skills.rows)) < 0.6

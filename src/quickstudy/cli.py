@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,8 +16,15 @@ from tyro.conf import Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learners.baselines import FineTuneConfig
+from quickstudy.learners.hypernet import HypernetConfig
 from quickstudy.learners.maml import MAMLConfig
-from quickstudy.methods import COMPARED, DEFAULTS, DataConfig, NetworkConfig, Settings, build, defaults
+from quickstudy.learners.mann import MANNConfig
+from quickstudy.learners.matching import MatchingConfig
+from quickstudy.learners.meta_lstm import MetaLSTMConfig
+from quickstudy.learners.prototypical import PrototypicalConfig
+from quickstudy.learners.reptile import ReptileConfig
+from quickstudy.learners.siamese import SiameseConfig
+from quickstudy.methods import COMPARED, DataConfig, NetworkConfig, Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
 
@@ -62,17 +69,37 @@ class Families:
         if self.family is None:
             table = Table("family", "observation", "action", "ranked by", "tasks by split")
             for name in families.FAMILIES:
-                f = families.get(name)
+                try:
+                    f = families.get(name)
+                except QuickstudyError as error:  # its data was not fetched
+                    table.add_row(name, "", "", "", escape(str(error)))
+                    continue
                 sizes = ", ".join(f"{split} {size:,}" for split, size in f.sizes.items())
                 table.add_row(name, str(f.observation_size), str(f.action_size), f.metric, sizes)
             console.print(table)
             console.print("Next: [bold]quickstudy families grasping[/] draws some of its tasks.")
             return
         family = families.get(self.family)
-        path = self.output or Path("families") / f"{self.family}-{self.split}.png"
+        path = self.output or Path("families") / f"{family.name}-{self.split}.png"
         families.draw(family, self.split, self.tasks, path)
         console.print(f"{self.tasks} tasks of '{self.split}': {path}")
         console.print(f"Next: [bold]quickstudy train {self.family}[/]")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Fetch a data set into the cache, once: quickstudy data omniglot."""
+
+    name: Positional[Literal["omniglot"]]
+    """The data set."""
+    source: Annotated[Path | None, arg(name="from")] = None
+    """A folder with its archives that were downloaded by hand, or a file that this command made elsewhere."""
+
+    def run(self) -> None:
+        from quickstudy.datasets import fetch_omniglot
+
+        fetch_omniglot(self.source)
+        console.print("Next: [bold]quickstudy train omniglot-5way --method prototypical[/]")
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,8 @@ class Train:
 
     family: FamilyName
     method: str = "maml"
-    """One of: maml fomaml anil meta-sgd transfer scratch no-adaptation oracle replay nearest."""
+    """One of: maml fomaml anil meta-sgd reptile meta-lstm mann mann-raw siamese matching matching-fce matching-convex
+    prototypical hypernet transfer scratch no-adaptation oracle replay nearest."""
     seed: int = 0
     """Draws the initial parameters and the meta-batches."""
     output_dir: Path | None = None
@@ -92,6 +120,13 @@ class Train:
     """Go on with the training in --output-dir exactly where it stopped."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     maml: MAMLConfig = field(default_factory=MAMLConfig)
+    reptile: ReptileConfig = field(default_factory=ReptileConfig)
+    meta_lstm: MetaLSTMConfig = field(default_factory=MetaLSTMConfig)
+    mann: MANNConfig = field(default_factory=MANNConfig)
+    siamese: SiameseConfig = field(default_factory=SiameseConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
+    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -103,7 +138,7 @@ class Train:
         names = {"output_dir", "resume"}
         settings = Settings(**{n: getattr(self, n) for n in self.__dataclass_fields__ if n not in names})
         family = families.get(self.family)
-        folder = self.output_dir or runs.new_folder(Path("runs"), self.family, self.method)
+        folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
         runs.check_folder(folder, settings, self.resume)
         build(settings, family)  # an unknown method is told before anything is recorded
         train(settings, family, source_for(settings, family), folder, self.resume)
@@ -168,6 +203,43 @@ class Adapt:
 
 
 @dataclass(frozen=True)
+class Match:
+    """Find the known tasks that your demonstration is most like, and learn from the best one's skill on."""
+
+    run_folder: RunFolder
+    demo: Positional[tuple[Path, ...]]
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    skills_run: Path | None = None
+    """The run of 'transfer' that skills are fine-tuned from; RUN itself where it is one."""
+    output: Path | None = None
+    """Where the skill goes; matched-skill.safetensors in the run folder by default."""
+    shown: int = 5
+    """How many known tasks the table shows."""
+
+    def run(self) -> None:
+        from quickstudy.match import match_run
+
+        found = match_run(self.run_folder, self.demo, self.skills_run, self.output)
+        table = Table("known task", "what it is", "same task, %")
+        for task, probability, caption in found.ranking[: self.shown]:
+            table.add_row(task.name, caption, f"{100 * probability:.1f}")
+        console.print(table)
+        demos = shlex.join(map(str, self.demo))
+        if found.skill is None:
+            console.print(
+                f"Next: [bold]quickstudy match {self.run_folder} {demos} --skills-run RUN[/], where RUN is a run of "
+                "transfer, learns from that task's skill on."
+            )
+            return
+        console.print(
+            f"Adapted from the skill of {found.ranking[0][0].name}: imitation error {found.before:.4f} before, "
+            f"{found.after:.4f} after."
+        )
+        console.print(f"The skill is in [bold]{found.skill}[/].")
+        console.print(f"Next: [bold]quickstudy adapt {self.run_folder} --demo {demos}[/] learns without a known task.")
+
+
+@dataclass(frozen=True)
 class Compare:
     """Train, tune and evaluate several methods with several seeds, and rank them in one table.
 
@@ -180,11 +252,11 @@ class Compare:
     """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
     """Test splits; all of them by default."""
-    shots: tuple[int, ...] = (0, 1)
+    shots: tuple[int, ...] = (0, 1, 3, 5)
     """Numbers of demonstrations to adapt from."""
     tasks: int = 100
     """Held-out tasks of each split."""
-    episodes: int = 5
+    episodes: int = 2
     """Episodes of each task; every one counts."""
     steps: int | None = None
     """Outer steps of every training; the family's default where not given."""
@@ -196,7 +268,7 @@ class Compare:
         from quickstudy.compare import Protocol, compare
 
         family = families.get(self.family)
-        folder = self.output_dir or Path("runs") / f"compare-{self.family}"
+        folder = self.output_dir or Path("runs") / f"compare-{family.name}"
         protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
 
         def settings_for(method: str, seed: int) -> Settings:
@@ -232,7 +304,7 @@ def _train_defaults(arguments: Sequence[str]) -> Any:
     family = words[0] if words else "grasping"
     method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
     method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
-    settings = vars(defaults(family if family in DEFAULTS else "grasping", method))
+    settings = vars(defaults(family, method))
     return Train(**{**settings, "family": family if words else tyro.MISSING})
 
 
@@ -242,9 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = (
         Annotated[Demo, subcommand("demo")]
         | Annotated[Families, subcommand("families")]
+        | Annotated[Data, subcommand("data")]
         | Annotated[Train, subcommand("train", default=_train_defaults(arguments))]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Adapt, subcommand("adapt")]
+        | Annotated[Match, subcommand("match")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
     )

@@ -93,14 +93,15 @@ _RECOGNITION = Settings(
     data=DataConfig(validation_tasks=400, validation_episodes=15),
 )
 
+_MANY_WAYS = replace(_RECOGNITION, training=replace(_RECOGNITION.training, meta_batch=4))
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": Settings(
         "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
     ),
     "omniglot-5way": _RECOGNITION,
-    "omniglot-20way": replace(
-        _RECOGNITION, family="omniglot-20way", training=replace(_RECOGNITION.training, meta_batch=4)
-    ),
+    "omniglot-20way": _MANY_WAYS,
+    "omniglot-within-alphabet-20way": _MANY_WAYS,
     "point-navigation": Settings(
         "point-navigation",
         "maml",
@@ -137,7 +138,7 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
 
 def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     """The default settings of a family, and the general ones for a family without its own."""
-    settings = DEFAULTS.get(family, Settings(family, "maml"))
+    settings = _RECOGNITION if family.endswith(".npz") else DEFAULTS.get(family, Settings(family, "maml"))
     method = method or settings.method
     settings = replace(settings, family=family, method=method, seed=seed)
     for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
@@ -211,8 +212,15 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
 }
 
 COMPARED = (
-    "meta-sgd",
     "maml",
+    "meta-sgd",
+    "reptile",
+    "meta-lstm",
+    "mann",
+    "siamese",
+    "matching",
+    "matching-convex",
+    "hypernet",
     "transfer",
     "transfer-equal-time",
     "scratch",

@@ -56,10 +56,10 @@ class TaskFamily(ABC):
     fast way may well loop. The class attributes say what a learner must know before it sees a task.
     """
 
-    name: ClassVar[str]
-    sizes: ClassVar[Mapping[str, int]]
+    name: str
+    sizes: Mapping[str, int]
     """The splits and how many tasks each holds; 'train', 'validation', then one or more test splits."""
-    protocol: ClassVar[str]
+    protocol: str
     """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""

@@ -3,16 +3,18 @@
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap: Meta-Learning with Memory-Augmented Neural Networks, ICML 2016
 (section 3, eqs. 2 to 8; labels come one step late, section 2).
 
-The support is one long sequence. At step t an LSTM sees (x_t, y_{t-1}) and what was read at step t - 1; its keys k_t look
-up the memory, which predicts y_t, and are then written. A query is the reading half of one more step.
+The support is one long sequence. At step t an LSTM sees (x_t, y_{t-1}) and what was read at step t - 1; its keys k_t
+look up the memory, which predicts y_t, and are then written. A query is the reading half of one more step.
 
 Deviations, and what the paper leaves open:
 - The similarity of eq. 3 is multiplied by a strength, learned and positive as in the Neural Turing Machine (Graves et
   al. 2014, eq. 5): softmax of numbers in [-1, 1] alone over 128 slots reads little but the mean of the memory.
-- A step reads before it writes. The other way round each key finds itself, which learns far more slowly.
-- Each head has its own key, strength and gate. All of them write to the n slots that eq. 6 marks, which are erased first.
-- The memory begins empty. Usage begins as a short ramp, because between slots of equal usage eq. 6 marks all.
-- Keys pass through tanh, and labels or actions go in, in units of their deviation over the training demonstrations.
+- A step reads before it writes, so that a key cannot find itself.
+- Each head has its own key, strength and gate. All of them write to the n slots that eq. 6 marks, once these are erased.
+- The memory begins empty. Usage begins as a short ramp, because of slots of equal usage eq. 6 marks all.
+- Keys pass through tanh. Embeddings are standardised as they are before training (`calibrate`), and labels or actions
+  go in, in units of their deviation.
+- Predictions of the support's own steps count less than the query's, not alike (`support_loss`).
 """
 
 import math
@@ -40,7 +42,8 @@ class MANNConfig:
         decay: gamma of eq. 5.
         strength: the factor of the similarity before training; it is learned.
         support_loss: weight of the mean loss of the support's own steps, each predicted before its label is shown,
-            beside that of the query. In the paper every presentation counts alike.
+            beside that of the query. Without it learning hardly starts; with much of it, telling a label by those
+            that were shown before pays more than reading.
     """
 
     slots: int = 128
@@ -49,7 +52,7 @@ class MANNConfig:
     controller: int = 200
     decay: float = 0.99
     strength: float = 10.0
-    support_loss: float = 1.0
+    support_loss: float = 0.2
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "controller", "strength"):
@@ -101,6 +104,14 @@ def _deviation(rows: Tensor) -> Tensor:
     return torch.where(deviation > 1e-6, deviation, 1.0)
 
 
+def _where(real: Tensor, new: Memory, old: Memory) -> Memory:
+    """`new` where the step was `real` [...], `old` where it was padding."""
+    chosen = [
+        torch.where(real.reshape(*real.shape, *[1] * (n.ndim - real.ndim)), n, o) for n, o in zip(new, old, strict=True)
+    ]
+    return Memory(*chosen)
+
+
 class MANN(MetaLearner):
     """Skill: a `Memory`. The base learner's network embeds observations (`nn.Identity` hands them on)."""
 
@@ -124,16 +135,23 @@ class MANN(MetaLearner):
             self.inputs.bias.zero_()[: config.controller] = 1.0  # an LSTM that forgets at first learns late
             self.strengths.bias.fill_(config.strength + math.log(-math.expm1(-config.strength)))  # softplus inverted
 
-    @torch.no_grad()
     def standardise(self, batch: Batch) -> None:
-        """Also of actions, and of embeddings as they are before training, by the input layer's own weights."""
         super().standardise(batch)
+        self.calibrate(batch)
+
+    @torch.no_grad()
+    def calibrate(self, batch: Batch) -> None:
+        """Scales what goes into the controller, once before training: actions, and embeddings by its input weights.
+
+        Of two images an untrained network makes much the same embedding; a controller that sees both as one learns to
+        read nothing. Where demonstrations are not recorded but drawn, a first batch of them should come here.
+        """
         real = batch.mask.bool()
         self.action_deviation.copy_(_deviation(batch.y[real]))
         x = batch.x[real]
-        embedded = self.base(x[:: max(1, len(x) // 1000)])
-        self.inputs.weight.div_(_deviation(embedded))
-        self.inputs.bias.sub_(self.inputs.weight @ embedded.mean(0))
+        embeddings = self.base(x[:: max(1, len(x) // 1000)])
+        self.inputs.weight.div_(_deviation(embeddings))
+        self.inputs.bias.sub_(self.inputs.weight @ embeddings.mean(0))
 
     def begin(self) -> Memory:
         c, zeros = self.config, self.base.mean.new_zeros
@@ -175,11 +193,7 @@ class MANN(MetaLearner):
         inputs, labels, real = self.inputs(self.base(x)), y / self.action_deviation, mask.bool()
         for t in range(len(x)):
             prediction, following = self._step(skill, inputs[t])
-            following = following._replace(label=labels[t])
-            pairs = zip(following, skill, strict=True)
-            skill = Memory(
-                *(torch.where(real[t][(...,) + (None,) * (new.ndim - real[t].ndim)], new, old) for new, old in pairs)
-            )
+            skill = _where(real[t], following._replace(label=labels[t]), skill)
             predictions.append(prediction)
         return skill, torch.stack(predictions)
 
@@ -193,7 +207,7 @@ class MANN(MetaLearner):
         return prediction, following._replace(rows=rows, usage=usage)
 
     def _read(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Memory]:
-        """The controller and eqs. 2 to 4: the prediction, keys [..., heads, width], gates [..., heads, 1], what follows.
+        """The controller and eqs. 2 to 4: prediction, keys [..., heads, width], gates [..., heads, 1], skill.
 
         Args:
             inputs: what the observation adds to the controller's gates, [..., 4 * controller].

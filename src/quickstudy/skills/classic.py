@@ -25,7 +25,7 @@ class Sinusoid(TaskFamily):
     """
 
     name = "sinusoid"
-    sizes: ClassVar[Mapping[str, int]] = {"train": 10**9, "validation": 100_000, "test": 100_000}
+    sizes: Mapping[str, int] = {"train": 10**9, "validation": 100_000, "test": 100_000}
     protocol = "amplitude and phase are hidden, a demonstration is one point of the curve"
     metric = "mse"
     higher_is_better = False
@@ -125,7 +125,7 @@ class PointNavigation(TaskFamily):
     """
 
     name = "point-navigation"
-    sizes: ClassVar[Mapping[str, int]] = {"train": 100_000, "validation": 10_000, "test": 10_000}
+    sizes: Mapping[str, int] = {"train": 100_000, "validation": 10_000, "test": 10_000}
     protocol = "the goal is hidden, the start is drawn anew, success is to end within 0.05 of the goal"
     metric = "success"
     observation_size, action_size, hidden_size, horizon = 2, 2, 2, 20

@@ -46,9 +46,9 @@ _EPISODE, _DEMONSTRATION, _COLOUR = 0, 1, 2
 class Grasping(TaskFamily):
     """The family; see the module's text."""
 
-    name: ClassVar[str] = "grasping"
-    sizes: ClassVar[Mapping[str, int]] = {"train": 4000, "validation": 1000, "sizes": 1000, "shapes": 1000}
-    protocol: ClassVar[str] = (
+    name: str = "grasping"
+    sizes: Mapping[str, int] = {"train": 4000, "validation": 1000, "sizes": 1000, "shapes": 1000}
+    protocol: str = (
         "shape, size, height and grasp point are hidden, the object's pose, the hand's start and the action noise are "
         "drawn anew for every episode, success is lifted by 10 cm and still held, unslipped and upright, a second later"
     )

@@ -66,11 +66,9 @@ class Recognition(TaskFamily):
             raise QuickstudyError(f"Each class needs at least 1 query; got queries={queries}.")
         if jitter and image is None:
             raise QuickstudyError(f"Only images can be jittered; '{name}' has none.")
-        self.name, self.ways, self.queries, self.image, self.jitter = name, ways, queries, image, jitter  # type: ignore[misc]
-        self.sizes = {split: 10**9 if split == "train" else 100_000 for split in classes}  # type: ignore[misc]
-        self.protocol = (  # type: ignore[misc]
-            f"{ways} classes that training did not hold, queries one at a time; success is the right class"
-        )
+        self.name, self.ways, self.queries, self.image, self.jitter = name, ways, queries, image, jitter
+        self.sizes = {split: 10**9 if split == "train" else 100_000 for split in classes}
+        self.protocol = f"{ways} classes that training did not hold, queries one at a time; success is the right class"
         self.observation_size, self.action_size = int(np.prod(examples.shape[1:])), ways
         self.classes = classes
         self.titles = titles or {split: [str(c) for c in range(len(rows))] for split, rows in classes.items()}
@@ -362,7 +360,7 @@ class Omniglot(Recognition):
             },
             jitter=jitter,
         )
-        self.protocol += f"; {_PROTOCOLS[protocol]}"  # type: ignore[misc]
+        self.protocol += f"; {_PROTOCOLS[protocol]}"
 
 
 def _character_splits(data: datasets.OmniglotImages, protocol: str) -> dict[str, np.ndarray]:
