@@ -17,9 +17,9 @@ from quickstudy.task import TaskFamily
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
-    "omniglot-5way": partial(Omniglot, 5),
-    "omniglot-20way": partial(Omniglot, 20),
-    "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet"),
+    "omniglot-5way": partial(Omniglot, 5, jitter=True),
+    "omniglot-20way": partial(Omniglot, 20, jitter=True),
+    "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet", jitter=True),
     "point-navigation": PointNavigation,
     "sinusoid": Sinusoid,
 }

@@ -255,8 +255,9 @@ def build(settings: Settings, family: TaskFamily) -> MetaLearner:
     if settings.method not in METHODS:
         raise unknown("method", settings.method, METHODS)
     if not suits(settings.method, family):
-        wanted = "labels, and the actions of" if settings.method in RECOGNITION_ONLY else "actions, and those of"
-        raise QuickstudyError(f"Method '{settings.method}' needs {wanted} '{family.name}' are not.")
+        kinds = ("skills", "recognition")
+        wanted, got = kinds if family.labelled else reversed(kinds)
+        raise QuickstudyError(f"Method '{settings.method}' is for {wanted}; '{family.name}' is a family of {got}.")
     if settings.method == "reptile" and settings.training.optimiser != "sgd":
         raise QuickstudyError(
             f"Reptile's outer optimiser must be 'sgd', whose step is Reptile's; got '{settings.training.optimiser}'."

@@ -6,6 +6,7 @@ Options of the same algorithm:
 - `first_order`: FOMAML, section 5.2 of the paper; the inner gradient counts as a constant in the outer one.
 - `adapt_only`: ANIL (Raghu et al. 2020), the inner loop moves only the head.
 - `every_step`: the multi-step loss of MAML++ (Antoniou et al. 2019, eq. 4) with equal weights.
+- `shared_head`: UNICORN-MAML (Ye & Chao 2022, section 5), all classes start from one row of the head.
 - `learn_rates`: Meta-SGD (Li et al. 2017), one learned rate for each parameter, or for each parameter and step.
 """
 
@@ -20,6 +21,8 @@ from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 
+_HEAD = "network.head."
+
 
 @dataclass(frozen=True)
 class MAMLConfig:
@@ -31,6 +34,8 @@ class MAMLConfig:
         first_order: drop the second derivatives (FOMAML).
         adapt_only: 'all' parameters, or those of the 'head' (ANIL).
         learn_rates: 'no', one a 'parameter' (Meta-SGD), or one a 'parameter-step'.
+        shared_head: every row of the head starts as the mean of all rows, so that classes are interchangeable before
+            the first step, and what was learned fits any number of classes. For recognition.
         every_step: the outer loss is the mean of the query losses after each inner step, not the one after the last.
     """
 
@@ -40,6 +45,7 @@ class MAMLConfig:
     adapt_only: Literal["all", "head"] = "all"
     learn_rates: Literal["no", "parameter", "parameter-step"] = "no"
     every_step: bool = False
+    shared_head: bool = False
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1:
@@ -54,7 +60,7 @@ class MAML(MetaLearner):
     def __init__(self, base: BaseLearner, config: MAMLConfig = MAMLConfig()) -> None:
         super().__init__(base)
         self.config = config
-        moved = [n for n in base.initial() if config.adapt_only == "all" or n.startswith("network.head.")]
+        moved = [n for n in base.initial() if config.adapt_only == "all" or n.startswith(_HEAD)]
         if not moved:
             raise QuickstudyError("adapt_only='head' needs a base network whose last layer is named 'head'.")
         self._moved = frozenset(moved)
@@ -66,7 +72,10 @@ class MAML(MetaLearner):
         )
 
     def begin(self) -> Parameters:
-        return self.base.initial()
+        initial = self.base.initial()
+        if not self.config.shared_head:
+            return initial
+        return {n: p.mean(0, keepdim=True).expand_as(p) if n.startswith(_HEAD) else p for n, p in initial.items()}
 
     def adapt(self, support: Batch, steps: int | None = None) -> Parameters:
         """Lines 5 and 6 of Algorithm 1, `steps` times (as in training where not given)."""

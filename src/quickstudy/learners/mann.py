@@ -10,7 +10,7 @@ Deviations, and what the paper leaves open:
 - The similarity of eq. 3 is multiplied by a strength, learned and positive as in the Neural Turing Machine (Graves et
   al. 2014, eq. 5): softmax of numbers in [-1, 1] alone over 128 slots reads little but the mean of the memory.
 - A step reads before it writes, so that a key cannot find itself.
-- Each head has its own key, strength and gate. All of them write to the n slots that eq. 6 marks, once these are erased.
+- Each head has its own key, strength and gate. All write to the n slots that eq. 6 marks, once these are erased.
 - The memory begins empty. Usage begins as a short ramp, because of slots of equal usage eq. 6 marks all.
 - Keys pass through tanh. Embeddings are standardised as they are before training (`calibrate`), and labels or actions
   go in, in units of their deviation.
