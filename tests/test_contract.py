@@ -79,8 +79,7 @@ def meta_batch(kind: str, tasks: int = 5, shots: int = 2, queries: int = 2) -> S
 
 def fresh(kind: str, method: str) -> MetaLearner:
     learner = build(settings(kind, method), FAMILIES[kind])
-    if isinstance(there := source(kind), DemonstrationSet):
-        learner.standardise(there.batch)
+    learner.standardise(source(kind).batch)
     return learner.double()
 
 

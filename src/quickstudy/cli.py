@@ -116,6 +116,8 @@ class Train:
     """Draws the initial parameters and the meta-batches."""
     output_dir: Path | None = None
     """The run folder; runs/<family>-<method>/<time> by default."""
+    start: str = ""
+    """A run whose base network the training starts from, as far as the two are alike."""
     resume: bool = False
     """Go on with the training in --output-dir exactly where it stopped."""
     network: NetworkConfig = field(default_factory=NetworkConfig)

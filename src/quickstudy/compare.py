@@ -98,7 +98,9 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     A finished training is loaded, an unfinished one goes on (unless `resume` is False).
     """
     learner = build(settings, family)
-    if isinstance(source, DemonstrationSet):
+    if settings.start:
+        start_from(learner, Path(settings.start))
+    if source.batch is not None:
         learner.standardise(source.batch)
     about = {"settings": asdict(settings)}
     if settings.method in UNTRAINED:
@@ -120,6 +122,22 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     if trained.interrupted:
         raise KeyboardInterrupt
     return learner
+
+
+def start_from(learner: MetaLearner, run: Path) -> None:
+    """Gives the base network the parameters of that of another run, where name and shape are the same.
+
+    Raises:
+        QuickstudyError: not a run, or none of its parameters fits.
+    """
+    where, own = run / "checkpoints/best", learner.state_dict()
+    if not checkpoint.exists(where):
+        raise QuickstudyError(f"'{run}' is no run to start from: it has no checkpoints/best.")
+    there = {n: t for n, t in checkpoint.load(where).tensors.items() if n.startswith("base.")}
+    fitting = {n: t for n, t in there.items() if n in own and own[n].shape == t.shape}
+    if not any(n.startswith("base.network.") for n in fitting):
+        raise QuickstudyError(f"No layer of the base network of '{run}' fits the one to be trained.")
+    learner.load_state_dict({**own, **fitting})
 
 
 def tune(

@@ -77,7 +77,15 @@ def collate(demonstrations: Sequence[Sequence[Demonstration]], hidden: np.ndarra
 
 
 class Source(Protocol):
-    """Where the outer loop gets its meta-batches from."""
+    """Where the outer loop gets its meta-batches from.
+
+    Attributes:
+        batch: training demonstrations [task, shot, step, ...] that learners take the mean and deviation of observations
+            from; None where observations stay as they are.
+    """
+
+    @property
+    def batch(self) -> Batch | None: ...
 
     def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
         """A meta-batch: `tasks` tasks, each with `shots` support and `queries` other demonstrations as query."""
@@ -104,7 +112,7 @@ class DemonstrationSet:
     """
 
     def __init__(self, tasks: Sequence[Task], batch: Batch) -> None:
-        self.tasks, self.batch, self._last = list(tasks), batch, torch.arange(0)
+        self.tasks, self._batch, self._last = list(tasks), batch, torch.arange(0)
 
     @classmethod
     def record(cls, family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> "DemonstrationSet":
@@ -117,6 +125,10 @@ class DemonstrationSet:
                 demonstrations += family.demonstrate(some, count, seed)
                 advance(len(some))
         return cls(tasks, collate(demonstrations, hidden))
+
+    @property
+    def batch(self) -> Batch:
+        return self._batch
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -71,8 +71,8 @@ def from_arrays(
     """An N-way K-shot family of a user's own examples: images, features, or embeddings of texts.
 
     Args:
-        x: [example, feature], standardised by the training classes; or grey images [example, height, width], uint8 or
-            numbers of about 0 to 1.
+        x: [example, feature], which learners standardise by training classes; or grey images [example, height, width],
+            uint8 or numbers of about 0 to 1.
         y: [example], the class of each, as integers or strings.
         ways: classes of a task.
         queries: examples of each class of a task that are kept to judge by.
@@ -121,7 +121,6 @@ def from_arrays(
         queries,
         image,
         titles={split: [str(labels[c]) for c in some] for split, some in chosen.items()},
-        standardise=image is None,
     )
 
 

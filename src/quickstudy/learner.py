@@ -42,6 +42,7 @@ class BaseLearner(nn.Module):
     network so that a skill needs nothing else.
 
     Args:
+        whole: observations are images, whose pixels share one mean and one deviation.
         criterion: how badly predictions [..., act] imitate a batch, a scalar: `imitation_loss`, or `recognition_loss`
             where actions are one-hot labels and predictions their logits.
     """
@@ -54,16 +55,19 @@ class BaseLearner(nn.Module):
         network: nn.Module,
         observation_size: int,
         criterion: Callable[[Tensor, Batch], Tensor] = imitation_loss,
+        whole: bool = False,
     ) -> None:
         super().__init__()
-        self.network, self.criterion = network, criterion
+        self.network, self.criterion, self.whole = network, criterion, whole
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("deviation", torch.ones(observation_size))
 
     def standardise(self, batch: Batch) -> None:
         """Takes mean and deviation from the real steps of `batch`; a constant channel is only centred."""
         real = batch.x[batch.mask.bool()]
-        self.mean.copy_(real.mean(0))
+        if self.whole:
+            real = real.reshape(-1, 1)
+        self.mean.copy_(real.mean(0).expand_as(self.mean))
         deviation = real.std(0)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 

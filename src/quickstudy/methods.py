@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss
 from quickstudy.learners import baselines
@@ -66,11 +67,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides how a learner is trained; with the family and the method, enough to repeat it."""
+    """Everything that decides how a learner is trained; with the family and the method, enough to repeat it.
+
+    Attributes:
+        start: a run folder, of any method, whose base network the training starts from, as far as the two are alike.
+    """
 
     family: str
     method: str
     seed: int = 0
+    start: str = ""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     maml: MAMLConfig = field(default_factory=MAMLConfig)
     reptile: ReptileConfig = field(default_factory=ReptileConfig)
@@ -154,13 +160,16 @@ def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: in
         network = MLP(inputs, outputs, s.network.hidden, s.network.context, s.network.normalise)
     else:
         network = ConvNet(family.image, outputs, s.network.channels, s.network.batch_statistics)
-    return BaseLearner(network, inputs, recognition_loss if family.labelled else imitation_loss)
+    return BaseLearner(network, inputs, _criterion(family), family.image is not None)
 
 
 def _raw(family: TaskFamily) -> BaseLearner:
     """A base learner that hands its standardised observations on."""
-    criterion = recognition_loss if family.labelled else imitation_loss
-    return BaseLearner(nn.Identity(), family.observation_size, criterion)
+    return BaseLearner(nn.Identity(), family.observation_size, _criterion(family), family.image is not None)
+
+
+def _criterion(family: TaskFamily) -> Callable[[Tensor, Batch], Tensor]:
+    return recognition_loss if family.labelled else imitation_loss
 
 
 def _maml(**options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,7 @@ class TrainConfig:
         shots: support demonstrations of each task.
         queries: query demonstrations of each task.
         rate: outer learning rate.
+        base_rate: factor of the rate for the base network, beside that for what else a method learns; 0 freezes it.
         optimiser: of the outer loop: 'adam', or 'sgd' without momentum.
         schedule: of the rate over all steps: a 'cosine' to a hundredth of it, 'linear' to zero, or 'constant'.
         clip: largest norm of the meta-gradient; longer ones are shortened to it.
@@ -48,6 +50,7 @@ class TrainConfig:
     shots: int = 1
     queries: int = 2
     rate: float = 1e-3
+    base_rate: float = 1.0
     optimiser: Literal["adam", "sgd"] = "adam"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip: float = 10.0
@@ -59,6 +62,8 @@ class TrainConfig:
         for name in ("steps", "meta_batch", "shots", "queries", "validate_every", "rate", "clip"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.base_rate < 0:
+            raise QuickstudyError(f"base_rate must not be negative; got {self.base_rate}.")
 
 
 @dataclass(frozen=True)
@@ -114,19 +119,33 @@ class Trained:
 
 
 def default_optimiser(config: TrainConfig) -> Callable[[nn.Module], Optimizer]:
-    """Adam or plain gradient descent at `config.rate`."""
+    """Adam or plain gradient descent at `config.rate`, the base network at its own."""
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimiser]
-    return lambda learner: kind(learner.parameters(), lr=config.rate)
+
+    def make(learner: nn.Module) -> Optimizer:
+        if config.base_rate == 1.0:
+            return kind(learner.parameters(), lr=config.rate)
+        named = [(name.startswith("base."), p) for name, p in learner.named_parameters()]
+        groups = [[p for of_base, p in named if of_base == wanted] for wanted in (True, False)]
+        rates = (config.base_rate * config.rate, config.rate)
+        return kind([{"params": some, "lr": r} for some, r in zip(groups, rates, strict=True) if some])
+
+    return make
 
 
 def default_schedule(config: TrainConfig) -> Callable[[Optimizer], LRScheduler]:
     """What `config.schedule` says."""
     schedules = torch.optim.lr_scheduler
     return {
-        "cosine": lambda o: schedules.CosineAnnealingLR(o, T_max=config.steps, eta_min=config.rate / 100),
+        "cosine": lambda o: schedules.LambdaLR(o, partial(_cosine, steps=config.steps)),
         "linear": lambda o: schedules.LinearLR(o, 1.0, 0.0, total_iters=config.steps),
         "constant": lambda o: schedules.ConstantLR(o, 1.0),
     }[config.schedule]
+
+
+def _cosine(step: int, steps: int) -> float:
+    """From 1 to a hundredth."""
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def meta_train(

@@ -42,8 +42,7 @@ class MANNConfig:
         decay: gamma of eq. 5.
         strength: the factor of the similarity before training; it is learned.
         support_loss: weight of the mean loss of the support's own steps, each predicted before its label is shown,
-            beside that of the query. Without it learning hardly starts; with much of it, telling a label by those
-            that were shown before pays more than reading.
+            beside that of the query. It helps learning to begin; in the paper every presentation counts alike.
     """
 
     slots: int = 128

@@ -66,6 +66,8 @@ class Sinusoid(TaskFamily):
 class FreshSinusoids:
     """Meta-batches of sinusoids that were never seen before, as the paper trains: a `quickstudy.data.Source`."""
 
+    batch = None
+
     def __init__(self) -> None:
         self._last = torch.zeros(0, 2)
 
