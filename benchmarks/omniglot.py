@@ -5,8 +5,9 @@
     python -m benchmarks.omniglot --methods prototypical maml --ways 5
 
 Writes benchmarks/results/omniglot-{5w1s,5w5s,20w1s,20w5s,within-alphabet}.json. A learner is trained with one shot and
-evaluated with one and with five. Methods without parameters for single classes are trained on 20-way tasks alone and
-evaluated on both.
+evaluated with one and with five. Methods without parameters for single classes are trained on 60-way tasks alone, as
+Snell et al. 2017 do, and evaluated on both. Some start from the network that another one of them trained: the table
+says so, and counts both trainings.
 """
 
 import json
@@ -28,6 +29,9 @@ from quickstudy.task import TaskFamily
 
 ANY_WAYS = frozenset({"prototypical", "siamese", "matching", "matching-fce", "hypernet"})
 """Methods none of whose parameters belongs to a class."""
+
+STARTS = {"mann": "prototypical"}
+"""Methods whose base network starts as the one that another method trained."""
 
 TRANSDUCTIVE = "-batch-statistics"
 """What is added to a method's name where its network normalises by the statistics of the batch at hand."""
@@ -78,28 +82,34 @@ class Recognise:
     output_dir: Path = Path("runs/omniglot")
 
 
-def settings_for(method: str, family: str, seed: int) -> Settings:
+def settings_for(method: str, family: str, what: Recognise) -> Settings:
     """The defaults of the method; with batch statistics where its name says so."""
     plain = method.removesuffix(TRANSDUCTIVE)
-    settings = defaults(family, plain, seed)
-    return replace(settings, network=replace(settings.network, batch_statistics=plain != method))
+    settings = defaults(family, plain, what.seed)
+    start = str(run_folder(STARTS[method], family, what)) if method in STARTS else ""
+    return replace(settings, start=start, network=replace(settings.network, batch_statistics=plain != method))
 
 
 def trained_on(method: str, family: str) -> str:
-    return family.replace("5way", "20way") if method in ANY_WAYS else family
+    """The family whose tasks a method is trained on, to be evaluated on another one."""
+    return "omniglot-60way" if method in ANY_WAYS and "within" not in family else family
 
 
-def learner_for(method: str, name: str, family: TaskFamily, what: Recognise) -> tuple[MetaLearner, float]:
-    """A trained learner that fits `family`, and the seconds that its training took."""
-    where = trained_on(method, name)
-    settings, folder = settings_for(method, where, what.seed), what.output_dir / f"{where}-{method}"
-    there = families.get(where)
+def run_folder(method: str, family: str, what: Recognise) -> Path:
+    return what.output_dir / f"{trained_on(method, family)}-{method}"
+
+
+def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, float]:
+    """A trained learner that fits the family of this name, and the seconds that its training took."""
+    seconds = learner_for(STARTS[method], name, what)[1] if method in STARTS else 0.0
+    where, folder = trained_on(method, name), run_folder(method, name, what)
+    settings, there = settings_for(method, where, what), families.get(where)
     learner = train(settings, there, source_for(settings, there), folder)
     if where != name:
-        fitting = build(settings, family)
+        fitting = build(settings, families.get(name))
         fitting.load_state_dict(learner.state_dict())
         learner = fitting
-    return learner, seconds_so_far(folder / TRAINING_SECONDS)
+    return learner, seconds + seconds_so_far(folder / TRAINING_SECONDS)
 
 
 def measured(method: str, name: str, what: Recognise) -> list[Row]:
@@ -108,7 +118,7 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
     if not path.exists():
         console.print(f"[bold]{method}[/] on {name}")
         family = families.get(name)
-        learner, seconds = learner_for(method, name, family, what)
+        learner, seconds = learner_for(method, name, what)
         shots = SHOTS if "within" not in name else SHOTS[:1]
         wanted = {"tasks": what.tasks, "episodes": what.queries, "shots": shots, "seed": what.seed}
         result = evaluate(learner, family, "test", **wanted)
@@ -116,7 +126,7 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
         if method.endswith(TRANSDUCTIVE):
             both = evaluate(learner, family, "test", **wanted, transductive=True)
             together = [round(float(v.mean()), 4) for v in both.metrics["accuracy"]]
-        settings = settings_for(method, trained_on(method, name), what.seed)
+        settings = settings_for(method, trained_on(method, name), what)
         rows = [
             row(method, result, i, together[i], parameters(settings, family), seconds, what) for i in range(len(shots))
         ]
@@ -147,6 +157,7 @@ def row(
         transductive=together,
         parameters=learned,
         training_s=round(seconds, 1) or None,
+        note=f"starts from the network of {STARTS[method]}" if method in STARTS else "",
     )
 
 

@@ -19,6 +19,7 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
     "omniglot-5way": partial(Omniglot, 5, jitter=True),
     "omniglot-20way": partial(Omniglot, 20, jitter=True),
+    "omniglot-60way": partial(Omniglot, 60, jitter=True),
     "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet", jitter=True),
     "point-navigation": PointNavigation,
     "sinusoid": Sinusoid,

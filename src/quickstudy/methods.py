@@ -94,8 +94,9 @@ class Settings:
 _RECOGNITION = Settings(
     "omniglot-5way",
     "prototypical",
+    network=NetworkConfig(channels=(32, 64, 128, 256), embedding=256),
     maml=MAMLConfig(inner_steps=3, inner_rate=0.1),
-    training=TrainConfig(steps=12_000, meta_batch=16, shots=1, queries=3, validate_every=2000),
+    training=TrainConfig(steps=10_000, meta_batch=16, shots=1, queries=3, validate_every=2000),
     data=DataConfig(validation_tasks=400, validation_episodes=15),
 )
 
@@ -107,6 +108,7 @@ DEFAULTS: dict[str, Settings] = {
     ),
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
+    "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),
     "omniglot-within-alphabet-20way": _MANY_WAYS,
     "point-navigation": Settings(
         "point-navigation",
@@ -138,7 +140,13 @@ OUTER: dict[str, dict[str, Any]] = {
 Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zero; nothing else would be Reptile.
 """
 
-OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    **{
+        (family, method): {"training": {"steps": 3000, "queries": 10, "base_rate": 0.1}}
+        for family in ("omniglot-5way", "omniglot-20way")
+        for method in ("mann", "mann-raw")
+    },
+}
 """What one method does otherwise on one family, by (family, method): settings by the name of their group."""
 
 

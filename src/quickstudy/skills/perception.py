@@ -289,15 +289,15 @@ def one_hot(labels: np.ndarray, ways: int) -> np.ndarray:
 
 @threads_for(0)  # shared among threads it is slower, on a busy machine many times
 def jittered(x: Tensor, image: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Images [..., height * width], each turned by up to 10 degrees, sheared by up to 0.2, each side scaled by up to
-    10 % and shifted by up to 10 %; what comes in from outside is 0."""
+    """Images [..., height * width], each turned by up to 6 degrees, sheared by up to 0.1, each side scaled by up to 8 %
+    and shifted by up to 8 %; what comes in from outside is 0."""
     pictures = x.reshape(-1, 1, *image)
     turn, shear, wide, high, right, down = (2 * torch.rand(6, len(pictures), generator=rng) - 1).unbind()
-    cos, sin = torch.cos(turn * torch.pi / 18), torch.sin(turn * torch.pi / 18)
-    wide, high, shear = 1 + 0.1 * wide, 1 + 0.1 * high, 0.2 * shear
-    # rotation times shear times scales, in coordinates from -1 to 1, so that a tenth of a side is 0.2
+    cos, sin = torch.cos(turn * torch.pi / 30), torch.sin(turn * torch.pi / 30)
+    wide, high, shear = 1 + 0.08 * wide, 1 + 0.08 * high, 0.1 * shear
+    # rotation times shear times scales, in coordinates from -1 to 1, so that 8 % of a side is 0.16
     theta = torch.stack(
-        [cos * wide, (cos * shear - sin) * high, 0.2 * right, sin * wide, (sin * shear + cos) * high, 0.2 * down], -1
+        [cos * wide, (cos * shear - sin) * high, 0.16 * right, sin * wide, (sin * shear + cos) * high, 0.16 * down], -1
     )
     grid = affine_grid(theta.reshape(-1, 2, 3), list(pictures.shape), align_corners=False)
     return grid_sample(pictures, grid, align_corners=False).reshape(x.shape)

@@ -1,0 +1,53 @@
+"""The convolutional networks: exact under second-order vmap, and what their normalisation does to a query alone."""
+
+import pytest
+import torch
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from quickstudy.data import Batch, SupportQuery
+from quickstudy.learner import BaseLearner, recognition_loss
+from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.nets import BatchStatistics, ConvNet
+
+
+def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(tasks, shots, 3, 63, generator=rng, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64).expand(tasks, shots, 3, 3)
+    return Batch(x, y, torch.ones(tasks, shots, 3, dtype=torch.float64), torch.zeros(tasks, 0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+@pytest.mark.parametrize("shared_head", [False, True])
+def test_second_order_through_convolutions_is_the_same_under_vmap_and_in_a_loop(batch_statistics, shared_head):
+    torch.manual_seed(0)
+    base = BaseLearner(ConvNet((7, 9), 3, (4, 5, 6), batch_statistics), 63, recognition_loss)
+    learner = MAML(base, MAMLConfig(2, 0.3, shared_head=shared_head)).double()
+    batch, parameters = SupportQuery(images(seed=1), images(seed=2)), list(learner.parameters())
+    together = vmap(learner.loss)(batch)[0]
+    alone = torch.stack([learner.loss(tree_map(lambda t, i=i: t[i], batch))[0] for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-13)
+    gradients = [torch.autograd.grad(losses.mean(), parameters, allow_unused=True) for losses in (together, alone)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_an_image_is_recognised_alone_unless_the_batch_is_its_measure():
+    torch.manual_seed(0)
+    x = images()[0].flatten(0, 2)
+    for batch_statistics in (False, True):
+        network = ConvNet((7, 9), 3, (4, 5), batch_statistics).double()
+        alone = torch.cat([network(one[None]) for one in x])
+        assert torch.allclose(network(x), alone) != batch_statistics
+
+
+def test_batch_statistics_are_those_of_batch_normalisation_in_training():
+    x = torch.randn(5, 4, 3, 2, dtype=torch.float64)
+    expected = torch.nn.BatchNorm2d(4).double().train()(x)
+    torch.testing.assert_close(BatchStatistics(4).double()(x), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
+def test_images_come_with_any_leading_shape(leading):
+    assert ConvNet((28, 28), 5, (4, 4, 4, 4))(torch.rand(*leading, 784)).shape == (*leading, 5)
