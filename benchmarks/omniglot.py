@@ -25,7 +25,6 @@ from quickstudy.learner import MetaLearner
 from quickstudy.methods import Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
-from quickstudy.task import TaskFamily
 
 ANY_WAYS = frozenset({"prototypical", "siamese", "matching", "matching-fce", "hypernet"})
 """Methods none of whose parameters belongs to a class."""

@@ -1,11 +1,12 @@
-"""5-shot sinusoid regression after 1, 5 and 10 inner steps, beside the figures of Finn et al. 2017.
+"""5-shot sinusoid regression by every method, MAML's after 1, 5 and 10 inner steps beside Finn et al. 2017.
 
-    python -m benchmarks.sinusoid            # 3 seeds of MAML and Meta-SGD; resumes where it was stopped
+    python -m benchmarks.sinusoid            # 3 seeds of each; resumes where it was stopped
 
 Writes benchmarks/results/sinusoid.json.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,27 @@ from quickstudy.batching import over_tasks
 from quickstudy.compare import bootstrap, clock, seconds_so_far, source_for, train
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
-from quickstudy.learners.maml import MAML
+from quickstudy.learner import MetaLearner
 from quickstudy.methods import defaults
 from quickstudy.results import Cell, Row, print_table
 from quickstudy.skills.classic import Sinusoid
 
 PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
-STEPS = {"maml": (1, 5, 10), "meta-sgd": (1, 2)}
-"""Meta-SGD has learned its rates for the two steps of its training; more steps with the last of them diverge."""
+STEPS: dict[str, tuple[int | None, ...]] = {
+    "maml": (1, 5, 10),
+    "meta-sgd": (1, 2),
+    "reptile": (10, 50),
+    "meta-lstm": (5, 10),
+    "mann": (None,),
+    "siamese": (None,),
+    "matching": (None,),
+    "matching-convex": (None,),
+    "hypernet": (None,),
+}
+"""Inner steps at test, where a method takes any.
+
+Meta-SGD has learned its rates for the two steps of its training; more steps with the last of them diverge.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,12 @@ class Sinusoids:
     output_dir: Path = Path("runs/sinusoid")
 
 
-def errors_after(learner: MAML, family: Sinusoid, steps: int, seed: int, what: Sinusoids) -> np.ndarray:
+def errors_after(learner: MetaLearner, family: Sinusoid, steps: int | None, seed: int, what: Sinusoids) -> np.ndarray:
     """Mean squared error of each test task, [task]."""
     tasks = family.tasks("test", what.tasks)
     support = DemonstrationSet.record(family, tasks, 5, seed).batch
-    skills = over_tasks(lambda one: learner.adapt(one, steps), support)
+    adapt = learner.adapt if steps is None else partial(learner.adapt, steps=steps)
+    skills = over_tasks(adapt, support, chunk=100)
     return run_tasks(family, tasks, what.points, learner, skills, seed)["mse"].mean(-1)
 
 
@@ -72,7 +87,8 @@ def main(what: Sinusoids) -> None:
         metric="mean squared error",
         unit="",
         protocol=(
-            "5-shot sinusoid regression, 40-40 ReLU network, two training steps of rate 0.01 that count alike, "
+            "5-shot sinusoid regression, 40-40 ReLU networks, MAML with two training steps of rate 0.01 that count "
+            "alike, defaults of the other methods, "
             f"{what.tasks} unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
         command="python -m benchmarks.sinusoid",

@@ -1,16 +1,20 @@
 """It really learns: short trainings with fixed seeds and wide margins."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from quickstudy import checkpoint, families
 from quickstudy.batching import over_tasks
+from quickstudy.compare import start_from
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import evaluate, run_tasks
 from quickstudy.learners.maml import MAMLConfig
-from quickstudy.methods import NetworkConfig, Settings, build
+from quickstudy.learners.mann import MANNConfig
+from quickstudy.methods import OUTER, NetworkConfig, Settings, build
 from quickstudy.skills.classic import Sinusoid
 from quickstudy.skills.grasping import Grasping
 from quickstudy.train import TrainConfig, meta_train
@@ -69,3 +73,60 @@ def test_maml_learns_to_fit_a_sinusoid_from_five_points():
 def mse(learner, family, tasks, support) -> float:
     skills = over_tasks(learner.adapt, support)
     return float(np.mean(run_tasks(family, tasks, 50, learner, skills, seed=0)["mse"]))
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    """Images of 80 made-up characters, each drawn 12 times by an unsteady hand; 5-way tasks."""
+    rng, side, images = np.random.default_rng(0), 14, []
+    pixels = np.stack(np.meshgrid(range(side), range(side), indexing="ij"), -1).reshape(-1, 1, 2)
+    for _ in range(80):
+        corners = rng.uniform(2, side - 3, (4, 2))
+        for _ in range(12):
+            drawn = corners + rng.normal(0, 0.6, corners.shape)
+            line = np.stack([np.interp(np.linspace(0, 3, 60), range(4), drawn[:, k]) for k in (0, 1)], 1)
+            images.append(np.exp(-np.square(pixels - line).sum(-1).min(1)).reshape(side, side))
+    x = (255 * np.stack(images)).astype("u1")
+    return families.from_arrays(x, np.repeat(np.arange(80), 12), name="glyphs")
+
+
+def learned(method: str, glyphs, steps: int = 150, tasks: int = 8, start: Path | None = None):
+    settings = Settings(
+        "glyphs",
+        method,
+        network=NetworkConfig(channels=(16, 32), embedding=32),
+        maml=MAMLConfig(inner_steps=2, inner_rate=0.3),
+        mann=MANNConfig(slots=32, controller=64),
+        training=TrainConfig(steps=steps, meta_batch=tasks, queries=3, rate=3e-3, base_rate=0.1 if start else 1.0),
+    )
+    settings = replace(settings, training=replace(settings.training, **OUTER.get(method, {})))
+    learner, source = build(settings, glyphs), glyphs.fresh()
+    if start is not None:
+        start_from(learner, start)
+    learner.standardise(source.batch)
+    meta_train(learner, source, settings.training)
+    return learner
+
+
+def accuracy(learner, glyphs) -> float:
+    result = evaluate(learner, glyphs, "test", shots=[0, 1], tasks=60, episodes=10)
+    before, after = result.metrics["accuracy"].mean((1, 2))
+    assert before < 0.3
+    return float(after)
+
+
+@pytest.mark.parametrize("method", ["prototypical", "siamese", "matching", "hypernet", "anil", "maml", "reptile"])
+def test_unseen_characters_are_recognised_from_one_look(method, glyphs):
+    """Chance is 0.2; each of these reaches 0.8 or more."""
+    assert accuracy(learned(method, glyphs), glyphs) > 0.6
+
+
+def test_the_learned_optimiser_recognises_unseen_characters(glyphs):
+    assert accuracy(learned("meta-lstm", glyphs, steps=100, tasks=4), glyphs) > 0.5
+
+
+def test_the_memory_recognises_unseen_characters_with_a_network_that_another_method_trained(glyphs, tmp_path):
+    """From a random network, memory and embedding wait for each other for a long time."""
+    embedding = learned("prototypical", glyphs)
+    checkpoint.save(tmp_path / "checkpoints/best", embedding.state_dict(), {})
+    assert accuracy(learned("mann", glyphs, steps=500, start=tmp_path), glyphs) > 0.5

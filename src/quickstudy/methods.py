@@ -146,6 +146,18 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for family in ("omniglot-5way", "omniglot-20way")
         for method in ("mann", "mann-raw")
     },
+    ("sinusoid", "reptile"): {"reptile": {"inner_rate": 0.01}, "training": {"steps": 30_000}},
+    ("sinusoid", "meta-lstm"): {"meta_lstm": {"initial_rate": 0.05}, "training": {"steps": 15_000}},
+    **{
+        ("sinusoid", method): {"network": {"embedding": 40}, "training": {"steps": 15_000}}
+        for method in ("mann", "siamese", "matching", "matching-convex", "hypernet")
+    },
+    ("grasping", "reptile"): {"reptile": {"inner_steps": 10, "batch": 50}},
+    ("grasping", "meta-lstm"): {
+        "network": {"hidden": (64, 64)},
+        "meta_lstm": {"initial_rate": 0.05},
+        "training": {"meta_batch": 4},
+    },
 }
 """What one method does otherwise on one family, by (family, method): settings by the name of their group."""
 
