@@ -21,7 +21,7 @@ demo: $(STAMP)
 	@$(BIN)/quickstudy demo
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
 	@$(BIN)/ruff format --check

@@ -162,6 +162,7 @@ def test_a_full_disk_loses_nothing(capsys, tmp_path, monkeypatch):
 
 def test_compare_ranks_methods_and_goes_on(capsys, tmp_path):
     quick = ["--seeds", "2", "--tasks", "8", "--episodes", "2", "--steps", "30", "--output-dir", str(tmp_path)]
+    quick += ["--shots", "0", "1"]
     main(["compare", "point-navigation", "--methods", "maml", "nearest", *quick])
     cell = Cell.read(tmp_path / "results/point-navigation-test.json")
     assert [(row.method, row.shots, row.seeds) for row in cell.rows] == [
@@ -185,7 +186,9 @@ def test_families_are_listed_and_drawn(capsys, tmp_path):
     assert (tmp_path / "new/sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("command", ["demo", "families", "train", "evaluate", "adapt", "compare", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "families", "data", "train", "evaluate", "adapt", "match", "compare", "report"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -5,6 +5,7 @@ exact is checked in float64.
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,11 @@ ADAPTS = [case for case in CASES if case[1] not in ("replay", "no-adaptation") a
 """What a demonstration of the very task must help."""
 
 
+def each(cases: Iterable[tuple[str, str]]) -> list:
+    """Cases as parameters; all tests of one case go to one process, which trains its learner once."""
+    return [pytest.param(kind, method, marks=pytest.mark.xdist_group(f"{kind}-{method}")) for kind, method in cases]
+
+
 def settings(kind: str, method: str) -> Settings:
     return Settings(
         FAMILIES[kind].name,
@@ -88,7 +94,8 @@ def trained(kind: str, method: str) -> MetaLearner:
     """Trained for some seconds; shared by the tests, which must not change it."""
     learner = fresh(kind, method).float()
     if method not in UNTRAINED:
-        config = TrainConfig(steps=400, meta_batch=16, rate=3e-3, batching="vmap")
+        queries, most = (2, 1) if kind == "skills" else (8, 2)
+        config = TrainConfig(400, 16, most_shots=most, queries=queries, rate=3e-3, batching="vmap")
         meta_train(learner, source(kind), replace(config, **OUTER.get(method, {})))
     return learner.double()
 
@@ -100,7 +107,7 @@ def query_losses(learner: MetaLearner, batch: SupportQuery, skills) -> torch.Ten
     )
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES)
+@pytest.mark.parametrize(("kind", "method"), each(CASES))
 def test_vmap_equals_a_plain_loop_at_second_order(kind, method):
     learner, batch = fresh(kind, method), meta_batch(kind)
     parameters = [p for p in learner.parameters() if p.requires_grad]
@@ -113,7 +120,7 @@ def test_vmap_equals_a_plain_loop_at_second_order(kind, method):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize(("kind", "method"), [c for c in TRAINS if c[1] not in NOT_THE_LOSS_GRADIENT])
+@pytest.mark.parametrize(("kind", "method"), each(c for c in TRAINS if c[1] not in NOT_THE_LOSS_GRADIENT))
 def test_the_meta_gradient_agrees_with_finite_differences(kind, method):
     learner, batch = fresh(kind, method), meta_batch(kind)
     OuterStep(learner, "vmap")(batch)
@@ -135,7 +142,7 @@ def test_the_meta_gradient_agrees_with_finite_differences(kind, method):
     torch.testing.assert_close((moved(h) - moved(-h)) / (2 * h), expected, rtol=2e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES)
+@pytest.mark.parametrize(("kind", "method"), each(CASES))
 def test_padding_changes_nothing(kind, method):
     learner, batch = fresh(kind, method), meta_batch(kind)
 
@@ -151,7 +158,7 @@ def test_padding_changes_nothing(kind, method):
     torch.testing.assert_close(vmap(learner.loss)(SupportQuery(*map(padded, batch)))[0], plain, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize(("kind", "method"), [c for c in CASES if c[1] not in ORDER_DEPENDENT])
+@pytest.mark.parametrize(("kind", "method"), each(c for c in CASES if c[1] not in ORDER_DEPENDENT))
 def test_the_order_of_demonstrations_does_not_matter(kind, method):
     learner, (support, query) = fresh(kind, method), meta_batch(kind)
     flipped = Batch(support.x.flip(1), support.y.flip(1), support.mask.flip(1), support.hidden)
@@ -159,7 +166,7 @@ def test_the_order_of_demonstrations_does_not_matter(kind, method):
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES)
+@pytest.mark.parametrize(("kind", "method"), each(CASES))
 def test_only_the_oracle_sees_what_is_hidden(kind, method):
     learner, (support, query) = fresh(kind, method), meta_batch(kind)
     other = SupportQuery(support._replace(hidden=support.hidden + 1.0), query)
@@ -167,7 +174,7 @@ def test_only_the_oracle_sees_what_is_hidden(kind, method):
     assert same == (method != "oracle")
 
 
-@pytest.mark.parametrize(("kind", "method"), ADAPTS)
+@pytest.mark.parametrize(("kind", "method"), each(ADAPTS))
 def test_adaptation_improves_the_error_on_held_out_tasks(kind, method):
     learner, batch = trained(kind, method), meta_batch(kind, 60)
     before = query_losses(learner, batch, skills_after(learner, batch.support, 0))
@@ -175,7 +182,7 @@ def test_adaptation_improves_the_error_on_held_out_tasks(kind, method):
     assert sign_flip_p_value((before - after).detach().numpy()) < 0.01
 
 
-@pytest.mark.parametrize(("kind", "method"), ADAPTS)
+@pytest.mark.parametrize(("kind", "method"), each(ADAPTS))
 def test_a_demonstration_of_another_task_is_no_help(kind, method):
     learner, batch = trained(kind, method), meta_batch(kind, 60)
     support = tree_map(lambda t: t.roll(1, 0), batch.support)
@@ -194,7 +201,7 @@ def sign_flip_p_value(gains: np.ndarray) -> float:
     return float((flipped >= gains.sum()).mean())
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES)
+@pytest.mark.parametrize(("kind", "method"), each(CASES))
 def test_a_saved_learner_acts_the_same(kind, method, tmp_path):
     learner, batch = trained(kind, method).float(), tree_map(lambda t: t.float(), meta_batch(kind))
     checkpoint.save(tmp_path / "it", learner.state_dict(), {})
@@ -207,7 +214,7 @@ def test_a_saved_learner_acts_the_same(kind, method, tmp_path):
     np.testing.assert_array_equal(*actions)
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES)
+@pytest.mark.parametrize(("kind", "method"), each(CASES))
 def test_a_skill_is_a_tree_of_finite_tensors_and_gives_actions(kind, method):
     learner, batch = fresh(kind, method), meta_batch(kind)
     one = tree_map(lambda t: t[0], batch.support)

@@ -11,7 +11,7 @@ from quickstudy import checkpoint
 from quickstudy.data import DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.methods import NetworkConfig, Settings, build
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.skills.classic import FreshSinusoids, PointNavigation, Sinusoid
 from quickstudy.train import TrainConfig, Validation, meta_train
 
 FAMILY = PointNavigation()
@@ -176,3 +176,16 @@ def test_training_figures_are_logged(source):
 def test_settings_are_checked(bad):
     with pytest.raises(QuickstudyError, match=f"{next(iter(bad))} must be positive"):
         TrainConfig(**bad)
+
+
+def test_the_number_of_shots_varies_where_it_is_asked_to():
+    seen = []
+
+    class Watched(FreshSinusoids):
+        def sample(self, rng, tasks, shots, queries):
+            seen.append(shots)
+            return super().sample(rng, tasks, shots, queries)
+
+    learner = build(Settings("sinusoid", "no-adaptation", network=NetworkConfig((4,), 0)), Sinusoid())
+    meta_train(learner, Watched(), TrainConfig(steps=60, meta_batch=2, shots=2, most_shots=4, queries=1))
+    assert set(seen) == {2, 3, 4}

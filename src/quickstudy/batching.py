@@ -143,7 +143,7 @@ class OuterStep:
         tasks = len(meta_batch.query.x)
         points = _points(meta_batch)
         compiled = self.compiled if self.compiled is not None else self._pays(points)
-        if self.how == "vmap":
+        if self.how == "vmap" or (self.how == "auto" and self.learner.scans):
             return Plan(tasks, compiled)
         if self.how == "loop" or (self.how == "auto" and self._convolves_alone):
             return Plan(1, compiled)
@@ -154,7 +154,7 @@ class OuterStep:
     def _pays(self, points: int) -> bool:
         """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
         saved = 3e-3 + 4e-11 * points * self._size
-        return self.steps * saved > _COMPILE_SECONDS
+        return not self.learner.scans and self.steps * saved > _COMPILE_SECONDS
 
     def _pass(self, plan: Plan, tasks: SupportQuery) -> Part:
         batched = plan.at_once > 1

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
@@ -67,7 +67,7 @@ class Families:
         from quickstudy import families
 
         if self.family is None:
-            table = Table("family", "observation", "action", "ranked by", "tasks by split")
+            table = Table(Column("family", no_wrap=True), "observation", "action", "ranked by", "tasks by split")
             for name in families.FAMILIES:
                 try:
                     f = families.get(name)

@@ -72,7 +72,8 @@ def source_for(settings: Settings, family: TaskFamily) -> Source:
     source = DemonstrationSet.record(
         family, family.tasks("train", settings.data.tasks), settings.data.demonstrations, seed=0
     )
-    source.check(settings.training.meta_batch, settings.training.shots, settings.training.queries)
+    training = settings.training
+    source.check(training.meta_batch, max(training.shots, training.most_shots), training.queries)
     return source
 
 

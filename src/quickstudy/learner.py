@@ -99,6 +99,9 @@ class MetaLearner(nn.Module, ABC):
     adapts_weights: bool = True
     """Whether a skill has network weights of its own; if not, convolutions of many tasks are one large batch."""
 
+    scans: bool = False
+    """Whether a demonstration is gone through step by step: so many small operations are dear to go through twice, and
+    take minutes to compile."""
     copies: int = 4
     """About how many numbers the work on one task holds for each parameter; it bounds how many tasks go at once."""
 

@@ -142,7 +142,7 @@ Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zer
 
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
-        (family, method): {"training": {"steps": 3000, "queries": 10, "base_rate": 0.1}}
+        (family, method): {"training": {"steps": 3000, "queries": 10, "most_shots": 5, "base_rate": 0.1}}
         for family in ("omniglot-5way", "omniglot-20way")
         for method in ("mann", "mann-raw")
     },
@@ -151,6 +151,10 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         ("sinusoid", method): {"network": {"embedding": 40}, "training": {"steps": 15_000}}
         for method in ("mann", "siamese", "matching", "matching-convex", "hypernet")
+    },
+    ("grasping", "mann"): {
+        "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
+        "training": {"queries": 1, "most_shots": 3},
     },
     ("grasping", "reptile"): {"reptile": {"inner_steps": 10, "batch": 50}},
     ("grasping", "meta-lstm"): {

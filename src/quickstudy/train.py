@@ -34,6 +34,8 @@ class TrainConfig:
         steps: outer steps, one meta-batch each.
         meta_batch: tasks in a meta-batch.
         shots: support demonstrations of each task.
+        most_shots: where it is larger, each meta-batch has a number of shots drawn from `shots` to this one, so that
+            a learner with a memory of its support knows supports of every length.
         queries: query demonstrations of each task.
         rate: outer learning rate.
         base_rate: factor of the rate for the base network, beside that for what else a method learns; 0 freezes it.
@@ -48,6 +50,7 @@ class TrainConfig:
     steps: int = 3000
     meta_batch: int = 16
     shots: int = 1
+    most_shots: int = 1
     queries: int = 2
     rate: float = 1e-3
     base_rate: float = 1.0
@@ -227,7 +230,10 @@ class _Run:
 
     def outer_step(self) -> Outer:
         config = self.config
-        meta_batch = self.source.sample(self.rng, config.meta_batch, config.shots, config.queries).to(self.device)
+        shots = config.shots
+        if config.most_shots > shots:
+            shots = int(torch.randint(shots, config.most_shots + 1, (), generator=self.rng))
+        meta_batch = self.source.sample(self.rng, config.meta_batch, shots, config.queries).to(self.device)
         outer = self.outer(meta_batch)
         self.step += 1
         if not outer.finite.all():
@@ -294,7 +300,8 @@ class _Run:
         saved = checkpoint.load(where)
         if saved.training is None:
             raise QuickstudyError(f"'{where}' has no training state to resume from.")
-        then = {**saved.config.get("training", {})}
+        # A setting that was added since has its default.
+        then = {**asdict(TrainConfig()), **saved.config.get("training", {})}
         if then != asdict(self.config):
             changed = [k for k, v in asdict(self.config).items() if then.get(k) != v]
             raise QuickstudyError(
@@ -303,10 +310,11 @@ class _Run:
             )
         checkpoint.load_into(self.learner, saved.tensors, str(where))
         state = saved.training
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.rng.set_state(state["rng"])
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])
+        if self.step < self.config.steps:
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.rng.set_state(state["rng"])
         self._losses = list(state["losses"])
         if self.best is not None:
             self.best_state = dict(checkpoint.load(self.folder / "checkpoints/best").tensors)

@@ -64,7 +64,7 @@ class MAML(MetaLearner):
         if not moved:
             raise QuickstudyError("adapt_only='head' needs a base network whose last layer is named 'head'.")
         self._moved = frozenset(moved)
-        self.adapts_weights = any(".body." in name for name in moved)
+        self.adapts_weights = any(not name.startswith(_HEAD) for name in moved)
         copies = config.inner_steps if config.learn_rates == "parameter-step" else 1
         rates = {n: torch.full((copies, *p.shape), config.inner_rate) for n, p in base.initial().items() if n in moved}
         self.rates = nn.ParameterDict(

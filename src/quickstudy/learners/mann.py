@@ -115,6 +115,7 @@ class MANN(MetaLearner):
     """Skill: a `Memory`. The base learner's network embeds observations (`nn.Identity` hands them on)."""
 
     adapts_weights = False
+    scans = True
     action_deviation: Tensor
 
     def __init__(

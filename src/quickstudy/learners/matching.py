@@ -91,6 +91,7 @@ class MatchingNetworks(MetaLearner):
         config: MatchingConfig = MatchingConfig(),
     ) -> None:
         super().__init__(base)
+        self.scans = config.full_context
         self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
         self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
