@@ -144,7 +144,7 @@ class MANN(MetaLearner):
         """Scales what goes into the controller, once before training: actions, and embeddings by its input weights.
 
         Of two images an untrained network makes much the same embedding; a controller that sees both as one learns to
-        read nothing. Where demonstrations are not recorded but drawn, a first batch of them should come here.
+        read nothing.
         """
         real = batch.mask.bool()
         self.action_deviation.copy_(_deviation(batch.y[real]))
