@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,8 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     learner = build(settings, family)
     if settings.start:
         start_from(learner, Path(settings.start))
-    if source.batch is not None:
-        learner.standardise(source.batch)
+    if (seen := source.batch) is not None:
+        learner.standardise(seen)
     about = {"settings": asdict(settings)}
     if settings.method in UNTRAINED:
         checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
@@ -201,14 +202,20 @@ def compare(
                 efforts[method].append(run.training_seconds())
                 _say(method, seed, family, runs[method][-1])
     seconds = seconds_so_far(folder / "seconds.json")
+    costs: dict[str, dict[str, Any]] = {
+        method: {
+            "parameters": parameters(settings_for(PRETRAINED_AS.get(method, method), 0), family),
+            "training_s": round(float(np.mean(efforts[method])), 1) or None,
+        }
+        for method in methods
+    }
     cells = []
     for split in splits:
-        made = []
-        for method in methods:
-            learned = parameters(settings_for(PRETRAINED_AS.get(method, method), 0), family)
-            effort = float(np.mean(efforts[method])) or None
-            for row in rows(method, family, protocol, [r[split] for r in runs[method]]):
-                made.append(replace(row, parameters=learned, training_s=effort and round(effort, 1)))
+        made = [
+            replace(row, **costs[method])
+            for method in methods
+            for row in rows(method, family, protocol, [r[split] for r in runs[method]])
+        ]
         cells.append(write_cell(family, split, made, seconds, folder, command))
     return cells
 

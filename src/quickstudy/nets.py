@@ -100,3 +100,13 @@ class BatchStatistics(nn.Module):
         centred = x - x.mean((0, 2, 3), keepdim=True)
         scaled = centred * (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
         return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., width] at length 1, so that a product of two is their cosine; zeros stay zero."""
+    return vectors * (vectors.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
+
+
+def masked_softmax(scores: Tensor, real: Tensor) -> Tensor:
+    """Softmax over the last axis among what is real; zero elsewhere, and everywhere if nothing is."""
+    return scores.masked_fill(real == 0, torch.finfo(scores.dtype).min).softmax(-1) * real

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner
-from quickstudy.nets import MLP
+from quickstudy.nets import MLP, masked_softmax, unit
 
 
 @dataclass(frozen=True)
@@ -182,17 +182,6 @@ class AttentionLSTM(nn.Module):
             output, c = self.cell(torch.cat([embedded, read], -1), h, c)  # eq. 3
             h = output + embedded  # eq. 4
         return h
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1, so that a product of two is their cosine; zero where they are (almost) zero."""
-    return vectors * (vectors.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
-
-
-def masked_softmax(scores: Tensor, real: Tensor) -> Tensor:
-    """Softmax over the last axis among what is real; zero elsewhere, and everywhere if nothing is."""
-    lowest = torch.finfo(scores.dtype).min
-    return torch.where(real > 0, scores, lowest).softmax(-1) * real
 
 
 def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridge: Tensor) -> Tensor:

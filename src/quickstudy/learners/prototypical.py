@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.nets import unit
 
 _NEVER = -1e9
 """The logit of a class without an example; finite, so that no gradient is lost."""
@@ -103,8 +104,3 @@ class PrototypicalNetworks(MetaLearner):
         if self.config.distance == "cosine":
             return self.log_scale.exp() * (1 - unit(embedding) @ unit(means).mT)
         return (embedding.unsqueeze(-2) - means).square().sum(-1)
-
-
-def unit(z: Tensor) -> Tensor:
-    """z [..., width] at length 1; a vector of zeros stays one, and has a finite gradient."""
-    return z * z.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()

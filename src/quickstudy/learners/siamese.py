@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, masked_mean
-from quickstudy.nets import MLP
+from quickstudy.nets import MLP, masked_softmax
 
 _NEVER = -1e4
 """The log-odds that a query is of a class of which there is no example."""
@@ -198,8 +198,3 @@ def verification_loss(log_odds: Tensor, same: Tensor, real: Tensor) -> Tensor:
     positive = masked_mean(nn.functional.softplus(-log_odds), real * same)
     negative = masked_mean(nn.functional.softplus(log_odds), real * (1.0 - same))
     return (positive + negative) / 2
-
-
-def masked_softmax(values: Tensor, real: Tensor) -> Tensor:
-    """Softmax over the last axis where `real` is 1, zero elsewhere; all zero where nothing is real."""
-    return values.masked_fill(real == 0, torch.finfo(values.dtype).min).softmax(-1) * real
