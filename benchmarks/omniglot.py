@@ -6,8 +6,8 @@
 
 Writes benchmarks/results/omniglot-{5w1s,5w5s,20w1s,20w5s,within-alphabet}.json. A learner is trained with one shot and
 evaluated with one and with five. Methods without parameters for single classes are trained on 60-way tasks alone, as
-Snell et al. 2017 do, and evaluated on both. Some start from the network that another one of them trained: the table
-says so, and counts both trainings.
+Snell et al. 2017 do, and evaluated on both. Some start from a network that was trained before, by another method or on
+more ways: the table says so, and counts both trainings.
 """
 
 import json
@@ -19,7 +19,15 @@ import torch
 import tyro
 
 from quickstudy import families, files
-from quickstudy.compare import TRAINING_SECONDS, bootstrap, clock, parameters, seconds_so_far, source_for, train
+from quickstudy.compare import (
+    TRAINING_SECONDS,
+    bootstrap,
+    clock,
+    parameters,
+    seconds_so_far,
+    source_for,
+    train,
+)
 from quickstudy.evaluate import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
 from quickstudy.methods import Settings, build, defaults
@@ -29,8 +37,12 @@ from quickstudy.results import Cell, Row, print_table
 ANY_WAYS = frozenset({"prototypical", "siamese", "matching", "matching-fce", "hypernet"})
 """Methods none of whose parameters belongs to a class."""
 
-STARTS = {"mann": "prototypical"}
-"""Methods whose base network starts as the one that another method trained."""
+STARTS = {
+    "mann": ("prototypical", "omniglot-60way"),
+    "hypernet": ("prototypical", "omniglot-60way"),
+    **dict.fromkeys(("maml", "maml-batch-statistics", "anil", "reptile", "meta-lstm"), ("maml", "omniglot-20way")),
+}
+"""Methods whose base network starts as what another method, or the same one, learned on another family."""
 
 TRANSDUCTIVE = "-batch-statistics"
 """What is added to a method's name where its network normalises by the statistics of the batch at hand."""
@@ -81,12 +93,18 @@ class Recognise:
     output_dir: Path = Path("runs/omniglot")
 
 
+def start_of(method: str, family: str) -> tuple[str, str] | None:
+    """The method and family whose training this one starts from."""
+    start = None if "within" in family else STARTS.get(method)
+    return None if start == (method, family) else start
+
+
 def settings_for(method: str, family: str, what: Recognise) -> Settings:
     """The defaults of the method; with batch statistics where its name says so."""
     plain = method.removesuffix(TRANSDUCTIVE)
-    settings = defaults(family, plain, what.seed)
-    start = str(run_folder(STARTS[method], family, what)) if method in STARTS else ""
-    return replace(settings, start=start, network=replace(settings.network, batch_statistics=plain != method))
+    settings, start = defaults(family, plain, what.seed), start_of(method, family)
+    folder = str(run_folder(*start, what)) if start else ""
+    return replace(settings, start=folder, network=replace(settings.network, batch_statistics=plain != method))
 
 
 def trained_on(method: str, family: str) -> str:
@@ -100,8 +118,9 @@ def run_folder(method: str, family: str, what: Recognise) -> Path:
 
 def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, float]:
     """A trained learner that fits the family of this name, and the seconds that its training took."""
-    seconds = learner_for(STARTS[method], name, what)[1] if method in STARTS else 0.0
     where, folder = trained_on(method, name), run_folder(method, name, what)
+    start = start_of(method, where)
+    seconds = learner_for(*start, what)[1] if start else 0.0
     settings, there = settings_for(method, where, what), families.get(where)
     learner = train(settings, there, source_for(settings, there), folder)
     if where != name:
@@ -127,7 +146,8 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
             together = [round(float(v.mean()), 4) for v in both.metrics["accuracy"]]
         settings = settings_for(method, trained_on(method, name), what)
         rows = [
-            row(method, result, i, together[i], parameters(settings, family), seconds, what) for i in range(len(shots))
+            row(method, name, result, i, together[i], parameters(settings, family), seconds, what)
+            for i in range(len(shots))
         ]
         files.write(path, json.dumps([vars(r) for r in rows]))
     return [Row(**plain) for plain in json.loads(path.read_text())]
@@ -135,6 +155,7 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
 
 def row(
     method: str,
+    name: str,
     result: Evaluation,
     place: int,
     together: float | None,
@@ -144,6 +165,7 @@ def row(
 ) -> Row:
     accuracies = result.metrics["accuracy"][place].mean(-1)
     low, high = bootstrap(accuracies[None])
+    start = start_of(method, trained_on(method, name))
     return Row(
         method,
         result.shots[place],
@@ -156,7 +178,7 @@ def row(
         transductive=together,
         parameters=learned,
         training_s=round(seconds, 1) or None,
-        note=f"starts from the network of {STARTS[method]}" if method in STARTS else "",
+        note=f"starts from {start[0]} on {start[1].removeprefix('omniglot-')}" if start else "",
     )
 
 

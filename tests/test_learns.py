@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from quickstudy import checkpoint, families
 from quickstudy.batching import over_tasks
@@ -130,3 +131,16 @@ def test_the_memory_recognises_unseen_characters_with_a_network_that_another_met
     embedding = learned("prototypical", glyphs)
     checkpoint.save(tmp_path / "checkpoints/best", embedding.state_dict(), {})
     assert accuracy(learned("mann", glyphs, steps=500, start=tmp_path), glyphs) > 0.5
+
+
+def test_a_run_with_another_number_of_classes_is_a_start_too(glyphs, tmp_path):
+    """Every class gets the mean of the rows of the other head; all else stays as it is."""
+    settings = Settings("glyphs", "maml", network=NetworkConfig(channels=(4, 4)))
+    fives = build(settings, glyphs)
+    checkpoint.save(tmp_path / "checkpoints/best", fives.state_dict(), {})
+    blank = families.from_arrays(np.zeros((120, 14, 14), "u1"), np.repeat(np.arange(20), 6), ways=3)
+    threes = build(replace(settings, method="meta-lstm"), blank)
+    start_from(threes, tmp_path)
+    for name, there in fives.base.initial().items():
+        expected = there.mean(0, keepdim=True).expand(3, *there.shape[1:]) if "head" in name else there
+        torch.testing.assert_close(threes.base.initial()[name], expected)

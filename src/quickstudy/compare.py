@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from quickstudy import checkpoint, files
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, evaluate
-from quickstudy.learner import MetaLearner
+from quickstudy.learner import MetaLearner, recognition_loss
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
 from quickstudy.progress import console, progress
@@ -129,17 +130,28 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
 def start_from(learner: MetaLearner, run: Path) -> None:
     """Gives the base network the parameters of that of another run, where name and shape are the same.
 
+    A head for another number of classes gives the mean of its rows to every class: all of them start alike.
+
     Raises:
         QuickstudyError: not a run, or none of its parameters fits.
     """
     where, own = run / "checkpoints/best", learner.state_dict()
     if not checkpoint.exists(where):
         raise QuickstudyError(f"'{run}' is no run to start from: it has no checkpoints/best.")
-    there = {n: t for n, t in checkpoint.load(where).tensors.items() if n.startswith("base.")}
-    fitting = {n: t for n, t in there.items() if n in own and own[n].shape == t.shape}
+    there = {n: t for n, t in checkpoint.load(where).tensors.items() if n.startswith("base.") and n in own}
+    if learner.base.criterion is recognition_loss:
+        there = {n: for_classes(t, own[n]) if n.startswith("base.network.head.") else t for n, t in there.items()}
+    fitting = {n: t for n, t in there.items() if own[n].shape == t.shape}
     if not any(n.startswith("base.network.") for n in fitting):
         raise QuickstudyError(f"No layer of the base network of '{run}' fits the one to be trained.")
     learner.load_state_dict({**own, **fitting})
+
+
+def for_classes(head: Tensor, like: Tensor) -> Tensor:
+    """A head's weight or bias [class, ...] for the number of classes of `like`: where it differs, its mean for each."""
+    if head.shape == like.shape or head.shape[1:] != like.shape[1:]:
+        return head
+    return head.mean(0, keepdim=True).expand_as(like).clone()
 
 
 def tune(

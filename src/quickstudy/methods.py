@@ -102,10 +102,13 @@ _RECOGNITION = Settings(
 
 _MANY_WAYS = replace(_RECOGNITION, training=replace(_RECOGNITION.training, meta_batch=4))
 
+_GRASPING = Settings(
+    "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
+)
+
 DEFAULTS: dict[str, Settings] = {
-    "grasping": Settings(
-        "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
-    ),
+    "grasping": _GRASPING,
+    "grasping-panda": _GRASPING,
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
     "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),
@@ -140,11 +143,62 @@ OUTER: dict[str, dict[str, Any]] = {
 Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zero; nothing else would be Reptile.
 """
 
+_NARROW: dict[str, dict[str, Any]] = {"network": {"channels": (32, 32, 64, 64)}, "data": {"validation_tasks": 100}}
+"""For methods whose inner loop goes through the network again and again."""
+
+_GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+    "mann": {
+        "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
+        "training": {"queries": 1, "most_shots": 3},
+    },
+    "reptile": {"reptile": {"inner_steps": 10, "batch": 50}},
+    "meta-lstm": {
+        "network": {"hidden": (64, 64)},
+        "meta_lstm": {"initial_rate": 0.05},
+        "training": {"meta_batch": 4},
+    },
+}
+
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         (family, method): {"training": {"steps": 3000, "queries": 10, "most_shots": 5, "base_rate": 0.1}}
         for family in ("omniglot-5way", "omniglot-20way")
         for method in ("mann", "mann-raw")
+    },
+    **{
+        (family, method): {"training": {"steps": 3000, "validate_every": 1000}}
+        for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
+        for method in ("siamese", "matching", "matching-fce")
+    },
+    **{
+        (family, "hypernet"): {"training": {"steps": 3000, "validate_every": 1000, "rate": 5e-4}}
+        for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
+    },
+    **{
+        ("omniglot-20way", method): {
+            **_NARROW,
+            "maml": {"inner_steps": 2, "inner_rate": rate, "shared_head": True},
+            "training": {"steps": 5000, "queries": 2, "rate": 2e-3, "validate_every": 1000},
+        }
+        for method, rate in (("maml", 0.5), ("anil", 1.0))
+    },
+    **{
+        ("omniglot-5way", method): {
+            **_NARROW,
+            "maml": {"inner_steps": 2, "inner_rate": 1.0, "shared_head": True},
+            "training": {"steps": 1500, "meta_batch": 8, "validate_every": 500},
+        }
+        for method in ("maml", "anil")
+    },
+    ("omniglot-5way", "reptile"): {
+        **_NARROW,
+        "reptile": {"inner_steps": 8, "inner_rate": 2e-3},
+        "training": {"steps": 1000, "meta_batch": 5, "queries": 9, "validate_every": 250},
+    },
+    ("omniglot-5way", "meta-lstm"): {
+        **_NARROW,
+        "meta_lstm": {"inner_steps": 4, "initial_rate": 0.5},
+        "training": {"steps": 600, "meta_batch": 4, "validate_every": 200},
     },
     ("sinusoid", "reptile"): {"reptile": {"inner_rate": 0.01}, "training": {"steps": 30_000}},
     ("sinusoid", "meta-lstm"): {"meta_lstm": {"initial_rate": 0.05}, "training": {"steps": 15_000}},
@@ -152,15 +206,10 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         ("sinusoid", method): {"network": {"embedding": 40}, "training": {"steps": 15_000}}
         for method in ("mann", "siamese", "matching", "matching-convex", "hypernet")
     },
-    ("grasping", "mann"): {
-        "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
-        "training": {"queries": 1, "most_shots": 3},
-    },
-    ("grasping", "reptile"): {"reptile": {"inner_steps": 10, "batch": 50}},
-    ("grasping", "meta-lstm"): {
-        "network": {"hidden": (64, 64)},
-        "meta_lstm": {"initial_rate": 0.05},
-        "training": {"meta_batch": 4},
+    **{
+        (family, method): changes
+        for family in ("grasping", "grasping-panda")
+        for method, changes in _GRASPING_OVERRIDES.items()
     },
 }
 """What one method does otherwise on one family, by (family, method): settings by the name of their group."""
