@@ -14,6 +14,7 @@ from quickstudy.skills import grasping_scene as scene
 from quickstudy.skills.grasping import HELD_OUT_SHAPES, TRAIN_SHAPES, WIDTHS, Grasping, build
 from quickstudy.skills.grasping_episode import HIDDEN_SCALE, HORIZON, LIFT, TILT, Episodes
 from quickstudy.skills.grasping_expert import expert
+from quickstudy.skills.grasping_sawyer import SAWYER
 from quickstudy.task import Task
 
 
@@ -109,7 +110,7 @@ def _extent_along_y(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, 
 def test_fingers_open_and_close_symmetrically(family: Grasping):
     state = Episodes([build(family.task("train", 0))], threads=1)
     state.reset([np.random.default_rng(0)])
-    for grip, opening in ((1.0, scene.GRIPPER.narrowest), (-1.0, scene.GRIPPER.widest)):
+    for grip, opening in ((1.0, SAWYER.narrowest), (-1.0, SAWYER.widest)):
         for _ in range(15):
             seen = state.step(np.array([[0.0, 0.0, 1.0, 0.0, grip]]))
         fingers = state.worlds.readings["sensordata"][0, scene.SENSORS["fingers"]]

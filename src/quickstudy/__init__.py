@@ -7,6 +7,7 @@ import os
 # on an idle machine, whereas not spinning at all does. Read once, when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+from quickstudy import environments
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -14,6 +15,8 @@ from quickstudy.evaluate import Evaluation, adapt, evaluate
 from quickstudy.learner import BaseLearner, MetaLearner, Skill
 from quickstudy.task import Policy, Task, TaskFamily
 from quickstudy.train import TrainConfig, Validation, meta_train
+
+environments.register()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -87,6 +87,30 @@ class Families:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Go through the contract of a family, point by point: quickstudy check my_module:MyFamily."""
+
+    family: Positional[Annotated[str, arg(metavar="FAMILY")]]
+    """A family of your own, as module:attribute or as a file, or one of quickstudy's."""
+
+    def run(self) -> None:
+        from quickstudy import check
+
+        family = check.load(self.family)
+        points = check.check(family)
+        table = Table("", Column("the contract of a family", no_wrap=True), "found, or what to do")
+        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]–[/]"}
+        for point in points:
+            table.add_row(signs[point.passed], point.name, escape(point.said))
+        console.print(table)
+        failed = sum(point.passed is False for point in points)
+        if failed:
+            console.print(f"{failed} of {len(points)} points failed.")
+            sys.exit(1)
+        console.print("Next: train on it, see [bold]docs/bring_your_own.md[/].")
+
+
+@dataclass(frozen=True)
 class Data:
     """Fetch a data set into the cache, once: quickstudy data omniglot."""
 
@@ -316,6 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = (
         Annotated[Demo, subcommand("demo")]
         | Annotated[Families, subcommand("families")]
+        | Annotated[Check, subcommand("check")]
         | Annotated[Data, subcommand("data")]
         | Annotated[Train, subcommand("train", default=_train_defaults(arguments))]
         | Annotated[Evaluate, subcommand("evaluate")]

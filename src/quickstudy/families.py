@@ -1,22 +1,31 @@
 """The task families by name, or made of a user's own arrays. Each is built when it is asked for: some load a robot."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 
 from quickstudy import datasets
+from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.progress import progress
 from quickstudy.skills.classic import PointNavigation, Sinusoid
+from quickstudy.skills.demonstrated import Demonstrated
 from quickstudy.skills.grasping import Grasping
+from quickstudy.skills.grasping_panda import GraspingPanda
+from quickstudy.skills.gym_family import Expert, GymFamily
+from quickstudy.skills.gym_parameters import Draw, Space
+from quickstudy.skills.motions import Motions
 from quickstudy.skills.perception import Omniglot, Recognition, numbers
 from quickstudy.task import TaskFamily
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
+    "grasping-panda": GraspingPanda,
+    "motions": Motions,
     "omniglot-5way": partial(Omniglot, 5, jitter=True),
     "omniglot-20way": partial(Omniglot, 20, jitter=True),
     "omniglot-60way": partial(Omniglot, 60, jitter=True),
@@ -39,19 +48,34 @@ def get(name: str) -> TaskFamily:
     return FAMILIES[name]()
 
 
-def from_file(path: Path) -> Recognition:
-    """`from_arrays` of the arrays `x`, `y` and, where there is one, the number `ways` in an .npz file.
+def from_file(path: Path) -> TaskFamily:
+    """A family of a user's own .npz file; what it holds says of which kind.
+
+    `x` and `y`, perhaps `ways`: `from_arrays`. `observations`, `actions` and `task`, perhaps `start`:
+    `from_demonstrations`. `points` and `task`: `quickstudy.skills.motions`.
 
     Its name is the file's, in lower case with dashes, so that its results do not depend on where the file lies.
 
     Raises:
         QuickstudyError: no such file, or arrays that are no such family.
     """
+    arrays = datasets.load_arrays(path)
+    name = "-".join(re.findall("[a-z0-9]+", path.stem.lower())) or "arrays"
+    try:
+        if "observations" in arrays:
+            return from_demonstrations(*episodes_of(arrays), name=name)
+        if "points" in arrays or "robotasks9" in arrays:
+            return Motions(path, name=name)
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+    return _recognition(path, name)
+
+
+def _recognition(path: Path, name: str) -> Recognition:
     arrays = datasets.load_arrays(path, "x", "y")
     ways = arrays.get("ways", np.array(5))
     if ways.shape != () or not np.issubdtype(ways.dtype, np.integer):
         raise QuickstudyError(f"'{path}': ways must be one whole number; got shape {ways.shape} of {ways.dtype}.")
-    name = "-".join(re.findall("[a-z0-9]+", path.stem.lower())) or "arrays"
     try:
         return from_arrays(arrays["x"], arrays["y"], ways=int(ways), name=name)
     except QuickstudyError as error:
@@ -98,11 +122,7 @@ def from_arrays(
             f"x must be [example, feature] or grey images [example, height, width]; got shape {x.shape}"
             f"{f' for images of {image[0]} x {image[1]}' if image else ''}."
         )
-    if len(splits) != 3 or min(splits) < 0 or splits[0] * splits[2] == 0 or not np.isclose(sum(splits), 1.0):
-        raise QuickstudyError(
-            "splits must be three shares for training, validation (which may be 0) and test that sum to 1; got "
-            f"{tuple(splits)}."
-        )
+    check_shares(splits)
     labels, classes = np.unique(y, return_inverse=True)
     ends = np.cumsum(splits)[:2] * len(labels)
     parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends.round().astype(int))
@@ -123,6 +143,148 @@ def from_arrays(
         image,
         titles={split: [str(labels[c]) for c in some] for split, some in chosen.items()},
     )
+
+
+def check_shares(splits: Sequence[float]) -> None:
+    """Raises QuickstudyError unless these are shares for training, validation and test."""
+    if len(splits) != 3 or min(splits) < 0 or splits[0] * splits[2] == 0 or not np.isclose(sum(splits), 1.0):
+        raise QuickstudyError(
+            "splits must be three shares for training, validation (which may be 0) and test that sum to 1; got "
+            f"{tuple(splits)}."
+        )
+
+
+def from_gymnasium(
+    make_env: Callable[..., gymnasium.Env],
+    parameters: Draw,
+    splits: Mapping[str, Draw] | None = None,
+    *,
+    expert: Expert,
+    success: float | None = None,
+    horizon: int | None = None,
+    disturbance: float = 0.1,
+    sizes: Mapping[str, int] | None = None,
+    name: str = "own-environment",
+    protocol: str = "",
+) -> GymFamily:
+    """A family of a user's own environment: a task is a choice of its constructor's arguments, which nobody sees.
+
+    Args:
+        make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
+            films it takes `render_mode` too.
+        parameters: what varies: for each argument a range (low, high), a list of such ranges, or a list of values; or a
+            function of a random generator that returns all arguments of a task.
+        splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two may
+            share a task. By default all three draw from the same ranges, which makes tasks new, but not unlike.
+        expert: solves the task: the environment and its observation to an action of it.
+        success: the return from which on an episode counts as success; by default what the info of its last step says
+            under 'success' or 'is_success'.
+        horizon: the most steps of an episode; by default the environment's own limit.
+        disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half the
+            range of an action, so that learners see how to come back.
+        sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
+        name: of the family.
+        protocol: what is hidden and what counts as success, for tables.
+
+    Raises:
+        QuickstudyError: splits that share tasks, or an environment, ranges or numbers that are not such.
+    """
+    space = Space(parameters, splits)
+    return GymFamily(
+        make_env,
+        space,
+        expert,
+        name=name,
+        protocol=protocol,
+        sizes={split: 100_000 if split == "train" else 10_000 for split in space.splits} | dict(sizes or {}),
+        success=success,
+        horizon=horizon,
+        disturbance=disturbance,
+    )
+
+
+def from_demonstrations(
+    demonstrations: Sequence[Demonstration | tuple[np.ndarray, np.ndarray]],
+    tasks: Sequence[str | int],
+    *,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = (0.6, 0.2, 0.2),
+    queries: int = 2,
+    seed: int = 0,
+    name: str = "demonstrations",
+) -> Demonstrated:
+    """A family of a user's own demonstrations, judged by the imitation of those that were not shown.
+
+    Args:
+        demonstrations: pairs of observations [step, obs] and actions [step, act].
+        tasks: the task of each, a text or a whole number.
+        splits: shares of the tasks for training, validation and test; or the tasks of each split by name.
+        queries: demonstrations of each task that are kept to judge by.
+        seed: draws which task goes where, and which demonstrations are kept.
+
+    Raises:
+        QuickstudyError: arrays, labels or splits that are not such, or too few tasks or demonstrations of one.
+    """
+    if len(demonstrations) != len(tasks) or not len(tasks):
+        raise QuickstudyError(
+            f"A task is needed for each demonstration; got {len(demonstrations)} demonstrations and {len(tasks)} tasks."
+        )
+    labels = [str(task) for task in tasks]
+    of: dict[str, list[Demonstration]] = {label: [] for label in sorted(set(labels))}
+    for one, label in zip(demonstrations, labels, strict=True):
+        of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
+    chosen = _split_labels(list(of), splits, seed)
+    return Demonstrated(name, {split: {label: of[label] for label in some} for split, some in chosen.items()}, queries)
+
+
+def episodes_of(arrays: Mapping[str, np.ndarray]) -> tuple[list[Demonstration], list[str]]:
+    """Demonstrations and their tasks of arrays [episode, step, ...], or [row, ...] with the row where each starts.
+
+    Raises:
+        QuickstudyError: an array is missing, or they do not fit together.
+    """
+    missing = [key for key in ("observations", "actions", "task") if key not in arrays]
+    if missing:
+        raise QuickstudyError(f"Demonstrations need observations, actions and task; the array {missing[0]} is missing.")
+    parts = [arrays["observations"], arrays["actions"]]
+    if "start" in arrays:
+        start = arrays["start"]
+        whole = start.ndim == 1 and start.dtype.kind in "iu" and len(start) > 1 and start[0] == 0
+        if not whole or (np.diff(start.astype(int)) < 1).any() or any(start[-1] != len(part) for part in parts):
+            raise QuickstudyError(
+                "'start' must be whole numbers that rise from 0 to the number of rows of observations and actions."
+            )
+        parts = [np.split(part, start[1:-1]) for part in parts]  # type: ignore[misc]
+    if len(parts[0]) != len(parts[1]):
+        raise QuickstudyError(f"Got {len(parts[0])} episodes of observations and {len(parts[1])} of actions.")
+    return [Demonstration(*pair) for pair in zip(*parts, strict=True)], [str(t) for t in np.ravel(arrays["task"])]
+
+
+def _split_labels(
+    labels: Sequence[str], splits: Sequence[float] | Mapping[str, Sequence[str | int]], seed: int
+) -> dict[str, list[str]]:
+    """Which labels belong to which split."""
+    if isinstance(splits, Mapping):
+        chosen = {split: [str(label) for label in some] for split, some in splits.items()}
+        for split, some in chosen.items():
+            for label in some:
+                if label not in labels:
+                    raise unknown(f"task in split '{split}'", label, labels)
+        for label in labels:
+            where = [split for split, some in chosen.items() if label in some]
+            if len(where) > 1:
+                raise QuickstudyError(f"Task '{label}' is in the splits {' and '.join(where)}; they may not share one.")
+    else:
+        check_shares(splits)
+        ends = (np.cumsum(splits)[:2] * len(labels)).round().astype(int)
+        parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends)
+        chosen = {s: [labels[i] for i in p] for s, p in zip(("train", "validation", "test"), parts, strict=True)}
+    tests = [split for split in chosen if split not in ("train", "validation")]
+    if not {"train", "validation"} <= chosen.keys() or not tests:
+        raise QuickstudyError(f"A family needs 'train', 'validation' and a test split; got {', '.join(chosen)}.")
+    empty = [split for split in ("train", *tests) if not chosen[split]]
+    if empty:
+        raise QuickstudyError(f"Of {len(labels)} tasks the split '{empty[0]}' gets none.")
+    return chosen
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

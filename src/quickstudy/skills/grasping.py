@@ -7,6 +7,7 @@ little action noise are drawn anew for every episode, so that a demonstration ca
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -15,6 +16,7 @@ import numpy as np
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.skills import grasping_scene as scene
+from quickstudy.skills.grasping_arm import Arm
 from quickstudy.skills.grasping_episode import (
     ACTION,
     HIDDEN,
@@ -25,7 +27,8 @@ from quickstudy.skills.grasping_episode import (
     Episodes,
 )
 from quickstudy.skills.grasping_expert import expert
-from quickstudy.skills.grasping_scene import GRIPPER
+from quickstudy.skills.grasping_objects import Objects
+from quickstudy.skills.grasping_sawyer import SAWYER
 from quickstudy.task import Policy, Task, TaskFamily
 
 TRAIN_SHAPES = ("box", "cylinder", "sphere", "capsule", "l_shape", "t_shape")
@@ -37,6 +40,8 @@ WIDTHS: Mapping[str, tuple[tuple[float, float], ...]] = {
     "shapes": ((0.020, 0.080),),
 }
 """Grip widths of each split in metres, half-open [low, high): no width of one test of sizes occurs in training."""
+OBJECTS = "objects"
+"""The split of a user's own objects."""
 ATTEMPTS = 8
 """Tries that the expert has for one demonstration before the task is called broken."""
 _EPISODE, _DEMONSTRATION, _COLOUR = 0, 1, 2
@@ -53,29 +58,57 @@ class Grasping(TaskFamily):
         "drawn anew for every episode, success is lifted by 10 cm and still held, unslipped and upright, a second later"
     )
     metric: ClassVar[str] = "success"
+    arm: Arm = SAWYER
     observation_size = len(OBSERVATION)
     action_size = len(ACTION)
     hidden_size = len(HIDDEN)
     horizon = HORIZON
 
-    def __init__(self, worlds: int = 256, threads: int | None = None, disturbance: float = 0.15):
+    def __init__(
+        self,
+        worlds: int = 256,
+        threads: int | None = None,
+        disturbance: float = 0.15,
+        objects: Path | str | None = None,
+        unit: str = "m",
+    ):
         """
         Args:
             worlds: how many worlds the expert demonstrates in at once; bounds the memory.
             threads: that step the worlds; by default one for each core. Results do not depend on it.
             disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of
                 the action's range of -1..1; pushes grow with it.
+            objects: a folder of mesh files, whose objects become the test split 'objects', one task each.
+            unit: of length in these files.
+
+        Raises:
+            QuickstudyError: numbers out of range, the robot's model is not installed, or see `Objects`.
         """
         if worlds < 1:
             raise QuickstudyError(f"Grasping needs at least one world; got worlds={worlds}.")
         if not 0.0 <= disturbance <= 1.0:
             raise QuickstudyError(f"The disturbance of demonstrations must be within 0..1; got {disturbance}.")
+        self.arm.check()
         self.worlds, self.threads, self.disturbance = worlds, threads, disturbance
+        self.left_out: Mapping[str, str] = {}
+        self._objects: Sequence[Mapping[str, Any]] = ()
+        if objects is not None:
+            found = Objects(Path(objects), unit, self.arm, threads)
+            self._objects, self.left_out = found.tasks, found.left_out
+            self.sizes = {**self.sizes, OBJECTS: len(found.tasks)}
+
+    def task(self, split: str, index: int) -> Task:
+        """A task; in the split 'objects' the object of that place in the order of the files' names."""
+        if split == OBJECTS and index < len(self._objects):
+            return Task(self.name, split, index, self._objects[index])
+        return super().task(split, index)
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        if split == OBJECTS:
+            return self._objects[int(rng.integers(len(self._objects)))]
         shape = str(rng.choice(HELD_OUT_SHAPES if split == "shapes" else TRAIN_SHAPES))
         width = _in_bands(rng, WIDTHS[split])
-        size = _dimensions(shape, width, rng)
+        size = _dimensions(shape, width, self.arm.widest, rng)
         radius, direction = rng.uniform(0.025, 0.045), rng.uniform(-np.pi, np.pi)
         return {
             "shape": shape,
@@ -133,7 +166,7 @@ class Grasping(TaskFamily):
         return {name: array.reshape(shape).astype(np.float64) for name, array in outcome.items()}
 
     def make(self, task: Task, render_mode: str | None = None) -> gymnasium.Env:
-        return GraspingEnv(self.check(task), render_mode)
+        return GraspingEnv(self.check(task), render_mode, self.arm)
 
     def expert_policy(self, tasks: Sequence[Task]) -> Policy:
         """The expert that sees what is hidden, as a policy for `run` on the same tasks."""
@@ -144,7 +177,7 @@ class Grasping(TaskFamily):
         """Pictures [frame, height, width, 3] (20 a second) of the episode that `run` would run first."""
         from quickstudy.rendering import frame
 
-        state = Episodes([build(self.check(task), visual=True)], threads=1)
+        state = Episodes([build(self.check(task), True, self.arm)], 1, self.arm)
         observations = state.reset([task.generator(_EPISODE, seed, 0)])
         model, data = state.worlds.models[0], state.worlds.data[0]
         frames = [frame(model, data, camera="film", width=width, height=height)]
@@ -154,14 +187,14 @@ class Grasping(TaskFamily):
         return np.stack(frames)
 
     def caption(self, task: Task) -> str:
-        shape, width = task.parameters["shape"], task.parameters["grip_width"]
+        shape, width = task.parameters.get("object", task.parameters["shape"]), task.parameters["grip_width"]
         return f"{shape.replace('_', ' ')}, {100 * width:.1f} cm wide"
 
     def snapshot(self, task: Task, width: int = 240, height: int = 180) -> np.ndarray:
         """One picture [height, width, 3] of the task's object and the hand, for a contact sheet."""
         from quickstudy.rendering import frame
 
-        state = Episodes([build(self.check(task), visual=True)], threads=1)
+        state = Episodes([build(self.check(task), True, self.arm)], 1, self.arm)
         state.reset([task.generator(_EPISODE, 0, 0)])
         return frame(state.worlds.models[0], state.worlds.data[0], camera="close", width=width, height=height)
 
@@ -175,8 +208,8 @@ class Grasping(TaskFamily):
         """A world for each of the tasks; equal neighbours share their model."""
         models: list[Any] = []
         for i, task in enumerate(tasks):
-            models.append(models[-1] if i and task is tasks[i - 1] else build(self.check(task)))
-        return Episodes(models, self.threads)
+            models.append(models[-1] if i and task is tasks[i - 1] else build(self.check(task), arm=self.arm))
+        return Episodes(models, self.threads, self.arm)
 
     def _demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         of = [task for task in tasks for _ in range(count)]
@@ -222,7 +255,7 @@ class GraspingEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (as Gymnasium declares it)
 
-    def __init__(self, task: Task, render_mode: str | None = None):
+    def __init__(self, task: Task, render_mode: str | None = None, arm: Arm = SAWYER):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise unknown("render mode of grasping", render_mode, self.metadata["render_modes"])
         self.task, self.render_mode = task, render_mode
@@ -230,7 +263,7 @@ class GraspingEnv(gymnasium.Env):
             -OBSERVATION_LIMIT, OBSERVATION_LIMIT, (len(OBSERVATION),), np.float32
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
-        self._state = Episodes([build(task, visual=render_mode is not None)], threads=1)
+        self._state = Episodes([build(task, render_mode is not None, arm)], 1, arm)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -255,10 +288,10 @@ class GraspingEnv(gymnasium.Env):
         return frame(self._state.worlds.models[0], self._state.worlds.data[0], camera="film", width=480, height=360)
 
 
-def build(task: Task, visual: bool = False) -> Any:
+def build(task: Task, visual: bool = False, arm: Arm = SAWYER) -> Any:
     """The MuJoCo model of a task; its object's colour belongs to the task."""
     hue = task.generator(_COLOUR).uniform()
-    return scene.build(task.parameters, visual, colorsys.hsv_to_rgb(hue, 0.65, 0.9))
+    return scene.build(task.parameters, visual, colorsys.hsv_to_rgb(hue, 0.65, 0.9), arm)
 
 
 def disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -277,7 +310,7 @@ def _in_bands(rng: np.random.Generator, bands: Sequence[tuple[float, float]]) ->
     return float(rng.uniform(low, high))
 
 
-def _dimensions(shape: str, width: float, rng: np.random.Generator) -> dict[str, float]:
+def _dimensions(shape: str, width: float, widest: float, rng: np.random.Generator) -> dict[str, float]:
     """Length along the fingers, height, length of the bar across, and height of the right grasp; metres."""
     low, high = (0.03, 0.06) if shape in ("ellipsoid", "mesh", "l_shape", "t_shape") else (0.03, 0.10)
     height = width if shape in ("sphere", "capsule") else rng.uniform(low, high)
@@ -287,7 +320,7 @@ def _dimensions(shape: str, width: float, rng: np.random.Generator) -> dict[str,
         length = rng.uniform(0.07, 0.10)
     else:
         # So long that the open fingers cannot straddle it when they are turned by more than about half a radian.
-        shortest = (GRIPPER.widest - width * np.cos(0.5)) / np.sin(0.5)
+        shortest = (widest - width * np.cos(0.5)) / np.sin(0.5)
         length = rng.uniform(0.0, 0.02) + np.clip(shortest, 1.3 * width, 0.11 if shape == "mesh" else 0.16)
     if shape in ("sphere", "capsule", "ellipsoid", "mesh"):
         grasp_height = height / 2

@@ -10,7 +10,9 @@ import numpy as np
 
 from quickstudy.sim import Worlds
 from quickstudy.skills import grasping_scene as scene
-from quickstudy.skills.grasping_scene import GRIPPER, SENSORS, TABLE_CENTRE, rotate
+from quickstudy.skills.grasping_arm import TABLE_CENTRE, Arm
+from quickstudy.skills.grasping_sawyer import SAWYER
+from quickstudy.skills.grasping_scene import SENSORS, rotate
 
 SUBSTEPS = 20  # of 2.5 ms: control at 20 Hz
 HORIZON = 100
@@ -36,8 +38,7 @@ LIFT_GOAL = 0.14
 SAFE_HEIGHT = 0.125  # of the tool: above every object
 
 _TOUCH_FORCE = 10.0  # newton that count as a firm touch
-_TOOL_BELOW_HAND = GRIPPER.tip - GRIPPER.tip_below_tool
-_REACH_LOW = TABLE_CENTRE + [-0.18, -0.18, GRIPPER.tip_below_tool + 0.002]
+_REACH_LOW = TABLE_CENTRE + [-0.18, -0.18, 0.002]  # of the finger tips; all else is of the tool
 _REACH_HIGH = TABLE_CENTRE + [0.18, 0.18, 0.32]
 _YAW_REACH = 1.6
 _LEAD, _LEAD_YAW = 0.05, 0.4
@@ -52,7 +53,8 @@ class Episodes:
         steps, lifted, slipped, success: [world], what became of it.
     """
 
-    def __init__(self, models: Sequence[mujoco.MjModel], threads: int | None = None):
+    def __init__(self, models: Sequence[mujoco.MjModel], threads: int | None = None, arm: Arm = SAWYER):
+        self.arm = arm
         self.worlds = Worlds(models, reads=("sensordata",), threads=threads)
         n = len(models)
         self._object = [int(model.joint("object").qposadr[0]) for model in models]
@@ -80,10 +82,9 @@ class Episodes:
             mujoco.mj_resetData(model, data)
             adr, pose = self._object[index], scene.object_pose(model, tags[index])
             data.qpos[adr : adr + 7] = pose
-            scene.place_hand(model, data, self.target[index], self.target_yaw[index])
-            data.mocap_pos[0] = self.target[index] + [0, 0, _TOOL_BELOW_HAND]
-            data.mocap_quat[0] = scene.hand_quat(self.target_yaw[index])
-            data.ctrl[:] = -1.0
+            self.arm.place_hand(model, data, self.target[index], self.target_yaw[index])
+            data.mocap_pos[0], data.mocap_quat[0] = self.arm.mocap(self.target[index], self.target_yaw[index])
+            data.ctrl[:] = self.arm.control(-np.ones(1))[0]
 
         self.worlds.each(place, chosen)
         self.grip[chosen] = -1.0
@@ -107,15 +108,9 @@ class Episodes:
         self.grip[now] = actions[now, 4]
         # The command saturates early, so that a half-hearted "close" still holds.
         force = np.clip(3.0 * self.grip, -1.0, 1.0)
-        self.worlds.step(
-            {
-                "ctrl": np.repeat(force[:, None], 2, axis=1),
-                "mocap_pos": (self.target + [0.0, 0.0, _TOOL_BELOW_HAND])[:, None],
-                "mocap_quat": scene.hand_quat(self.target_yaw)[:, None],
-            },
-            SUBSTEPS,
-            now,
-        )
+        place, turn = self.arm.mocap(self.target, self.target_yaw)
+        carrier = {"mocap_pos": place[:, None], "mocap_quat": turn[:, None]}
+        self.worlds.step({"ctrl": self.arm.control(force), **carrier}, SUBSTEPS, now)
         self._judge(now)
         return self.observe()
 
@@ -126,8 +121,7 @@ class Episodes:
         place = tool - tag
         place[:, :2] = rotate(place[:, :2], -tag_yaw)
         yaw = (self._hand_yaw() - tag_yaw + np.pi) % (2 * np.pi) - np.pi
-        opening = GRIPPER.widest - fingers.sum(axis=1)
-        speed = -self._read("finger_speeds").sum(axis=1)
+        opening, speed = self.arm.opening(fingers, self._read("finger_speeds"))
         touch = np.tanh(self._read("pads").min(axis=1) / _TOUCH_FORCE)
         lift = tag[:, 2] - self.start_height
         raw = np.column_stack([place, yaw, opening, speed, touch, lift, self.grip])
@@ -138,7 +132,10 @@ class Episodes:
         step[:, :2] = rotate(step[:, :2], self._tag_yaw()[now])
         tool, yaw = self._read("tool")[now], self._hand_yaw()[now]
         target = np.clip(self.target[now] + step, tool - _LEAD, tool + _LEAD)
-        self.target[now] = np.clip(target, _REACH_LOW, _REACH_HIGH)
+        opening, _ = self.arm.opening(self._read("fingers"), self._read("finger_speeds"))
+        low = np.tile(_REACH_LOW, (len(now), 1))
+        low[:, 2] += self.arm.tips(opening[now])
+        self.target[now] = np.clip(target, low, _REACH_HIGH)
         turned = np.clip(self.target_yaw[now] + actions[now, 3] * MAX_TURN, yaw - _LEAD_YAW, yaw + _LEAD_YAW)
         self.target_yaw[now] = np.clip(turned, -_YAW_REACH, _YAW_REACH)
 

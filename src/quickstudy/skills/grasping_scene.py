@@ -1,6 +1,5 @@
-"""The scene of the grasping family: a Sawyer arm with a parallel gripper, a table and one object.
+"""The scene of the grasping family: a robot, a table and one object, with the sensors that an episode reads.
 
-The arm comes from the metaworld wheel (MIT licence); the gripper, the contacts, the sensors and the object are ours.
 Two variants of the same physics: a light one without meshes or textures for learning, and one with visuals for film.
 
 Frames: the body 'object' has its origin at the bottom of the object, straight below the right grasp point, and its
@@ -9,45 +8,22 @@ x axis along the right grasp's fingers (they close along y). The site 'tag' is a
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
-from metaworld.asset_path_utils import full_V3_path_for
 from mujoco import mjtGeom, mjtObj, mjtSensor
 
 from quickstudy.errors import unknown
+from quickstudy.skills.grasping_arm import TABLE_CENTRE, Arm
+from quickstudy.skills.grasping_meshes import Solid, cached
+from quickstudy.skills.grasping_sawyer import SAWYER
 
 Parameters = Mapping[str, Any]
 SHAPES = ("box", "cylinder", "sphere", "capsule", "ellipsoid", "l_shape", "t_shape", "mesh")
-
-
-@dataclass(frozen=True)
-class Gripper:
-    """Lengths in metres; the fingers point down and close along the hand's y axis."""
-
-    widest: float = 0.105
-    narrowest: float = 0.012
-    finger_length: float = 0.06
-    finger_width: float = 0.024
-    finger_thickness: float = 0.01
-    tip: float = 0.045
-    """How far the finger tips reach below the hand's origin."""
-    tip_below_tool: float = 0.008
-    """How far the finger tips reach below the tool centre point."""
-    force: float = 20.0
-    """Newton, each finger, at full command."""
-    damping: float = 100.0
-    """Newton seconds a metre, each finger: a free finger moves at force / damping."""
-    armature: float = 0.5
-
-
-GRIPPER = Gripper()
+SOLID = "solid"
+"""The shape of an object from a mesh file; its convex parts are in the cache, see `grasping_meshes`."""
 TIMESTEP = 0.0025
-TABLE_CENTRE = np.array([0.0, 0.6, 0.0])
-HOME_JOINTS = np.array([0.9113, -1.2127, 0.5874, 1.887, -0.2384, 0.9661, -2.9317])
-"""Elbow up, hand over the middle of the table, every joint far from its limits; radians."""
 
 SENSORS = {
     "tool": slice(0, 3),
@@ -64,27 +40,37 @@ SENSORS = {
 """Where each reading lies in `sensordata`; metres, metres a second, newton."""
 
 
-def build(parameters: Parameters, visual: bool = False, colour: tuple[float, float, float] = (0.8, 0.3, 0.2)) -> Any:
+def build(
+    parameters: Parameters,
+    visual: bool = False,
+    colour: tuple[float, float, float] = (0.8, 0.3, 0.2),
+    arm: Arm = SAWYER,
+) -> Any:
     """Compiles the model of one task.
 
     Args:
         parameters: of the task, see `quickstudy.skills.grasping`.
         visual: with meshes, textures and cameras; the dynamics are the same.
         colour: of the object, red, green, blue in 0..1.
+        arm: the robot.
     """
-    spec = _base(visual).copy()
+    spec = _base(arm, visual).copy()
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
     tag_pos, tag_yaw = tag_in_object(parameters)
     body.add_site(name="tag", pos=[*tag_pos, 0.0], quat=_yaw_quat(tag_yaw), size=[0.004] * 3, rgba=[0, 0, 0, 0])
     body.add_site(name="centre", pos=[0, 0, parameters["grasp_height"]], size=[0.004] * 3, rgba=[0, 0, 0, 0])
-    _add_shape(spec, body, parameters)
+    surface = _add_solid(spec, body, parameters) if parameters["shape"] == SOLID else None
+    if surface is None:
+        _add_shape(spec, body, parameters)
     for geom in body.geoms:
         geom.rgba = [*colour, 1.0]
         geom.contype, geom.conaffinity, geom.condim = 1, 1, 4
         geom.friction = [parameters["friction"], 0.004, 0.002]
         geom.solref, geom.solimp = [0.006, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
-    _add_sensors(spec)
+    if surface is not None and visual:
+        _show(spec, body, surface, colour)
+    _add_sensors(spec, arm)
     return spec.compile()
 
 
@@ -100,12 +86,6 @@ def rotate(points: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.stack([c * points[..., 0] - s * points[..., 1], s * points[..., 0] + c * points[..., 1]], -1)
 
 
-def hand_quat(yaw: np.ndarray) -> np.ndarray:
-    """The hand's orientation [..., 4], fingers down, turned by yaw [...] about the vertical."""
-    c, s = np.cos(yaw / 2), np.sin(yaw / 2)
-    return np.stack([c, -s, c, s], axis=-1) * np.sqrt(0.5)
-
-
 def object_pose(model: mujoco.MjModel, tag: np.ndarray) -> np.ndarray:
     """Place and orientation [7] of the object that put its tag at [x, y, yaw], x and y from the table's centre."""
     site = model.site("tag")
@@ -114,41 +94,16 @@ def object_pose(model: mujoco.MjModel, tag: np.ndarray) -> np.ndarray:
     return np.array([*place, 0.0, *_yaw_quat(yaw)])
 
 
-def place_hand(model: mujoco.MjModel, data: mujoco.MjData, target: np.ndarray, yaw: float) -> None:
-    """Sets the arm's joints so that the tool is at `target` [3] with a yaw, by damped least squares from home."""
-    site, arm = model.site("tool").id, len(HOME_JOINTS)
-    low, high = model.jnt_range[:arm].T
-    data.qpos[:arm] = HOME_JOINTS
-    place, turn, rotation = np.empty((3, model.nv)), np.empty((3, model.nv)), np.empty(4)
-    wanted, error = hand_quat(np.array(yaw)), np.empty(6)
-    for _ in range(20):
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        mujoco.mj_jacSite(model, data, place, turn, site)
-        mujoco.mju_mat2Quat(rotation, data.site_xmat[site])
-        mujoco.mju_negQuat(rotation, rotation)
-        mujoco.mju_mulQuat(rotation, wanted, rotation)
-        mujoco.mju_quat2Vel(error[3:], rotation, 1.0)
-        error[:3] = target - data.site_xpos[site]
-        if np.abs(error).max() < 1e-6:
-            break
-        jacobian = np.concatenate([place, turn])[:, :arm]
-        step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
-        data.qpos[:arm] = np.clip(data.qpos[:arm] + step, low, high)
-
-
 def _yaw_quat(yaw: float) -> list[float]:
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
 @functools.cache
-def _base(visual: bool) -> mujoco.MjSpec:
-    """Arm, gripper and table without the object; parsed once for each variant."""
-    spec = mujoco.MjSpec.from_file(full_V3_path_for("sawyer_xyz/sawyer_pick_place_v3.xml"))
-    _remove_scenery(spec, visual)
+def _base(arm: Arm, visual: bool) -> mujoco.MjSpec:
+    """Robot and table without the object; parsed once for each variant."""
+    spec = arm.spec(visual)
     _set_options(spec)
     _calm_arm(spec)
-    _own_gripper(spec)
     spec.worldbody.add_geom(
         name="table", type=mjtGeom.mjGEOM_PLANE, size=[0.7, 0.4, 0.1], pos=TABLE_CENTRE, group=3, contype=1,
         conaffinity=0, condim=6, friction=[0.6, 0.004, 0.002],
@@ -157,23 +112,6 @@ def _base(visual: bool) -> mujoco.MjSpec:
         _add_camera(spec, "film", position=(0.40, 1.05, 0.36), target=(0.0, 0.6, 0.085), fovy=38.0)
         _add_camera(spec, "close", position=(0.24, 0.92, 0.24), target=(0.0, 0.6, 0.05), fovy=42.0)
     return spec
-
-
-def _remove_scenery(spec: mujoco.MjSpec, visual: bool) -> None:
-    """Removes the original object and goal and, for the light variant, everything that only a camera would see."""
-    spec.detach_body(spec.body("obj"))
-    for site in list(spec.sites):
-        site.delete()
-    for camera in list(spec.cameras):
-        camera.delete()
-    for geom in list(spec.geoms):
-        geom.contype = geom.conaffinity = 0
-        if not visual or geom.parent.name in ("hand", "rightclaw", "rightpad", "leftclaw", "leftpad"):
-            geom.delete()
-    if not visual:
-        # Bodies stay, even those without a geom: MuJoCo's sums run over them, and both variants must round alike.
-        for element in [*spec.meshes, *spec.materials, *spec.textures, *spec.lights]:
-            element.delete()
 
 
 def _set_options(spec: mujoco.MjSpec) -> None:
@@ -196,50 +134,6 @@ def _calm_arm(spec: mujoco.MjSpec) -> None:
             body.gravcomp = 1.0
 
 
-def _own_gripper(spec: mujoco.MjSpec) -> None:
-    """Two coupled fingers with force motors, a touch sensor in each, a palm, and the weld that carries the hand."""
-    for actuator in list(spec.actuators):
-        actuator.delete()
-    hand = spec.body("hand")
-    hand.explicitinertial, hand.mass, hand.inertia = True, 0.3, [3e-4] * 3
-    half = [GRIPPER.finger_length / 2, GRIPPER.finger_thickness / 2, GRIPPER.finger_width / 2]
-    hand.add_site(name="tool", pos=[GRIPPER.tip - GRIPPER.tip_below_tool, 0, 0], size=[0.004] * 3, rgba=[0, 0, 0, 0])
-    palm = GRIPPER.tip - GRIPPER.finger_length
-    hand.add_geom(
-        name="palm", type=mjtGeom.mjGEOM_BOX, size=[0.018, 0.065, 0.016], pos=[palm - 0.018, 0, 0], contype=0,
-        conaffinity=1, rgba=[0.25, 0.25, 0.28, 1],
-    )  # fmt: skip
-    for name, side in (("right", -1.0), ("left", 1.0)):
-        spec.detach_body(spec.body(f"{name}pad"))
-        finger = spec.body(f"{name}claw")
-        finger.pos = [0, side * GRIPPER.widest / 2, 0]
-        finger.explicitinertial, finger.mass, finger.inertia = True, 0.1, [5e-5] * 3
-        finger.ipos = [0, 0, 0]
-        joint = finger.first_joint()
-        joint.axis, joint.damping, joint.armature = [0, -side, 0], GRIPPER.damping, GRIPPER.armature
-        joint.range = [0, (GRIPPER.widest - GRIPPER.narrowest) / 2]
-        centre = [GRIPPER.tip - half[0], side * half[1]]
-        for part, z in (("front", 0.5), ("back", -0.5)):  # two pads: a stone touches them in two points at least
-            finger.add_geom(
-                name=f"{name}_{part}", type=mjtGeom.mjGEOM_BOX, pos=[*centre, z * half[2]],
-                size=[half[0], half[1], half[2] / 2], contype=0, conaffinity=1, condim=4,
-                friction=[0.3, 0.004, 0.002], solref=[0.006, 1.0], solimp=[0.95, 0.99, 0.001, 0.5, 2.0],
-                rgba=[0.15, 0.15, 0.17, 1],
-            )  # fmt: skip
-        finger.add_site(
-            name=f"{name}_touch", type=mjtGeom.mjGEOM_BOX, pos=[*centre, 0], size=[x + 0.003 for x in half],
-            rgba=[0, 0, 0, 0],
-        )  # fmt: skip
-        motor = spec.add_actuator(name=f"{name}_motor", target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        motor.ctrlrange, motor.ctrllimited = [-1, 1], True
-        motor.gainprm[0] = GRIPPER.force
-    couple = spec.add_equality(name="couple", type=mujoco.mjtEq.mjEQ_JOINT, objtype=mjtObj.mjOBJ_JOINT)
-    couple.name1, couple.name2, couple.data[:2] = "r_close", "l_close", [0.0, 1.0]
-    weld = spec.equalities[0]
-    weld.solref = [0.03, 1.0]
-    weld.data = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5.0]
-
-
 def _add_camera(spec: mujoco.MjSpec, name: str, position: tuple, target: tuple, fovy: float) -> None:
     back = np.subtract(position, target)
     back /= np.linalg.norm(back)
@@ -251,7 +145,7 @@ def _add_camera(spec: mujoco.MjSpec, name: str, position: tuple, target: tuple, 
     spec.worldbody.add_camera(name=name, pos=position, quat=quat, fovy=fovy)
 
 
-def _add_sensors(spec: mujoco.MjSpec) -> None:
+def _add_sensors(spec: mujoco.MjSpec, arm: Arm) -> None:
     """In the order of `SENSORS`."""
     site = mjtObj.mjOBJ_SITE
     spec.add_sensor(name="tool", type=mjtSensor.mjSENS_FRAMEPOS, objtype=site, objname="tool")
@@ -261,7 +155,7 @@ def _add_sensors(spec: mujoco.MjSpec) -> None:
     relative = spec.add_sensor(name="held", type=mjtSensor.mjSENS_FRAMEPOS, objtype=site, objname="centre")
     relative.reftype, relative.refname = site, "tool"
     for kind, label in ((mjtSensor.mjSENS_JOINTPOS, "pos"), (mjtSensor.mjSENS_JOINTVEL, "vel")):
-        for joint in ("r_close", "l_close"):
+        for joint in arm.finger_joints:
             spec.add_sensor(name=f"{joint}_{label}", type=kind, objtype=mjtObj.mjOBJ_JOINT, objname=joint)
     for name in ("right", "left"):
         spec.add_sensor(name=f"{name}_touch", type=mjtSensor.mjSENS_TOUCH, objtype=site, objname=f"{name}_touch")
@@ -294,7 +188,38 @@ def _add_shape(spec: mujoco.MjSpec, body: Any, p: Parameters) -> None:
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
         body.add_geom(type=mjtGeom.mjGEOM_MESH, meshname="object", mass=mass)
     else:
-        raise unknown("shape", shape, SHAPES)
+        raise unknown("shape", shape, (*SHAPES, SOLID))
+
+
+def _add_solid(spec: mujoco.MjSpec, body: Any, p: Parameters) -> Solid:
+    """Adds the convex parts of an object from a file; its inertia is that of its whole volume."""
+    solid = cached(p["solid"])
+    spec.memory = 1 << 21  # up to a dozen parts touch the table and the fingers
+    for number, corners in enumerate(solid.parts):
+        mesh = spec.add_mesh(name=f"part_{number}")
+        mesh.uservert = corners.ravel().tolist()
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        body.add_geom(type=mjtGeom.mjGEOM_MESH, meshname=mesh.name, pos=p["shift"], quat=p["quat"], mass=0.0, group=3)
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, np.array(p["quat"]))
+    turn = matrix.reshape(3, 3)
+    inertia = p["mass"] * turn @ solid.inertia @ turn.T
+    body.explicitinertial, body.mass = True, p["mass"]
+    body.ipos = turn @ solid.centre + p["shift"]
+    body.fullinertia = [*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2]]
+    return solid
+
+
+def _show(spec: mujoco.MjSpec, body: Any, solid: Solid, colour: tuple[float, float, float]) -> None:
+    """Adds the surface of an object from a file to look at, in place of its parts; nothing touches it."""
+    parts = body.first_geom()
+    mesh = spec.add_mesh(name="surface")
+    mesh.uservert, mesh.userface = solid.vertices.ravel().tolist(), solid.faces.ravel().tolist()
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+    body.add_geom(
+        type=mjtGeom.mjGEOM_MESH, meshname=mesh.name, pos=parts.pos, quat=parts.quat, mass=0.0, contype=0,
+        conaffinity=0, rgba=[*colour, 1.0],
+    )  # fmt: skip
 
 
 def _add_two_bars(body: Any, p: Parameters) -> None:

@@ -1,0 +1,197 @@
+"""Tasks with something that slides or turns: doors, drawers, a window, a button, a lever."""
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from quickstudy.skills.metaworld.port import Port, Tool, put
+from quickstudy.skills.metaworld.rewards import both, closing, length, tolerance
+
+
+class _Door(Port):
+    scene = "sawyer_door_pull"
+    moved = "door"
+    reads = ("xmat", "qpos")
+
+    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
+        super().__init__(count, threads, tools)
+        self._handle = self.mesh("handle")
+        self._hinge = int(self.model.joint("doorjoint").qposadr[0])
+
+    def objects(self) -> np.ndarray:
+        return self._handle.pose(self.xpos, self.readings["xmat"])
+
+
+class DoorOpen(_Door):
+    goal_low, goal_high = (-0.3, 0.4, 0.1499), (-0.2, 0.5, 0.1501)
+
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.start[world], self.target[world] = vector, vector + [-0.3, -0.45, 0.0]
+        put(model, data, [0.0], self._hinge, still=1)
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hand, door, angle = seen[:, :3], seen[:, 4:7] + [-0.05, 0.0, 0.0], self.readings["qpos"][:, self._hinge]
+        # The hand must come from above, in a funnel whose wall leads to the handle.
+        aside = length((hand - door)[:, :2])
+        floor = np.where(aside > 0.12, 0.04 * np.log(np.maximum(aside - 0.12, 1e-30)) + 0.4, 0.0)
+        below = tolerance(floor - hand[:, 2], 0.01, floor / 2.0)
+        above_floor = np.where(hand[:, 2] >= floor, 1.0, below)
+        near = tolerance(length(hand - door - [0.05, 0.03, -0.01]), 0.06, 0.5)
+        opened = tolerance(2.0 * np.pi / 3.0 + angle, 0.5, np.pi / 3.0)
+        effort = (np.clip(action[:, 3], -1.0, 1.0) + 1.0) / 2.0
+        reward = 2.0 * both(both(above_floor, near), effort) + 8.0 * (0.2 * (angle < -np.pi / 90.0) + 0.8 * opened)
+        success = np.abs(seen[:, 4] - self.target[:, 0]) <= 0.08
+        return np.where(success, 10.0, reward), success
+
+
+class DoorClose(_Door):
+    hand = np.array([-0.5, 0.6, 0.2], np.float32)
+    goal_low, goal_high = (0.2, 0.65, 0.1499), (0.3, 0.75, 0.1501)
+
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.start[world], self.target[world] = vector, vector + [0.2, -0.2, 0.0]
+        put(model, data, [-1.5708], self._hinge, still=1)
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        handle = seen[:, 4:7]
+        to_target = length(handle - self.target)
+        in_place = tolerance(to_target, 0.05, length(self.start - self.target), falls="gaussian")
+        margin = length(self.hand - handle) + 0.1
+        hand_in_place = tolerance(length(self.tcp - self.target), 0.0125, margin, falls="gaussian")
+        return np.where(to_target < 0.05, 10.0, 3.0 * hand_in_place + 6.0 * in_place), to_target <= 0.08
+
+
+class _Drawer(Port):
+    scene = "sawyer_drawer"
+    hand = np.array([0.0, 0.6, 0.2], np.float32)
+    goal_low, goal_high = Port.hand_low, Port.hand_high
+    moved = "drawer"
+    reads = ("xquat",)
+
+    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
+        super().__init__(count, threads, tools)
+        self._link = self.body("drawer_link")
+
+
+class DrawerOpen(_Drawer):
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.start[world], self.target[world] = vector, vector + [0.0, -0.16 - 0.2, 0.09]
+
+    def objects(self) -> np.ndarray:
+        handle = self.xpos[:, self._link] + [0.0, -0.16, 0.0]
+        return np.concatenate([handle, self.readings["xquat"][:, self._link]], axis=1)
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hand, handle, scale = seen[:, :3], seen[:, 4:7], np.array([3.0, 3.0, 1.0])
+        away = length(handle - self.target)
+        closed = self.target + [0.0, 0.2, 0.0]
+        near = tolerance(length((handle - hand) * scale), 0.01, length((closed - self.tcp_start) * scale))
+        return 5.0 * (near + tolerance(away, 0.02, 0.2)), away <= 0.03
+
+
+class DrawerClose(_Drawer):
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.target[world] = vector + [0.0, -0.16, 0.09]
+        put(model, data, [-0.15])
+        self.start[world] = data.xpos[self._link] + [0.0, -0.16, 0.05]
+
+    def objects(self) -> np.ndarray:
+        return self.xpos[:, self._link] + [0.0, -0.16, 0.05]
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        handle = seen[:, 4:7]
+        to_target = length(handle - self.target)
+        in_place = tolerance(to_target, 0.05, np.abs(length(self.start - self.target) - 0.05))
+        margin = np.abs(length(self.start - self.tcp_start) - 0.005)
+        reach = tolerance(length(handle - self.tcp), 0.005, margin, falls="gaussian")
+        success = to_target <= 0.065
+        return np.where(success, 10.0, 10.0 * both(both(reach, closing(action)), in_place)), success
+
+
+class WindowOpen(Port):
+    scene = "sawyer_window_horizontal"
+    hand = np.array([0.0, 0.4, 0.2], np.float32)
+    goal_low, goal_high = Port.hand_low, Port.hand_high
+    moved = "window"
+
+    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
+        super().__init__(count, threads, tools)
+        self._handle = self.site("handleOpenStart")
+        self._handle_start = np.zeros((count, 3))
+
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.start[world], self.target[world] = vector, vector + [0.2, 0.0, 0.0]
+        self._handle_start[world] = data.site_xpos[self._handle]
+        data.joint("window_slide").qpos = 0.0
+
+    def objects(self) -> np.ndarray:
+        return self.site_xpos[:, self._handle]
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        handle = self.site_xpos[:, self._handle]
+        to_target = np.abs(handle[:, 0] - self.target[:, 0])
+        in_place = tolerance(to_target, 0.05, np.abs(np.abs(self.start[:, 0] - self.target[:, 0]) - 0.05))
+        margin = np.abs(length(self._handle_start - self.tcp_start) - 0.02)
+        reach = tolerance(length(handle - self.tcp), 0.02, margin)
+        return 10.0 * both(reach, in_place), to_target <= 0.05
+
+
+class ButtonPressTopdown(Port):
+    scene = "sawyer_button_press_topdown"
+    hand = np.array([0.0, 0.4, 0.2], np.float32)
+    goal_low, goal_high = Port.hand_low, Port.hand_high
+    moved = "box"
+    reads = ("xquat",)
+
+    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
+        super().__init__(count, threads, tools)
+        self._button, self._travel = self.body("button"), np.zeros(count)
+
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        mujoco.mj_forward(model, data)
+        self.start[world], self.target[world] = vector, data.site_xpos[self.site("hole")]
+        self._travel[world] = abs(self.target[world, 2] - data.site_xpos[self.site("buttonStart"), 2])
+
+    def objects(self) -> np.ndarray:
+        top = self.xpos[:, self._button] + [0.0, 0.0, 0.193]
+        return np.concatenate([top, self.readings["xquat"][:, self._button]], axis=1)
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        top = seen[:, 4:7]
+        to_top, to_target = length(top - self.tcp), np.abs(self.target[:, 2] - top[:, 2])
+        near = tolerance(to_top, 0.01, length(top - self.tcp_start))
+        pressed = tolerance(to_target, 0.005, self._travel)
+        reward = 5.0 * both(1.0 - seen[:, 3], near)
+        return np.where(to_top <= 0.03, reward + 5.0 * pressed, reward), to_target <= 0.024
+
+
+class LeverPull(Port):
+    scene = "sawyer_lever_pull"
+    hand = np.array([0.0, 0.4, 0.2], np.float32)
+    hand_low = (-0.5, 0.40, -0.15)
+    goal_low, goal_high = hand_low, Port.hand_high
+    moved = "lever"
+    reads = ("qpos", "xmat")
+
+    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
+        super().__init__(count, threads, tools)
+        self._end, self._lever = self.site("leverStart"), self.mesh("objGeom")
+        self._axis = int(self.model.joint("LeverAxis").qposadr[0])
+        self._lever_start = np.zeros((count, 3))
+
+    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
+        self.start[world], self.target[world] = vector, vector + [0.12, 0.0, 0.25 + 0.2]
+        self._lever_start[world] = vector + [0.12, -0.2, 0.25]
+
+    def objects(self) -> np.ndarray:
+        turn = self._lever.pose(self.xpos, self.readings["xmat"])[:, 3:]
+        return np.concatenate([self.site_xpos[:, self._end], turn], axis=1)
+
+    def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hand, lever, scale, offset = seen[:, :3], seen[:, 4:7], np.array([4.0, 1.0, 4.0]), np.array([0.0, 0.055, 0.07])
+        margin = length((self.tcp_start + offset - self._lever_start) * scale)
+        ready = tolerance(length((hand + offset - lever) * scale), 0.02, margin)
+        in_place = tolerance(length(lever - self.target), 0.04, length(self._lever_start - self.target))
+        upright = np.abs(-self.readings["qpos"][:, self._axis] - np.pi / 2.0)
+        return 10.0 * both(ready, in_place), upright <= np.pi / 24.0

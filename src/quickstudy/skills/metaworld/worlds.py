@@ -1,0 +1,229 @@
+"""Many worlds of any mixture of Meta-World's tasks, stepped together."""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.skills.metaworld import furniture, pushing, tools
+from quickstudy.skills.metaworld.catalogue import TASKS
+from quickstudy.skills.metaworld.port import Port, Tool
+from quickstudy.skills.metaworld.stock import Stock
+
+PORTS: dict[str, type[Port]] = {
+    "reach-v3": pushing.Reach,
+    "push-v3": pushing.Push,
+    "pick-place-v3": pushing.PickPlace,
+    "sweep-v3": pushing.Sweep,
+    "sweep-into-v3": pushing.SweepInto,
+    "basketball-v3": pushing.Basketball,
+    "shelf-place-v3": pushing.ShelfPlace,
+    "door-open-v3": furniture.DoorOpen,
+    "door-close-v3": furniture.DoorClose,
+    "drawer-open-v3": furniture.DrawerOpen,
+    "drawer-close-v3": furniture.DrawerClose,
+    "window-open-v3": furniture.WindowOpen,
+    "button-press-topdown-v3": furniture.ButtonPressTopdown,
+    "lever-pull-v3": furniture.LeverPull,
+    "hammer-v3": tools.Hammer,
+    "stick-push-v3": tools.StickPush,
+    "stick-pull-v3": tools.StickPull,
+    "peg-insert-side-v3": tools.PegInsertSide,
+    "assembly-v3": tools.Assembly,
+}
+"""The tasks that are written for many worlds at once."""
+
+OBSERVATION, ACTION = 39, 4
+_BLOCK = 2
+"""Worlds that a thread takes at a time: contact-rich worlds cost more, small blocks balance the threads."""
+
+
+class MetaWorlds:
+    """Worlds that live for many episodes, each of one task.
+
+    Nothing here draws a random number, and no world sees another, so results do not depend on company or threads.
+
+    Attributes:
+        observations: [world, 39], 64-bit: hand 3, opening of the gripper 1, two objects of position 3 and quaternion 4;
+            the same 18 of the step before; the goal 3. The goal is always there: hiding it is the caller's.
+        reward, success: [world], of the last step; the reward is v2.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        threads: int | None = None,
+        tools: Sequence[Tool] | None = None,
+        ported: bool = True,
+    ):
+        """
+        Args:
+            names: the task of each world, such as 'push-v3'.
+            threads: that step the worlds; by default one for each core.
+            tools: of each world, instead of Meta-World's own; all their tasks must have one.
+            ported: use the batched tasks where there are; otherwise the package's own environments alone.
+
+        Raises:
+            QuickstudyError: no world, no thread, a task that does not exist, or one without a tool to change.
+        """
+        threads = (os.cpu_count() or 1) if threads is None else threads
+        if not names or threads < 1:
+            raise QuickstudyError(f"Meta-World needs worlds and threads; got {len(names)} worlds, {threads} threads.")
+        for name in names:
+            if name not in TASKS:
+                raise unknown("Meta-World task", name, TASKS)
+        self.names, n = list(names), len(names)
+        self._threads = min(threads, n)
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self.observations, self.reward, self.success = np.zeros((n, OBSERVATION)), np.zeros(n), np.zeros(n, dtype=bool)
+        self._raw = np.zeros((n, OBSERVATION))
+        self._low, self._high = np.zeros((n, OBSERVATION)), np.zeros((n, OBSERVATION))
+        self._groups: list[tuple[Port | Stock, np.ndarray]] = []
+        self._where: list[tuple[Port | Stock, int]] = [None] * n  # type: ignore[list-item]
+        for name in dict.fromkeys(names):
+            worlds = np.array([i for i, other in enumerate(names) if other == name])
+            kind = PORTS.get(name) if ported else None
+            group: Port | Stock
+            if kind is not None:
+                group = kind(len(worlds), self._threads, None if tools is None else [tools[i] for i in worlds])
+            elif tools is None:
+                group = Stock(name, len(worlds))
+            else:
+                raise QuickstudyError(f"Task {name} has no tool to change.")
+            self._groups.append((group, worlds))
+            self._low[worlds], self._high[worlds] = group.low, group.high
+            for place, world in enumerate(worlds):
+                self._where[world] = (group, place)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def reset(self, vectors: Sequence[np.ndarray], chosen: np.ndarray | None = None) -> np.ndarray:
+        """Starts episodes in the chosen worlds (indices; all by default).
+
+        Args:
+            vectors: the random vector of each chosen world, see `catalogue.Draw`.
+
+        Returns:
+            observations [world, 39] of all worlds.
+
+        Raises:
+            QuickstudyError: a vector of the wrong length, or one that puts object and goal too close.
+        """
+        chosen = np.arange(len(self)) if chosen is None else np.asarray(chosen)
+        vectors = [np.asarray(vector, np.float64) for vector in vectors]
+        for world, vector in zip(chosen, vectors, strict=True):
+            self._check(self.names[world], vector)
+
+        def begin(k: int, thread: int) -> None:
+            group, place = self._where[chosen[k]]
+            group.begin(place, vectors[k], thread)
+
+        self._for_each(len(chosen), begin)
+        now = self._mask(chosen)
+        for group, worlds in self._groups:
+            if now[worlds].any():
+                self._frames(group, worlds, now, first=True)
+        self.observations[chosen] = self._raw[chosen]  # the package does not clip the first one
+        return self.observations
+
+    def step(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
+        """One control step of the chosen worlds (indices; all by default); the others keep what they had.
+
+        Args:
+            actions: [world, 4] for ALL worlds, taken as 32-bit numbers, as the package's action space has them.
+
+        Returns:
+            observations [world, 39] of all worlds.
+
+        Raises:
+            QuickstudyError: actions of the wrong shape, or a simulation that became unstable.
+        """
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != (len(self), ACTION):
+            raise QuickstudyError(f"Meta-World needs actions {(len(self), ACTION)}; got {actions.shape}.")
+        everything = chosen is None
+        chosen = np.arange(len(self)) if chosen is None else np.asarray(chosen)
+        now = self._mask(chosen)
+        for group, worlds in self._groups:
+            if isinstance(group, Port):
+                group.aim(actions[worlds], slice(None) if everything else now[worlds])
+
+        def advance(k: int, thread: int) -> None:
+            world = int(chosen[k])
+            group, place = self._where[world]
+            group.advance(place, actions[world], thread)
+
+        self._for_each(len(chosen), advance)
+        moved = [(group, worlds) for group, worlds in self._groups if everything or now[worlds].any()]
+        for group, worlds in moved:
+            self._frames(group, worlds, now, first=False)
+        np.clip(self._raw, self._low, self._high, out=self.observations, where=now[:, None])
+        if not np.isfinite(self.observations[chosen]).all():
+            bad = chosen[np.argwhere(~np.isfinite(self.observations[chosen]))[0, 0]]
+            raise QuickstudyError(f"The simulation of world {bad} ({self.names[bad]}) became unstable.")
+        for group, worlds in moved:
+            if isinstance(group, Port):
+                reward, success = group.judge(self.observations[worlds], actions[worlds])
+            else:
+                reward, success = group.reward, group.success
+            here = slice(None) if everything else now[worlds]
+            self.reward[worlds[here]], self.success[worlds[here]] = reward[here], success[here]
+        return self.observations
+
+    def picture(self, world: int) -> tuple[Any, Any]:
+        """A MuJoCo model and data to draw this world from, with all that is only looked at."""
+        group, place = self._where[world]
+        return group.picture(place)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _frames(self, group: Port | Stock, worlds: np.ndarray, now: np.ndarray, first: bool) -> None:
+        """Moves the frames of a group's present worlds on by one."""
+        here = now[worlds]
+        some = worlds[here]
+        if isinstance(group, Stock):
+            parts = group.frame, group.previous, group.target
+            self._raw[some] = np.concatenate(parts, axis=1)[here]
+            return
+        frame = group.observe()[here]
+        self._raw[some, 18:36] = frame if first else self._raw[some, :18]
+        self._raw[some, :18] = frame
+        if first:
+            self._raw[some, 36:] = group.target[here]
+
+    def _mask(self, chosen: np.ndarray) -> np.ndarray:
+        mask = np.zeros(len(self), dtype=bool)
+        mask[chosen] = True
+        return mask
+
+    def _check(self, name: str, vector: np.ndarray) -> None:
+        draw = TASKS[name]
+        if vector.shape != (len(draw.low),) or not np.isfinite(vector).all():
+            raise QuickstudyError(f"A random vector of {name} holds {len(draw.low)} numbers; got {vector.tolist()}.")
+        if not draw.accepts(vector):
+            raise QuickstudyError(
+                f"The random vector {vector.tolist()} of {name} puts object and goal closer than {draw.apart} m, where "
+                "Meta-World's own reset never ends."
+            )
+
+    def _for_each(self, count: int, work: Callable[[int, int], None]) -> None:
+        """Calls `work(k, thread)` for every k; each thread takes the next block when it is done with its last."""
+        blocks = itertools.count(step=_BLOCK)  # `next` is atomic
+
+        def run(thread: int) -> None:
+            while (first := next(blocks)) < count:
+                for k in range(first, min(first + _BLOCK, count)):
+                    work(k, thread)
+
+        others = [] if self._pool is None else [self._pool.submit(run, thread) for thread in range(1, self._threads)]
+        run(0)
+        for other in others:
+            other.result()
