@@ -37,6 +37,7 @@ class NetworkConfig:
         normalise: layer normalisation before each ReLU.
         channels: of the convolutional blocks.
         batch_statistics: normalise convolutions by the batch at hand, which makes a learner transductive.
+        bfloat16: take convolutions of numbers rounded to bfloat16.
         embedding: width of what a method that compares gets from its network instead of actions.
     """
 
@@ -45,6 +46,7 @@ class NetworkConfig:
     normalise: bool = False
     channels: tuple[int, ...] = (64, 64, 64, 64)
     batch_statistics: bool = False
+    bfloat16: bool = False
     embedding: int = 64
 
 
@@ -94,9 +96,9 @@ class Settings:
 _RECOGNITION = Settings(
     "omniglot-5way",
     "prototypical",
-    network=NetworkConfig(channels=(32, 64, 128, 256), embedding=256),
+    network=NetworkConfig(channels=(32, 64, 128, 256), bfloat16=True, embedding=256),
     maml=MAMLConfig(inner_steps=3, inner_rate=0.1),
-    training=TrainConfig(steps=10_000, meta_batch=16, shots=1, queries=3, validate_every=2000),
+    training=TrainConfig(steps=6000, meta_batch=16, shots=1, queries=3, validate_every=1500),
     data=DataConfig(validation_tasks=400, validation_episodes=15),
 )
 
@@ -161,17 +163,19 @@ _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
-        (family, method): {"training": {"steps": 3000, "queries": 10, "most_shots": 5, "base_rate": 0.1}}
-        for family in ("omniglot-5way", "omniglot-20way")
+        (family, method): {
+            "training": {"steps": 3000, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
+        }
+        for family, tasks in (("omniglot-5way", 8), ("omniglot-20way", 2))
         for method in ("mann", "mann-raw")
     },
     **{
-        (family, method): {"training": {"steps": 3000, "validate_every": 1000}}
+        (family, method): {"training": {"steps": 2500, "validate_every": 500}}
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
         for method in ("siamese", "matching", "matching-fce")
     },
     **{
-        (family, "hypernet"): {"training": {"steps": 3000, "validate_every": 1000, "rate": 5e-4}}
+        (family, "hypernet"): {"training": {"steps": 2000, "validate_every": 500, "rate": 5e-4}}
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
     },
     **{
@@ -192,7 +196,7 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     },
     ("omniglot-5way", "reptile"): {
         **_NARROW,
-        "reptile": {"inner_steps": 8, "inner_rate": 2e-3},
+        "reptile": {"inner_steps": 8, "inner_rate": 2e-3, "test_steps": 20},
         "training": {"steps": 1000, "meta_batch": 5, "queries": 9, "validate_every": 250},
     },
     ("omniglot-5way", "meta-lstm"): {
@@ -232,7 +236,7 @@ def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: in
     if family.image is None or extra:
         network = MLP(inputs, outputs, s.network.hidden, s.network.context, s.network.normalise)
     else:
-        network = ConvNet(family.image, outputs, s.network.channels, s.network.batch_statistics)
+        network = ConvNet(family.image, outputs, s.network.channels, s.network.batch_statistics, s.network.bfloat16)
     return BaseLearner(network, inputs, _criterion(family), family.image is not None)
 
 

@@ -64,16 +64,23 @@ class ConvNet(nn.Module):
         batch_statistics: normalise each channel by the statistics of all the images that come in one call, as batch
             normalisation does in training. Predictions then depend on the other queries (they are *transductive*), and
             one query alone cannot be recognised. By default each image is normalised alone.
+        bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves its time on processors that
+            know the format; parameters and the head stay as they are.
     """
 
     def __init__(
-        self, image: tuple[int, int], outputs: int, channels: Sequence[int], batch_statistics: bool = False
+        self,
+        image: tuple[int, int],
+        outputs: int,
+        channels: Sequence[int],
+        batch_statistics: bool = False,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__()
-        self.image = image
+        self.image, convolution = image, Bfloat16Conv2d if bfloat16 else nn.Conv2d
         layers: list[nn.Module] = []
         for i, (few, many) in enumerate(pairwise([1, *channels])):
-            layers += [nn.Conv2d(few, many, 3, padding=1) if i else nn.Conv2d(few, many, 5, stride=2, padding=2)]
+            layers += [convolution(few, many, 3, padding=1) if i else nn.Conv2d(few, many, 5, stride=2, padding=2)]
             layers += [BatchStatistics(many) if batch_statistics else nn.GroupNorm(1, many), nn.ReLU()]
             layers += [nn.MaxPool2d(2, ceil_mode=True)] if i else []
         self.body = nn.Sequential(*layers, nn.Flatten())
@@ -84,6 +91,15 @@ class ConvNet(nn.Module):
         """Flattened images [..., height * width] to [..., outputs]."""
         features = self.body(x.reshape(-1, 1, *self.image))
         return self.head(features).reshape(*x.shape[:-1], -1)
+
+
+class Bfloat16Conv2d(nn.Conv2d):
+    """A convolution whose input, weights and result are rounded to bfloat16; what goes in and comes out is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        rounded = (t.to(torch.bfloat16) for t in (x, self.weight, self.bias))
+        return self._conv_forward(*rounded).to(x.dtype)
 
 
 class BatchStatistics(nn.Module):
