@@ -3,21 +3,26 @@
     python -m benchmarks.speed_methods
 
 For each method and each way of going through the tasks, turn by turn in one process: `loop` is the readable reference,
-one task after the other, uncompiled; `short run` and `long run` are what `meta_train` chooses by itself. Each gradient
-is checked against the loop's before anything is timed. MAML beside learn2learn: benchmarks/speed_outer_step.py.
+one task after the other, uncompiled; `short run` and `long run` are what `meta_train` chooses by itself. MAML and
+prototypical networks are in learn2learn too, whose step is timed beside them where benchmarks/README.md was followed.
+Each gradient is checked against the loop's before anything is timed.
 """
 
 import statistics
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from benchmarks.speed_outer_step import LONG_RUN, Step, check, timed
+from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn2learn, timed
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.families import from_arrays
+from quickstudy.learner import MetaLearner
 from quickstudy.methods import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
 from quickstudy.progress import progress
 from quickstudy.results import Cell, Row, print_table
@@ -29,11 +34,15 @@ TASKS = (25, 4)
 """The sizes of meta-batch: the usual one of small tasks, and one so small that a loop could win."""
 
 
-def recognition() -> TaskFamily:
-    """5-way tasks of 16 numbers."""
+NETWORK = NetworkConfig((40, 40), context=0, channels=(32, 32, 64, 64), embedding=40)
+
+
+def recognition(size: int = 16, image: tuple[int, int] | None = None) -> TaskFamily:
+    """5-way tasks of so many numbers, which may be images."""
     rng = torch.Generator().manual_seed(0)
-    centres, y = torch.randn(60, 16, generator=rng), torch.arange(60).repeat_interleave(12)
-    return from_arrays((centres[y] + 0.3 * torch.randn(len(y), 16, generator=rng)).numpy(), y.numpy())
+    centres, y = torch.randn(60, size, generator=rng), torch.arange(60).repeat_interleave(12)
+    x = (centres[y] + 0.3 * torch.randn(len(y), size, generator=rng)).numpy()
+    return from_arrays(x, y.numpy(), image=image, name="images" if image else "numbers")
 
 
 def meta_batch(family: TaskFamily, tasks: int) -> SupportQuery:
@@ -53,7 +62,7 @@ def meta_batch(family: TaskFamily, tasks: int) -> SupportQuery:
 
 def ways(method: str, family: TaskFamily, tasks: int) -> dict[str, Step]:
     """The outer step in each way, by name."""
-    settings = replace(defaults(family.name, method), network=NetworkConfig((40, 40), context=0, embedding=40))
+    settings = replace(defaults(family.name, method), network=NETWORK)
     batch = meta_batch(family, tasks)
 
     def step(**options) -> Step:
@@ -62,15 +71,56 @@ def ways(method: str, family: TaskFamily, tasks: int) -> dict[str, Step]:
 
         def once():
             outer(batch)
-            return [p.grad if p.grad is not None else torch.zeros_like(p) for p in learner.parameters()]
+            return gradients(learner)
 
         return once
 
-    return {
-        "loop": step(how="loop", compiled=False),
-        "short run": step(),
-        "long run": step(steps=LONG_RUN),
-    }
+    found = {"loop": step(how="loop", compiled=False), "short run": step()}
+    if family.image is None:
+        found["long run"] = step(steps=LONG_RUN)
+    if method in PEER and (PEERS / "learn2learn").is_dir():
+        found["learn2learn 0.2.0"] = PEER[method](build(settings, family), batch)
+    return found
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
+
+
+def maml_of_learn2learn(learner: MetaLearner, batch: SupportQuery) -> Step:
+    maml = from_learn2learn("algorithms.maml", "MAML")(learner.base, lr=learner.config.inner_rate)
+
+    def once() -> Sequence[Tensor]:
+        maml.zero_grad()
+        for support, query in zip(each_task(batch.support), each_task(batch.query), strict=True):
+            clone = maml.clone()
+            for _ in range(learner.config.inner_steps):
+                clone.adapt(learner.base.criterion(clone(support.x), support))
+            (learner.base.criterion(clone(query.x), query) / len(batch.query.x)).backward()
+        return gradients(learner)
+
+    return once
+
+
+def prototypes_of_learn2learn(learner: MetaLearner, batch: SupportQuery) -> Step:
+    classifier = from_learn2learn("nn.protonet", "PrototypicalClassifier")()
+
+    def once() -> Sequence[Tensor]:
+        learner.zero_grad()
+        for support, query in zip(each_task(batch.support), each_task(batch.query), strict=True):
+            classifier.fit_(learner.base(support.x).flatten(0, -2), support.y.argmax(-1).flatten())
+            logits = classifier(learner.base(query.x).flatten(0, -2)).reshape(query.y.shape)
+            (learner.base.criterion(logits, query) / len(batch.query.x)).backward()
+        return gradients(learner)
+
+    return once
+
+
+def each_task(batch: Batch) -> list[Batch]:
+    return [Batch(*(t[i] for t in batch)) for i in range(len(batch.x))]
+
+
+PEER = {"maml": maml_of_learn2learn, "prototypical": prototypes_of_learn2learn}
 
 
 def measure(method: str, family: TaskFamily, tasks: int) -> list[Row]:
@@ -79,8 +129,8 @@ def measure(method: str, family: TaskFamily, tasks: int) -> list[Row]:
     turns: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():
-            turns[name].append(timed(step, 1 if name == "loop" else 3))
-    kind = "recognition" if family.labelled else "skills"
+            turns[name].append(timed(step, 3 if "run" in name else 1))
+    kind = family.name if family.labelled else "skills"
     return [
         Row(
             f"{method}, {name}",
@@ -94,11 +144,13 @@ def measure(method: str, family: TaskFamily, tasks: int) -> list[Row]:
 
 def main() -> None:
     start, rows = time.time(), []
-    families = (PointNavigation(), recognition())
+    sizes: list[tuple[TaskFamily, int]] = [
+        *((family, tasks) for family in (PointNavigation(), recognition()) for tasks in TASKS),
+        (recognition(28 * 28, (28, 28)), 4),
+    ]
     cases = [
         (method, family, tasks)
-        for family in families
-        for tasks in TASKS
+        for family, tasks in sizes
         for method in METHODS
         if method not in UNTRAINED and suits(method, family)
     ]
@@ -111,9 +163,10 @@ def main() -> None:
         metric="time of one outer step",
         unit="ms",
         protocol=(
-            "One outer step with a 40-40 network: one demonstration of 10 steps (2-2) or a 5-way 1-shot support (16 "
-            "numbers), twice that as query, defaults of each method. All ways of one method run in one process, turn "
-            f"by turn: median of {ROUNDS} turns; ratio: speed relative to the plain loop."
+            "One outer step with a 40-40 network (images: 28 x 28, a convolutional one of 32-32-64-64 channels): one "
+            "demonstration of 10 steps (2-2) or a 5-way 1-shot support (numbers: 16 of each example), twice that as "
+            "query, defaults of each method. All ways of one method run in one process, turn by turn: median of "
+            f"{ROUNDS} turns; ratio: speed relative to the plain loop."
         ),
         command="python -m benchmarks.speed_methods",
         seconds=time.time() - start,
@@ -125,4 +178,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    sys.path.append(str(PEERS.resolve()))
     main()

@@ -123,7 +123,7 @@ def learn2learn(workload: Workload) -> Step:
     """The MAML of learn2learn 0.2.0 as its documentation uses it, on a plain `nn.Sequential`."""
     learner, batch = workload.learner(), workload.meta_batch()
     layers = [m for m in learner.base.network.modules() if isinstance(m, nn.Linear | nn.ReLU)]
-    maml = _learn2learn_maml()(nn.Sequential(*layers), lr=RATE)
+    maml = from_learn2learn("algorithms.maml", "MAML")(nn.Sequential(*layers), lr=RATE)
     support, query = ((part.x[:, 0], part.y[:, 0]) for part in batch)
     mse = nn.functional.mse_loss
 
@@ -138,13 +138,13 @@ def learn2learn(workload: Workload) -> Step:
     return step
 
 
-def _learn2learn_maml() -> Any:
-    """Its class MAML alone: the package's own start imports vision data sets, whose dependencies fit no other here."""
-    for name in ("learn2learn", "learn2learn.algorithms"):
-        package = types.ModuleType(name)
-        package.__path__ = [str(PEERS / name.replace(".", "/"))]
-        sys.modules.setdefault(name, package)
-    return importlib.import_module("learn2learn.algorithms.maml").MAML
+def from_learn2learn(module: str, name: str) -> Any:
+    """One class of it alone: the package's own start imports vision data sets, whose dependencies fit no other here."""
+    for package in ("learn2learn", "learn2learn.algorithms", "learn2learn.nn"):
+        found = types.ModuleType(package)
+        found.__path__ = [str(PEERS / package.replace(".", "/"))]
+        sys.modules.setdefault(package, found)
+    return getattr(importlib.import_module(f"learn2learn.{module}"), name)
 
 
 def jax_step(workload: Workload, batching: str) -> Step:

@@ -224,3 +224,11 @@ def test_without_a_compiler_asking_for_compilation_is_one_sentence() -> None:
 def test_rounded_products_uncompiled_is_refused() -> None:
     with pytest.raises(QuickstudyError, match="bf16"):
         OuterStep(maml(), compiled=False, matmul="bf16")
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_a_task_without_a_real_step_is_named(part):
+    batch = meta_batch()
+    getattr(batch, part).mask[3] = 0.0
+    with pytest.raises(QuickstudyError, match=f"Task 3 of the meta-batch has an empty {part}"):
+        OuterStep(maml())(batch)

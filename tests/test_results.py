@@ -176,6 +176,17 @@ def test_filling_is_idempotent(tmp_path: Path) -> None:
     assert results.fill(filled, tmp_path, "README.md") == filled
 
 
+def test_a_page_shows_the_methods_that_it_is_about(tmp_path: Path) -> None:
+    FEW_SHOT.write(tmp_path / "grasping-sizes.json")
+    block = "<!-- results: grasping-sizes replay -->\n<!-- /results -->\n"
+    filled = results.fill(block, tmp_path, "a.md")
+    assert "| replay |" in filled
+    assert "maml" not in filled
+    assert results.fill(filled, tmp_path, "a.md") == filled
+    with pytest.raises(QuickstudyError, match=r"Unknown method in 'grasping-sizes' 'mamll'\. Did you mean 'maml'\?"):
+        results.fill(block.replace("replay", "mamll"), tmp_path, "a.md")
+
+
 def test_bad_documents(tmp_path: Path) -> None:
     FEW_SHOT.write(tmp_path / "grasping-sizes.json")
     with pytest.raises(

@@ -124,8 +124,9 @@ class OuterStep:
         """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced.
 
         Raises:
-            QuickstudyError: compilation was asked for and is not possible here.
+            QuickstudyError: a task has no support or no query point, or compilation was asked for and is not possible.
         """
+        _check_points(meta_batch)
         plan = self.plan(meta_batch)
         with threads_for(_points(meta_batch) * self._size):
             total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
@@ -314,6 +315,13 @@ def _round_factors(graph: GraphModule) -> None:
                 product = graph.graph.call_function(cast, (node, torch.float32))
             node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
     graph.recompile()
+
+
+def _check_points(meta_batch: SupportQuery) -> None:
+    for name, part in (("support", meta_batch.support), ("query", meta_batch.query)):
+        empty = part.mask.flatten(1).sum(1) == 0
+        if empty.any():
+            raise QuickstudyError(f"Task {int(empty.int().argmax())} of the meta-batch has an empty {name}: no real step.")
 
 
 def _points(meta_batch: SupportQuery) -> int:

@@ -3,9 +3,10 @@
     python -m quickstudy.results README.md docs/*.md            fills the blocks below
     python -m quickstudy.results --check README.md docs/*.md    only says whether they agree
 
-A block of a document is what stands between two comments, the first of which names a cell:
+A block of a document is what stands between two comments, the first of which names a cell and, where a page is not
+about all of them, the methods to show:
 
-    <!-- results: grasping-sizes -->
+    <!-- results: grasping-sizes mann mann-raw -->
     <!-- /results -->
 """
 
@@ -14,7 +15,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -309,13 +310,13 @@ def fill(text: str, folder: Path, where: str) -> str:
     """`text` with every results block filled from the cells of `folder`.
 
     Raises:
-        QuickstudyError: a block names a cell that has no file, or has no end.
+        QuickstudyError: a block names a cell that has no file or a method that is not in it, or has no end.
     """
     opening = re.compile(r"^<!-- results: *(.*?) *-->$", re.MULTILINE)
     closing = "<!-- /results -->"
     made, done = "", 0
     while match := opening.search(text, done):
-        name = match[1]
+        name, *methods = match[1].split() or [""]
         end, following = text.find(closing, match.end()), opening.search(text, match.end())
         if end < 0 or (following is not None and following.start() < end):
             raise QuickstudyError(f"'{where}': the block 'results: {name}' has no end; close it by '{closing}'.")
@@ -323,9 +324,18 @@ def fill(text: str, folder: Path, where: str) -> str:
         if not _NAME.fullmatch(name) or not path.is_file():
             known = unknown("cell", name, [file.stem for file in folder.glob("*.json")])
             raise QuickstudyError(f"'{where}': {known}")
-        made += f"{text[done : match.end()]}\n{to_markdown(Cell.read(path))}"
+        made += f"{text[done : match.end()]}\n{to_markdown(_only(Cell.read(path), methods))}"
         done = end
     return made + text[done:]
+
+
+def _only(cell: Cell, methods: Sequence[str]) -> Cell:
+    """The rows of these methods; all where none is named."""
+    there = {row.method for row in cell.rows}
+    for method in methods:
+        if method not in there:
+            raise unknown(f"method in '{cell.cell}'", method, there)
+    return replace(cell, rows=[row for row in cell.rows if row.method in methods]) if methods else cell
 
 
 def main(
