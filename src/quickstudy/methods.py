@@ -164,45 +164,45 @@ _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         (family, method): {
-            "training": {"steps": 3000, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
+            "training": {"steps": 2500, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
         }
         for family, tasks in (("omniglot-5way", 8), ("omniglot-20way", 2))
         for method in ("mann", "mann-raw")
     },
     **{
-        (family, method): {"training": {"steps": 2500, "validate_every": 500}}
+        (family, method): {"training": {"steps": 2000, "validate_every": 500}}
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
         for method in ("siamese", "matching", "matching-fce")
     },
     **{
-        (family, "hypernet"): {"training": {"steps": 2000, "validate_every": 500, "rate": 5e-4}}
+        (family, "hypernet"): {"training": {"steps": 1500, "validate_every": 500, "rate": 5e-4}}
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
     },
     **{
         ("omniglot-20way", method): {
             **_NARROW,
             "maml": {"inner_steps": 2, "inner_rate": rate, "shared_head": True},
-            "training": {"steps": 5000, "queries": 2, "rate": 2e-3, "validate_every": 1000},
+            "training": {"steps": steps, "queries": 2, "rate": 2e-3, "validate_every": 500},
         }
-        for method, rate in (("maml", 0.5), ("anil", 1.0))
+        for method, rate, steps in (("maml", 0.5, 4000), ("anil", 1.0, 1500))
     },
     **{
         ("omniglot-5way", method): {
             **_NARROW,
             "maml": {"inner_steps": 2, "inner_rate": 1.0, "shared_head": True},
-            "training": {"steps": 1500, "meta_batch": 8, "validate_every": 500},
+            "training": {"steps": 1200, "meta_batch": 8, "validate_every": 400},
         }
         for method in ("maml", "anil")
     },
     ("omniglot-5way", "reptile"): {
         **_NARROW,
         "reptile": {"inner_steps": 8, "inner_rate": 2e-3, "test_steps": 20},
-        "training": {"steps": 1000, "meta_batch": 5, "queries": 9, "validate_every": 250},
+        "training": {"steps": 800, "meta_batch": 5, "queries": 9, "validate_every": 200},
     },
     ("omniglot-5way", "meta-lstm"): {
         **_NARROW,
         "meta_lstm": {"inner_steps": 4, "initial_rate": 0.5},
-        "training": {"steps": 600, "meta_batch": 4, "validate_every": 200},
+        "training": {"steps": 450, "meta_batch": 4, "validate_every": 150},
     },
     ("sinusoid", "reptile"): {"reptile": {"inner_rate": 0.01}, "training": {"steps": 30_000}},
     ("sinusoid", "meta-lstm"): {"meta_lstm": {"initial_rate": 0.05}, "training": {"steps": 15_000}},
