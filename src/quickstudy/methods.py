@@ -151,7 +151,7 @@ _NARROW: dict[str, dict[str, Any]] = {"network": {"channels": (32, 32, 64, 64)},
 _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "mann": {
         "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
-        "training": {"queries": 1, "most_shots": 3},
+        "training": {"steps": 500, "queries": 1, "most_shots": 3},
     },
     "reptile": {"reptile": {"inner_steps": 10, "batch": 50}},
     "meta-lstm": {
