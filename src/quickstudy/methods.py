@@ -164,10 +164,10 @@ _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         (family, method): {
-            "training": {"steps": 2500, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
+            "training": {"steps": steps, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
         }
         for family, tasks in (("omniglot-5way", 8), ("omniglot-20way", 2))
-        for method in ("mann", "mann-raw")
+        for method, steps in (("mann", 1500), ("mann-raw", 4000))
     },
     **{
         (family, method): {"training": {"steps": 2000, "validate_every": 500}}
@@ -184,7 +184,7 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
             "maml": {"inner_steps": 2, "inner_rate": rate, "shared_head": True},
             "training": {"steps": steps, "queries": 2, "rate": 2e-3, "validate_every": 500},
         }
-        for method, rate, steps in (("maml", 0.5, 4000), ("anil", 1.0, 1500))
+        for method, rate, steps in (("maml", 0.5, 3200), ("anil", 1.0, 1500))
     },
     **{
         ("omniglot-5way", method): {
@@ -197,12 +197,12 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     ("omniglot-5way", "reptile"): {
         **_NARROW,
         "reptile": {"inner_steps": 8, "inner_rate": 2e-3, "test_steps": 20},
-        "training": {"steps": 800, "meta_batch": 5, "queries": 9, "validate_every": 200},
+        "training": {"steps": 600, "meta_batch": 5, "queries": 9, "validate_every": 200},
     },
     ("omniglot-5way", "meta-lstm"): {
         **_NARROW,
         "meta_lstm": {"inner_steps": 4, "initial_rate": 0.5},
-        "training": {"steps": 450, "meta_batch": 4, "validate_every": 150},
+        "training": {"steps": 400, "meta_batch": 4, "validate_every": 100},
     },
     ("sinusoid", "reptile"): {"reptile": {"inner_rate": 0.01}, "training": {"steps": 30_000}},
     ("sinusoid", "meta-lstm"): {"meta_lstm": {"initial_rate": 0.05}, "training": {"steps": 15_000}},
