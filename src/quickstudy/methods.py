@@ -148,12 +148,15 @@ Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zer
 _NARROW: dict[str, dict[str, Any]] = {"network": {"channels": (32, 32, 64, 64)}, "data": {"validation_tasks": 100}}
 """For methods whose inner loop goes through the network again and again."""
 
+_COMPARING = ("siamese", "matching", "matching-convex")
+
 _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "mann": {
         "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
         "training": {"steps": 500, "queries": 1, "most_shots": 3},
     },
     "reptile": {"reptile": {"inner_steps": 10, "batch": 50}},
+    **{method: {"training": {"steps": 600, "validate_every": 300}} for method in _COMPARING},
     "meta-lstm": {
         "network": {"hidden": (64, 64)},
         "meta_lstm": {"initial_rate": 0.05},
