@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     heading: np.ndarray
     successor: np.ndarray
 
-    def at(self, where: Sequence[float]) -> tuple[int, int]:
+    def at(self, where: Sequence[float] | np.ndarray) -> tuple[int, int]:
         """Row and column of a place [2] in metres."""
         row, column = np.clip(cell(np.asarray(where, dtype=float)).astype(int), 0, CELLS - 1)
         return int(row), int(column)
@@ -66,7 +66,7 @@ def clearance(grid: np.ndarray) -> np.ndarray:
     return np.asarray((distance_transform_edt(~grid) - 0.5) * CELL)
 
 
-def plan(walls: Sequence[Sequence[int]], goal: Sequence[float]) -> Plan:
+def plan(walls: Sequence[Sequence[int]], goal: Sequence[float] | np.ndarray) -> Plan:
     """The plan for an environment and a goal [2]; recent ones are kept."""
     return _plan(tuple(tuple(wall) for wall in walls), (float(goal[0]), float(goal[1])))
 
@@ -124,7 +124,7 @@ def _edges() -> list[tuple[np.ndarray, np.ndarray, list[np.ndarray], float]]:
 
 def _headings(route: np.ndarray, successor: np.ndarray, source: int) -> np.ndarray:
     reached = np.isfinite(route)
-    middles = place(np.stack(np.indices((CELLS, CELLS)), axis=-1) + 0.5).reshape(-1, 2)
+    middles = place(np.stack(tuple(np.indices((CELLS, CELLS))), axis=-1) + 0.5).reshape(-1, 2)
     after = np.where(successor >= 0, successor, source)
     ahead, target = np.arange(CELLS**2), np.zeros_like(middles)
     for jump in range(_AHEAD[1]):
@@ -156,8 +156,6 @@ SHY_WITHIN, SHYNESS = 0.45, 0.6
 """Metres from the lidar within which walls repel the expert, and how much a ray that touches one does."""
 _RAYS = np.stack([np.cos(RAY_ANGLES), np.sin(RAY_ANGLES)], axis=-1)
 _AHEAD_RAYS = np.flatnonzero(np.cos(RAY_ANGLES) > 0.85)
-FIRM_GRIP = 0.3
-"""Friction of the wheels below which the expert drives slower, for the robot slides."""
 
 
 class Expert:
@@ -171,8 +169,6 @@ class Expert:
         self._goal = np.asarray(goals, dtype=float)[:, None]
         motors = np.array([[body.left, body.right] for body in bodies])
         self._left, self._right = motors.T[..., None]
-        grip = np.array([body.grip for body in bodies])
-        self._pace = np.clip(0.25 + 0.75 * grip / FIRM_GRIP, 0.25, 1.0)[:, None]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         at, yaw = pose(observations)
@@ -191,7 +187,7 @@ class Expert:
         turn = np.clip(TURN_GAIN * error, -FULL_TURN, FULL_TURN)
         clear = np.clip((ranges[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)
         ahead = np.clip(np.cos(error), 0.0, 1.0) ** 2 * np.clip(away / SLOW_WITHIN, 0.2, 1.0) * clear
-        return self._command(MAX_SPEED * self._pace * ahead, turn)
+        return self._command(MAX_SPEED * ahead, turn)
 
     def _headings(self, at: np.ndarray) -> np.ndarray:
         """Bilinear between the middles of cells, [task, episode, 2]."""

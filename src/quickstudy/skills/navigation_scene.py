@@ -61,9 +61,7 @@ _WALLS = np.array([0, 1, 0, 0, 0, 0], dtype=np.uint8)
 RAY_ANGLES = 2 * np.pi * np.arange(RAYS) / RAYS
 
 
-def build(
-    walls: Sequence[Sequence[int]], body: Body = Body(), goal: Sequence[float] | None = None
-) -> mujoco.MjModel:
+def build(walls: Sequence[Sequence[int]], body: Body = Body(), goal: Sequence[float] | None = None) -> mujoco.MjModel:
     """Compiles the model of one environment and one body.
 
     Args:
@@ -142,7 +140,9 @@ def _add_visuals(spec: mujoco.MjSpec, goal: Sequence[float]) -> None:
     )  # fmt: skip
     spec.worldbody.add_light(pos=[0, 0, 12], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
     height = 14.0
-    spec.worldbody.add_camera(name="top", pos=[0, 0, height], fovy=float(np.degrees(2 * np.arctan(1.04 * HALF / height))))
+    spec.worldbody.add_camera(
+        name="top", pos=[0, 0, height], fovy=float(np.degrees(2 * np.arctan(1.04 * HALF / height)))
+    )
 
 
 def scan(model: mujoco.MjModel, data: mujoco.MjData, at: np.ndarray, yaw: float) -> np.ndarray:
