@@ -187,7 +187,7 @@ class Navigation(TaskFamily):
         shortest = np.array([shortest_way(task, start) for task, start in zip(of, starts, strict=True)])
         outcome = {
             "success": state.success,
-            "spl": state.success * shortest / np.maximum(state.path, shortest),
+            "spl": spl(state.success, state.path, shortest),
             "collisions": state.collisions,
             "detour": state.path / shortest,
             "steps": state.steps,
@@ -343,6 +343,11 @@ def shortest_way(task: Task, start: np.ndarray) -> float:
     """Metres from a start [3] to where the goal counts as reached, for a robot that may graze walls."""
     way = plan(task.parameters["walls"], task.parameters["goal"])
     return max(float(way.distance[way.at(start[:2])]) - REACHED, 0.1)
+
+
+def spl(success: np.ndarray, path: np.ndarray, shortest: np.ndarray) -> np.ndarray:
+    """Success weighted by path length, of each episode (Anderson et al. 2018, eq. 1)."""
+    return success * shortest / np.maximum(path, shortest)
 
 
 def disturb(rng: np.random.Generator, strength: float) -> np.ndarray:

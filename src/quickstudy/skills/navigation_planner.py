@@ -14,9 +14,9 @@ from scipy.ndimage import distance_transform_edt, uniform_filter
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from quickstudy.skills.navigation_episode import MAX_SPEED, MAX_TURN, pose
+from quickstudy.skills.navigation_episode import MAX_SPEED, MAX_TURN, pose, ranges
 from quickstudy.skills.navigation_layouts import CELL, CELLS, cell, fill, place
-from quickstudy.skills.navigation_scene import LIDAR_RANGE, RAY_ANGLES, ROBOT, Body
+from quickstudy.skills.navigation_scene import RAY_ANGLES, ROBOT, Body
 
 MARGIN = 0.08
 """Metres that a planned route keeps from walls, beside the robot's radius."""
@@ -180,12 +180,12 @@ class Expert:
         # In the robot's own frame, where the lidar is.
         c, s = np.cos(yaw), np.sin(yaw)
         wanted = np.stack([c * heading[..., 0] + s * heading[..., 1], c * heading[..., 1] - s * heading[..., 0]], -1)
-        ranges = observations[..., 4:].astype(np.float64) * LIDAR_RANGE
-        close = np.clip((SHY_WITHIN - ranges) / (SHY_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
+        seen = ranges(observations)
+        close = np.clip((SHY_WITHIN - seen) / (SHY_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
         wanted = wanted - SHYNESS * close @ _RAYS
         error = np.arctan2(wanted[..., 1], wanted[..., 0])
         turn = np.clip(TURN_GAIN * error, -FULL_TURN, FULL_TURN)
-        clear = np.clip((ranges[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)
+        clear = np.clip((seen[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)
         ahead = np.clip(np.cos(error), 0.0, 1.0) ** 2 * np.clip(away / SLOW_WITHIN, 0.2, 1.0) * clear
         return self._command(MAX_SPEED * ahead, turn)
 
