@@ -114,7 +114,7 @@ def test_no_environment_is_in_two_splits(family: Navigation):
 
 @pytest.mark.parametrize("split", ["train", "validation", "procedural"])
 def test_goals_are_as_far_as_said_and_starts_have_room(family: Navigation, dynamics: NavigationDynamics, split: str):
-    for some, longest in ((family, 10.0), (dynamics, 7.0)):
+    for some, longest in ((family, 8.0), (dynamics, 6.0)):
         for task in some.tasks(split, 5):
             p = task.parameters
             assert 4.0 <= shortest_way(task, np.array(p["home"])) + REACHED <= longest
@@ -122,7 +122,7 @@ def test_goals_are_as_far_as_said_and_starts_have_room(family: Navigation, dynam
             assert len(starts) > 5
             distances = [shortest_way(task, start) + REACHED for start in starts[:: max(1, len(starts) // 10)]]
             assert min(distances) >= 3.0
-            assert max(distances) <= longest + 2.3
+            assert max(distances) <= longest + 1.8
             assert not grid[tuple(np.floor(navigation_tasks.cell(starts)).astype(int).T)].any()
 
 

@@ -47,6 +47,8 @@ WAYPOINTS = 12
 """Of the route, that the oracle is told."""
 ATTEMPTS = 8
 """Tries that the expert has for one demonstration before the task is called broken."""
+PUSHES, LAST_PUSH = 4, 80
+"""How often a demonstration is pushed at most, and the step before which each push begins."""
 _EPISODE, _DEMONSTRATION = 0, 1
 """Purposes of a task's random generators; a film draws from `_EPISODE`, so it shows what `run` would run."""
 
@@ -279,7 +281,7 @@ class NavigationDynamics(Navigation):
     name: str = "navigation-dynamics"
     protocol: str = f"as navigation, and how the body responds is hidden too, {navigation_bodies.PROTOCOL}"
     hidden_size = Navigation.hidden_size + len(fields(Body))
-    longest = 7.0
+    longest = 6.0
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         return {**super().sample(split, rng), "body": asdict(navigation_bodies.draw(rng))}
@@ -351,10 +353,13 @@ def spl(success: np.ndarray, path: np.ndarray, shortest: np.ndarray) -> np.ndarr
 
 
 def disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Noise [step, act] that pushes an expert off its way: small at every step, and two large pushes of a few steps."""
+    """Noise [step, act] that pushes an expert off its way: small at every step, and some large pushes of a few steps.
+
+    Pushes come along the whole way, so that a demonstration shows how to come back to a goal that was missed, too.
+    """
     noise = strength * rng.normal(size=(HORIZON, len(ACTION)))
-    for _ in range(2):
-        start, length = rng.integers(0, 60), rng.integers(2, 6)
+    for _ in range(PUSHES):
+        start, length = rng.integers(0, LAST_PUSH), rng.integers(2, 6)
         push = rng.normal(size=2)
         noise[start : start + length] += 5.0 * strength * push / np.linalg.norm(push)
     return noise

@@ -150,7 +150,7 @@ FULL_TURN = 2.0
 """Radians a second that the expert turns at most."""
 TURN_GAIN = 2.0
 """Radians a second for each radian that the heading is off."""
-SLOW_WITHIN = 0.7
+SLOW_WITHIN = 1.2
 """Metres from the goal from which on the expert slows down."""
 SHY_WITHIN, SHYNESS = 0.45, 0.6
 """Metres from the lidar within which walls repel the expert, and how much a ray that touches one does."""

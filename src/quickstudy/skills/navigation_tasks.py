@@ -14,9 +14,9 @@ from quickstudy.skills.navigation_maps import OccupancyMap
 from quickstudy.skills.navigation_planner import MARGIN, clearance, plan
 from quickstudy.skills.navigation_scene import ROBOT
 
-SHORTEST, LONGEST = 4.0, 10.0
+SHORTEST, LONGEST = 4.0, 8.0
 """Metres of the shortest way from the middle of the start region to the goal; the longest may be less."""
-SPREAD, NEAREST = 2.0, 3.0
+SPREAD, NEAREST = 1.5, 3.0
 """Starts are at most so many metres from that middle, and at least so many from the goal; both as the robot drives."""
 _ROOMY = 0.1
 """Metres that goals and starts are further from walls than a route must be."""
