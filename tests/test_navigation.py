@@ -2,10 +2,8 @@
 
 import json
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 from quickstudy import check, rendering
 from quickstudy.errors import QuickstudyError
@@ -71,14 +69,6 @@ def test_the_contract_of_a_family(kind: type[Navigation], monkeypatch: pytest.Mo
     few = kind(threads=2)
     few.sizes = dict.fromkeys(few.sizes, 6)
     assert [point for point in check.check(few) if not point.passed] == []
-
-
-@pytest.mark.parametrize("name", ["quickstudy/Navigation-v0", "quickstudy/NavigationDynamics-v0"])
-def test_environments_have_a_name_and_keep_gymnasiums_contract(name: str):
-    env = gymnasium.make(name, split="procedural", index=3)
-    check_env(env.unwrapped, skip_render_check=True)
-    assert env.spec is not None
-    env.close()
 
 
 def test_an_environment_is_an_episode_of_its_family(family: Navigation):

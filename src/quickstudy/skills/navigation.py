@@ -279,7 +279,7 @@ class NavigationDynamics(Navigation):
     """
 
     name: str = "navigation-dynamics"
-    protocol: str = f"as navigation, and how the body responds is hidden too, {navigation_bodies.PROTOCOL}"
+    protocol: str = f"{Navigation.protocol}; how the body responds is hidden too: {navigation_bodies.PROTOCOL}"
     hidden_size = Navigation.hidden_size + len(fields(Body))
     longest = 6.0
 
