@@ -12,6 +12,8 @@ from quickstudy.errors import QuickstudyError
 
 ENVIRONMENTS = {
     "quickstudy/Grasp-v0": "grasping",
+    "quickstudy/Navigation-v0": "navigation",
+    "quickstudy/NavigationDynamics-v0": "navigation-dynamics",
     "quickstudy/PointNavigation-v0": "point-navigation",
 }
 """Names of environments, and the families whose tasks they are."""

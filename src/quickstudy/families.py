@@ -19,6 +19,7 @@ from quickstudy.skills.grasping_panda import GraspingPanda
 from quickstudy.skills.gym_family import Expert, GymFamily
 from quickstudy.skills.gym_parameters import Draw, Space
 from quickstudy.skills.motions import Motions
+from quickstudy.skills.navigation import Navigation, NavigationDynamics
 from quickstudy.skills.perception import Omniglot, Recognition, numbers
 from quickstudy.task import TaskFamily
 
@@ -26,6 +27,8 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
     "grasping-panda": GraspingPanda,
     "motions": Motions,
+    "navigation": Navigation,
+    "navigation-dynamics": NavigationDynamics,
     "omniglot-5way": partial(Omniglot, 5, jitter=True),
     "omniglot-20way": partial(Omniglot, 20, jitter=True),
     "omniglot-60way": partial(Omniglot, 60, jitter=True),

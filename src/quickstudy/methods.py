@@ -108,9 +108,19 @@ _GRASPING = Settings(
     "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
 )
 
+_NAVIGATION = Settings(
+    "navigation",
+    "matching",
+    maml=MAMLConfig(inner_steps=3),
+    training=TrainConfig(steps=3000, validate_every=1000),
+    data=DataConfig(tasks=1000, demonstrations=4, validation_episodes=2),
+)
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": _GRASPING,
     "grasping-panda": _GRASPING,
+    "navigation": _NAVIGATION,
+    "navigation-dynamics": _NAVIGATION,
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
     "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),
@@ -162,6 +172,26 @@ _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "meta_lstm": {"initial_rate": 0.05},
         "training": {"meta_batch": 4},
     },
+}
+
+_NAVIGATION_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+    # All pairs of a query and a support step: so many that a large meta-batch takes seconds.
+    "siamese": {
+        "network": {"embedding": 32},
+        "siamese": {"width": 32},
+        "training": {"meta_batch": 4, "queries": 1},
+    },
+    "mann": {
+        "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
+        "training": {"steps": 800, "validate_every": 400, "queries": 1, "most_shots": 3},
+    },
+    "reptile": {"reptile": {"inner_steps": 10, "batch": 50}},
+    "meta-lstm": {
+        "network": {"hidden": (64, 64)},
+        "meta_lstm": {"initial_rate": 0.05},
+        "training": {"steps": 1500, "validate_every": 500, "meta_batch": 4},
+    },
+    **{method: {"training": {"steps": 1500, "validate_every": 500}} for method in ("maml", "meta-sgd")},
 }
 
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
@@ -217,6 +247,11 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         (family, method): changes
         for family in ("grasping", "grasping-panda")
         for method, changes in _GRASPING_OVERRIDES.items()
+    },
+    **{
+        (family, method): changes
+        for family in ("navigation", "navigation-dynamics")
+        for method, changes in _NAVIGATION_OVERRIDES.items()
     },
 }
 """What one method does otherwise on one family, by (family, method): settings by the name of their group."""

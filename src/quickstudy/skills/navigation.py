@@ -10,7 +10,7 @@ cannot be replayed.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,13 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.skills import navigation_layouts, navigation_maps, navigation_scene, navigation_tasks
+from quickstudy.skills import (
+    navigation_bodies,
+    navigation_layouts,
+    navigation_maps,
+    navigation_scene,
+    navigation_tasks,
+)
 from quickstudy.skills.navigation_episode import ACTION, HORIZON, OBSERVATION, OBSERVATION_LIMIT, REACHED, Episodes
 from quickstudy.skills.navigation_layouts import HALF
 from quickstudy.skills.navigation_maps import OccupancyMap
@@ -31,7 +37,6 @@ STYLES: Mapping[str, tuple[str, ...]] = {
     "train": ("rooms", "rooms", "maze", "hall"),
     "validation": ("rooms", "rooms", "maze", "hall"),
     "procedural": ("rooms", "maze"),
-    "bodies": ("rooms", "rooms", "maze", "hall"),
 }
 """Of the environments of each split; a style that is listed twice is drawn twice as often."""
 MAPS: Mapping[str, str] = {"plans": "QUICKSTUDY_PLANS", "cities": "QUICKSTUDY_CITIES"}
@@ -42,6 +47,8 @@ WAYPOINTS = 12
 """Of the route, that the oracle is told."""
 ATTEMPTS = 8
 """Tries that the expert has for one demonstration before the task is called broken."""
+PUSHES, LAST_PUSH = 4, 80
+"""How often a demonstration is pushed at most, and the step before which each push begins."""
 _EPISODE, _DEMONSTRATION = 0, 1
 """Purposes of a task's random generators; a film draws from `_EPISODE`, so it shows what `run` would run."""
 
@@ -59,6 +66,8 @@ class Navigation(TaskFamily):
     action_size = len(ACTION)
     hidden_size = 2 * WAYPOINTS
     horizon = HORIZON
+    longest: ClassVar[float] = navigation_tasks.LONGEST
+    """Metres of the shortest way to the goal, from the middle of the start region."""
 
     def __init__(
         self,
@@ -100,10 +109,11 @@ class Navigation(TaskFamily):
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         if split in self.maps:
-            return navigation_tasks.draw_on(self.maps[split][rng.integers(len(self.maps[split]))], rng)
+            maps = self.maps[split]
+            return navigation_tasks.draw_on(maps[rng.integers(len(maps))], rng, self.longest)
         while True:
             style = str(rng.choice(STYLES[split]))
-            found = navigation_tasks.draw(navigation_layouts.draw(style, rng), rng)
+            found = navigation_tasks.draw(navigation_layouts.draw(style, rng), rng, self.longest)
             if found is not None:
                 return {"style": style, **found}
 
@@ -121,7 +131,7 @@ class Navigation(TaskFamily):
         maps = navigation_maps.read(path, resolution)
         if len(maps) != 1:
             raise QuickstudyError(f"'{path}' must hold one map; it holds {len(maps)}.")
-        return Task(self.name, "plans", 0, navigation_tasks.at(maps[0], start, goal))
+        return Task(self.name, "own", 0, navigation_tasks.at(maps[0], start, goal))
 
     def hidden(self, task: Task) -> np.ndarray:
         """The route from the middle of the start region, as places at equal distances; the last is the goal."""
@@ -179,7 +189,7 @@ class Navigation(TaskFamily):
         shortest = np.array([shortest_way(task, start) for task, start in zip(of, starts, strict=True)])
         outcome = {
             "success": state.success,
-            "spl": state.success * shortest / np.maximum(state.path, shortest),
+            "spl": spl(state.success, state.path, shortest),
             "collisions": state.collisions,
             "detour": state.path / shortest,
             "steps": state.steps,
@@ -262,12 +272,26 @@ class Navigation(TaskFamily):
         return [[d for d in done[i : i + count] if d is not None] for i in range(0, len(of), count)]
 
 
-BODY_SCALE=np.ones(6)
 class NavigationDynamics(Navigation):
-    """Navigation by a body that responds otherwise in every task: one motor is weak, wheels slip, a load pulls."""
+    """Navigation by a body that responds otherwise in every task: one motor is weak, wheels slip, a load pulls.
+
+    Ways are shorter, because half a motor drives half as fast.
+    """
 
     name: str = "navigation-dynamics"
-    hidden_size = Navigation.hidden_size + len(BODY_SCALE)
+    protocol: str = f"{Navigation.protocol}; how the body responds is hidden too: {navigation_bodies.PROTOCOL}"
+    hidden_size = Navigation.hidden_size + len(fields(Body))
+    longest = 6.0
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {**super().sample(split, rng), "body": asdict(navigation_bodies.draw(rng))}
+
+    def hidden(self, task: Task) -> np.ndarray:
+        """The route as in `Navigation`, and how the body differs from a healthy one, in about unit range."""
+        return np.concatenate([super().hidden(task), navigation_bodies.difference(self.body(task))])
+
+    def caption(self, task: Task) -> str:
+        return f"{super().caption(task)}, {navigation_bodies.caption(self.body(task))}"
 
 
 class NavigationEnv(gymnasium.Env):
@@ -323,11 +347,19 @@ def shortest_way(task: Task, start: np.ndarray) -> float:
     return max(float(way.distance[way.at(start[:2])]) - REACHED, 0.1)
 
 
+def spl(success: np.ndarray, path: np.ndarray, shortest: np.ndarray) -> np.ndarray:
+    """Success weighted by path length, of each episode (Anderson et al. 2018, eq. 1)."""
+    return success * shortest / np.maximum(path, shortest)
+
+
 def disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Noise [step, act] that pushes an expert off its way: small at every step, and two large pushes of a few steps."""
+    """Noise [step, act] that pushes an expert off its way: small at every step, and some large pushes of a few steps.
+
+    Pushes come along the whole way, so that a demonstration shows how to come back to a goal that was missed, too.
+    """
     noise = strength * rng.normal(size=(HORIZON, len(ACTION)))
-    for _ in range(2):
-        start, length = rng.integers(0, 60), rng.integers(2, 6)
+    for _ in range(PUSHES):
+        start, length = rng.integers(0, LAST_PUSH), rng.integers(2, 6)
         push = rng.normal(size=2)
         noise[start : start + length] += 5.0 * strength * push / np.linalg.norm(push)
     return noise
@@ -335,9 +367,7 @@ def disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
 
 def _starts(tasks: Sequence[Task], generators: Sequence[np.random.Generator]) -> np.ndarray:
     """A new start [task, 3] for each task."""
-    return np.stack(
-        [navigation_tasks.draw_start(t.parameters, rng) for t, rng in zip(tasks, generators, strict=True)]
-    )
+    return np.stack([navigation_tasks.draw_start(t.parameters, rng) for t, rng in zip(tasks, generators, strict=True)])
 
 
 def _maps(split: str, given: Path | None) -> list[OccupancyMap]:

@@ -19,8 +19,14 @@ MAX_TURN = 2.5  # radians a second at full action
 ACTION_NOISE = 0.05  # standard deviation, of the action's range of -1..1
 
 ACTION = ("forward", "turn")
-OBSERVATION = ("x", "y", "cos_yaw", "sin_yaw", *(f"range_{ray}" for ray in range(RAYS)))
-"""Pose by odometry in units of `HALF` metres, and ranges in units of `LIDAR_RANGE`, counter-clockwise from ahead."""
+WAVES = (1, 2, 4)
+"""Of the place code: how often sine and cosine of either coordinate repeat on the way across an environment."""
+_POSE = ("x", "y", "cos_yaw", "sin_yaw")
+_CODE = tuple(f"{wave}_{part}_{axis}" for part in ("sin", "cos") for axis in "xy" for wave in WAVES)
+OBSERVATION = (*_POSE, *(f"range_{ray}" for ray in range(RAYS)), *_CODE)
+"""Pose by odometry in units of `HALF` metres; ranges in units of `LIDAR_RANGE`, counter-clockwise from ahead; the place
+once more as sines and cosines (Fourier features, Tancik et al. 2020), because a network blurs what is a few per cent
+of its input's range."""
 OBSERVATION_LIMIT = 2.0
 
 REACHED = 0.3
@@ -42,6 +48,17 @@ def pose(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the robot believes to be: place [..., 2] in metres and yaw [...]."""
     seen = np.asarray(observations, dtype=np.float64)
     return seen[..., :2] * HALF, np.arctan2(seen[..., 3], seen[..., 2])
+
+
+def ranges(observations: np.ndarray) -> np.ndarray:
+    """What the lidar read, [..., ray] metres."""
+    return np.asarray(observations, dtype=np.float64)[..., len(_POSE) : len(_POSE) + RAYS] * LIDAR_RANGE
+
+
+def place_code(places: np.ndarray) -> np.ndarray:
+    """Sines, then cosines, of places [..., 2] in metres, [..., 4 * len(WAVES)]."""
+    angles = (np.asarray(places)[..., None] * (np.pi / HALF) * np.array(WAVES)).reshape(*np.shape(places)[:-1], -1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
 
 
 class Episodes:
@@ -145,10 +162,10 @@ class Episodes:
 
     def observe(self) -> np.ndarray:
         """Observations [world, obs], float32, see `OBSERVATION`."""
-        x, y, yaw = self.believed.T
+        places, yaw = self.believed[:, :2], self.believed[:, 2]
         noise = self._range_noise[np.arange(len(self.worlds)), self.steps]
-        ranges = np.clip(self.ranges + noise, 0.0, LIDAR_RANGE) / LIDAR_RANGE
-        raw = np.column_stack([x / HALF, y / HALF, np.cos(yaw), np.sin(yaw), ranges])
+        seen = np.clip(self.ranges + noise, 0.0, LIDAR_RANGE) / LIDAR_RANGE
+        raw = np.column_stack([places / HALF, np.cos(yaw), np.sin(yaw), seen, place_code(places)])
         return np.clip(raw, -OBSERVATION_LIMIT, OBSERVATION_LIMIT).astype(np.float32)
 
     def _sense(self, index: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:

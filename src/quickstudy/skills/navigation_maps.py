@@ -1,4 +1,4 @@
-"""Maps of real places: occupancy grids in the forms that robots and benchmarks keep them in, and windows cut out of them.
+"""Maps of real places: occupancy grids in the forms that robots and benchmarks use, and windows cut out of them.
 
 - ROS `map_server`: a `.yaml` that names an image, https://wiki.ros.org/map_server (section 'Map format').
 - MovingAI benchmark `.map`, https://movingai.com/benchmarks/formats.html.
@@ -59,7 +59,9 @@ class OccupancyMap:
         if not (np.isfinite(self.resolution) and self.resolution > 0):
             raise QuickstudyError(f"Map '{self.name}' needs a positive number of metres a cell; got {self.resolution}.")
         if not self.free.any():
-            raise QuickstudyError(f"Map '{self.name}' has no free space: all of its {self.free.size} cells are occupied.")
+            raise QuickstudyError(
+                f"Map '{self.name}' has no free space: all of its {self.free.size} cells are occupied."
+            )
 
     @property
     def size(self) -> np.ndarray:
@@ -134,6 +136,11 @@ def _read_map_server(path: Path) -> OccupancyMap:
     origin = about["origin"]
     if not isinstance(origin, Sequence) or isinstance(origin, str) or len(origin) < 2:
         raise QuickstudyError(f"'{path}': origin must be [x, y, yaw]; got {origin!r}.")
+    if not 0.0 <= numbers["free_thresh"] <= numbers["occupied_thresh"] <= 1.0:
+        raise QuickstudyError(
+            f"'{path}': thresholds must be 0 <= free_thresh <= occupied_thresh <= 1; got free_thresh "
+            f"{numbers['free_thresh']:g} and occupied_thresh {numbers['occupied_thresh']:g}."
+        )
     grey = _grey(_image_of(path, about))
     occupied = grey if about["negate"] else 1.0 - grey
     free = occupied < numbers["free_thresh"]
@@ -216,7 +223,7 @@ def _read_arrays(path: Path, resolution: float) -> list[OccupancyMap]:
             grids |= {str(name): grid for name, grid in zip(names, array, strict=False)}
     if not grids:
         raise QuickstudyError(
-            f"'{path}' holds no map: it needs a whole-numbered array [row, column] of 0 (free), 100 (occupied) and -1 or "
-            "255 (unknown), or a boolean one [row, column] or [map, row, column] with True where it is free."
+            f"'{path}' holds no map: it needs a whole-numbered array [row, column] of 0 (free), 100 (occupied) and -1 "
+            "or 255 (unknown), or a boolean one [row, column] or [map, row, column] with True where it is free."
         )
     return [OccupancyMap(name, free, resolution) for name, free in grids.items()]

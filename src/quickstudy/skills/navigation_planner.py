@@ -14,9 +14,9 @@ from scipy.ndimage import distance_transform_edt, uniform_filter
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from quickstudy.skills.navigation_episode import MAX_SPEED, MAX_TURN, pose
+from quickstudy.skills.navigation_episode import MAX_SPEED, MAX_TURN, pose, ranges
 from quickstudy.skills.navigation_layouts import CELL, CELLS, cell, fill, place
-from quickstudy.skills.navigation_scene import LIDAR_RANGE, RAY_ANGLES, ROBOT, Body
+from quickstudy.skills.navigation_scene import RAY_ANGLES, ROBOT, Body
 
 MARGIN = 0.08
 """Metres that a planned route keeps from walls, beside the robot's radius."""
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     heading: np.ndarray
     successor: np.ndarray
 
-    def at(self, where: Sequence[float]) -> tuple[int, int]:
+    def at(self, where: Sequence[float] | np.ndarray) -> tuple[int, int]:
         """Row and column of a place [2] in metres."""
         row, column = np.clip(cell(np.asarray(where, dtype=float)).astype(int), 0, CELLS - 1)
         return int(row), int(column)
@@ -66,7 +66,7 @@ def clearance(grid: np.ndarray) -> np.ndarray:
     return np.asarray((distance_transform_edt(~grid) - 0.5) * CELL)
 
 
-def plan(walls: Sequence[Sequence[int]], goal: Sequence[float]) -> Plan:
+def plan(walls: Sequence[Sequence[int]], goal: Sequence[float] | np.ndarray) -> Plan:
     """The plan for an environment and a goal [2]; recent ones are kept."""
     return _plan(tuple(tuple(wall) for wall in walls), (float(goal[0]), float(goal[1])))
 
@@ -124,7 +124,7 @@ def _edges() -> list[tuple[np.ndarray, np.ndarray, list[np.ndarray], float]]:
 
 def _headings(route: np.ndarray, successor: np.ndarray, source: int) -> np.ndarray:
     reached = np.isfinite(route)
-    middles = place(np.stack(np.indices((CELLS, CELLS)), axis=-1) + 0.5).reshape(-1, 2)
+    middles = place(np.stack(tuple(np.indices((CELLS, CELLS))), axis=-1) + 0.5).reshape(-1, 2)
     after = np.where(successor >= 0, successor, source)
     ahead, target = np.arange(CELLS**2), np.zeros_like(middles)
     for jump in range(_AHEAD[1]):
@@ -150,14 +150,12 @@ FULL_TURN = 2.0
 """Radians a second that the expert turns at most."""
 TURN_GAIN = 2.0
 """Radians a second for each radian that the heading is off."""
-SLOW_WITHIN = 0.7
+SLOW_WITHIN = 1.2
 """Metres from the goal from which on the expert slows down."""
 SHY_WITHIN, SHYNESS = 0.45, 0.6
 """Metres from the lidar within which walls repel the expert, and how much a ray that touches one does."""
 _RAYS = np.stack([np.cos(RAY_ANGLES), np.sin(RAY_ANGLES)], axis=-1)
 _AHEAD_RAYS = np.flatnonzero(np.cos(RAY_ANGLES) > 0.85)
-FIRM_GRIP = 0.3
-"""Friction of the wheels below which the expert drives slower, for the robot slides."""
 
 
 class Expert:
@@ -171,8 +169,6 @@ class Expert:
         self._goal = np.asarray(goals, dtype=float)[:, None]
         motors = np.array([[body.left, body.right] for body in bodies])
         self._left, self._right = motors.T[..., None]
-        grip = np.array([body.grip for body in bodies])
-        self._pace = np.clip(0.25 + 0.75 * grip / FIRM_GRIP, 0.25, 1.0)[:, None]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         at, yaw = pose(observations)
@@ -184,14 +180,14 @@ class Expert:
         # In the robot's own frame, where the lidar is.
         c, s = np.cos(yaw), np.sin(yaw)
         wanted = np.stack([c * heading[..., 0] + s * heading[..., 1], c * heading[..., 1] - s * heading[..., 0]], -1)
-        ranges = observations[..., 4:].astype(np.float64) * LIDAR_RANGE
-        close = np.clip((SHY_WITHIN - ranges) / (SHY_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
+        seen = ranges(observations)
+        close = np.clip((SHY_WITHIN - seen) / (SHY_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
         wanted = wanted - SHYNESS * close @ _RAYS
         error = np.arctan2(wanted[..., 1], wanted[..., 0])
         turn = np.clip(TURN_GAIN * error, -FULL_TURN, FULL_TURN)
-        clear = np.clip((ranges[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)
+        clear = np.clip((seen[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)
         ahead = np.clip(np.cos(error), 0.0, 1.0) ** 2 * np.clip(away / SLOW_WITHIN, 0.2, 1.0) * clear
-        return self._command(MAX_SPEED * self._pace * ahead, turn)
+        return self._command(MAX_SPEED * ahead, turn)
 
     def _headings(self, at: np.ndarray) -> np.ndarray:
         """Bilinear between the middles of cells, [task, episode, 2]."""

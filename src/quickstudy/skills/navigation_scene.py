@@ -61,9 +61,7 @@ _WALLS = np.array([0, 1, 0, 0, 0, 0], dtype=np.uint8)
 RAY_ANGLES = 2 * np.pi * np.arange(RAYS) / RAYS
 
 
-def build(
-    walls: Sequence[Sequence[int]], body: Body = Body(), goal: Sequence[float] | None = None
-) -> mujoco.MjModel:
+def build(walls: Sequence[Sequence[int]], body: Body = Body(), goal: Sequence[float] | None = None) -> mujoco.MjModel:
     """Compiles the model of one environment and one body.
 
     Args:
@@ -140,9 +138,11 @@ def _add_visuals(spec: mujoco.MjSpec, goal: Sequence[float]) -> None:
         name="goal", type=mjtGeom.mjGEOM_CYLINDER, size=[0.3, 0.002, 0], pos=[*goal, 0.002], contype=0, conaffinity=0,
         rgba=[0.2, 0.65, 0.3, 1.0],
     )  # fmt: skip
-    spec.worldbody.add_light(pos=[0, 0, 12], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    spec.worldbody.add_light(pos=[0, 0, 12], dir=[0, 0, -1], directional=True)
     height = 14.0
-    spec.worldbody.add_camera(name="top", pos=[0, 0, height], fovy=float(np.degrees(2 * np.arctan(1.04 * HALF / height))))
+    spec.worldbody.add_camera(
+        name="top", pos=[0, 0, height], fovy=float(np.degrees(2 * np.arctan(1.04 * HALF / height)))
+    )
 
 
 def scan(model: mujoco.MjModel, data: mujoco.MjData, at: np.ndarray, yaw: float) -> np.ndarray:

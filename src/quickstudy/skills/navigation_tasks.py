@@ -14,9 +14,9 @@ from quickstudy.skills.navigation_maps import OccupancyMap
 from quickstudy.skills.navigation_planner import MARGIN, clearance, plan
 from quickstudy.skills.navigation_scene import ROBOT
 
-SHORTEST, LONGEST = 4.0, 10.0
-"""Metres of the shortest way from the middle of the start region to the goal."""
-SPREAD, NEAREST = 2.0, 3.0
+SHORTEST, LONGEST = 4.0, 8.0
+"""Metres of the shortest way from the middle of the start region to the goal; the longest may be less."""
+SPREAD, NEAREST = 1.5, 3.0
 """Starts are at most so many metres from that middle, and at least so many from the goal; both as the robot drives."""
 _ROOMY = 0.1
 """Metres that goals and starts are further from walls than a route must be."""
@@ -25,7 +25,7 @@ _TRIES = 60
 _Walls = tuple[tuple[int, ...], ...]
 
 
-def draw(grid: np.ndarray, rng: np.random.Generator) -> dict[str, Any] | None:
+def draw(grid: np.ndarray, rng: np.random.Generator, longest: float = LONGEST) -> dict[str, Any] | None:
     """A task's parameters in an environment, or None where no two places are far enough apart."""
     room = clearance(grid)
     parts, count = label(room >= ROBOT.radius + MARGIN, np.ones((3, 3)))
@@ -39,7 +39,7 @@ def draw(grid: np.ndarray, rng: np.random.Generator) -> dict[str, Any] | None:
     goal = place(free[rng.integers(len(free))] + 0.5)
     way = plan(blocks, goal)
     there = np.isfinite(way.route) & (room >= ROBOT.radius + MARGIN + _ROOMY)
-    far = np.argwhere(there & (way.distance >= SHORTEST) & (way.distance <= LONGEST))
+    far = np.argwhere(there & (way.distance >= SHORTEST) & (way.distance <= longest))
     if len(far) == 0:
         return None
     home = place(far[rng.integers(len(far))] + 0.5)
@@ -54,19 +54,19 @@ def parameters(blocks: Sequence[Sequence[int]], home: np.ndarray, goal: np.ndarr
     }
 
 
-def draw_on(chart: OccupancyMap, rng: np.random.Generator) -> dict[str, Any]:
+def draw_on(chart: OccupancyMap, rng: np.random.Generator, longest: float = LONGEST) -> dict[str, Any]:
     """A task's parameters in a window of a map.
 
     Raises:
         QuickstudyError: no window of many that were tried has two places far enough apart.
     """
     for _ in range(_TRIES):
-        found = draw(chart.window(chart.draw_centre(rng)), rng)
+        found = draw(chart.window(chart.draw_centre(rng)), rng, longest)
         if found is not None:
             return {"map": chart.name, **found}
     raise QuickstudyError(
-        f"Map '{chart.name}' has no task in it: a robot {2 * ROBOT.radius:.2f} m wide finds no two places {SHORTEST:.0f} "
-        f"m apart, at {chart.resolution} m a cell."
+        f"Map '{chart.name}' has no task in it: a robot {2 * ROBOT.radius:.2f} m wide finds no two places "
+        f"{SHORTEST:.0f} m apart, at {chart.resolution} m a cell."
     )
 
 
@@ -78,6 +78,8 @@ def at(chart: OccupancyMap, start: Sequence[float], goal: Sequence[float]) -> di
             further apart than an environment is large.
     """
     places = np.array([start, goal], dtype=float)
+    if places.shape != (2, 2) or not np.isfinite(places).all():
+        raise QuickstudyError(f"Start and goal must be two numbers (x, y) in metres each; got {start} and {goal}.")
     centre = places.mean(axis=0)
     grid = chart.window(centre)
     room = clearance(grid)
@@ -94,8 +96,8 @@ def at(chart: OccupancyMap, start: Sequence[float], goal: Sequence[float]) -> di
             raise QuickstudyError(f"Start and goal must lie in one square of {2 * HALF:.0f} m; the {shown} does not.")
         if room[row, column] < ROBOT.radius + MARGIN:
             raise QuickstudyError(
-                f"The {shown} on map '{chart.name}' has no room for the robot: {room[row, column]:.2f} m to the nearest "
-                f"wall, {ROBOT.radius + MARGIN:.2f} m are needed."
+                f"The {shown} on map '{chart.name}' has no room for the robot: {room[row, column]:.2f} m to the "
+                f"nearest wall, {ROBOT.radius + MARGIN:.2f} m are needed."
             )
     blocks = walls(grid)
     way = plan(blocks, places[1] - centre)
