@@ -137,7 +137,7 @@ def expert(name: str) -> Expert:
     def act(observations: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it asks for more than -1..1, which the environment clips
-            actions = [policy.get_action(seen) for seen in observations]
+            actions = [policy.get_action(seen) for seen in observations.copy()]  # two experts write into what they see
         return np.clip(np.asarray(actions, np.float32), -1.0, 1.0)
 
     return act
