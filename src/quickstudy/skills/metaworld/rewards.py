@@ -19,7 +19,7 @@ _XZ = [0, 2]
 
 def length(vector: np.ndarray) -> np.ndarray:
     """Euclidean length along the last axis."""
-    return np.sqrt(np.einsum("...i,...i->...", vector, vector))
+    return np.sqrt(np.vecdot(vector, vector))
 
 
 def tolerance(
@@ -29,8 +29,9 @@ def tolerance(
     lower: float = 0.0,
     falls: Literal["long tail", "gaussian"] = "long tail",
 ) -> np.ndarray:
-    """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside."""
-    outside = np.maximum(np.maximum(lower - x, x - upper), 0.0) / np.maximum(margin, _TINY)
+    """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside; x is not negative."""
+    outside = x - upper if lower == 0.0 else np.maximum(lower - x, x - upper)
+    outside = np.maximum(outside, 0.0) / np.maximum(margin, _TINY)
     if falls == "gaussian":
         return np.exp(_GAUSSIAN * outside * outside)
     return 1.0 / (9.0 * outside * outside + 1.0)
@@ -50,7 +51,7 @@ def in_prism(point: np.ndarray, zero: np.ndarray, one: np.ndarray) -> np.ndarray
 
 def closing(action: np.ndarray, effort: float = 1.0) -> np.ndarray:
     """How much of `effort` the gripper is told to close with, 0 to 1."""
-    return np.clip(action[:, 3], 0.0, effort) / effort
+    return np.minimum(np.maximum(action[:, 3], 0.0), effort) / effort
 
 
 def caging(

@@ -77,7 +77,8 @@ class Stock:
             seen, _ = self.env.reset()
             self._keep(world, seen)
 
-    def advance(self, world: int, action: np.ndarray, thread: int) -> None:
+    def advance(self, world: int, pull: np.ndarray, action: np.ndarray, thread: int) -> None:
+        """One control step; the package moves what the hand is pulled to itself."""
         with self._lock:
             self._enter(world)
             seen, reward, _, _, info = self.env.step(action)
