@@ -12,7 +12,13 @@ from quickstudy.errors import QuickstudyError
 
 ENVIRONMENTS = {
     "quickstudy/Grasp-v0": "grasping",
+    "quickstudy/ML10-v0": "ml10",
+    "quickstudy/ML45-v0": "ml45",
+    "quickstudy/PickPlace-v0": "ml1-pick-place",
     "quickstudy/PointNavigation-v0": "point-navigation",
+    "quickstudy/Push-v0": "ml1-push",
+    "quickstudy/Reach-v0": "ml1-reach",
+    "quickstudy/ToolUse-v0": "tools",
 }
 """Names of environments, and the families whose tasks they are."""
 
