@@ -75,7 +75,7 @@ class Manipulation(TaskFamily):
         """
         Args:
             classes: Meta-World's tasks in each split, 'train' among them. Without a 'validation', it holds other goals
-                of those training tasks that have one, and is empty where none differs from training.
+                of those training tasks that have one; where none has, other episodes of the training tasks.
             goal: hidden, as in Meta-World's ML benchmarks, or visible.
             scramble: the numbers of an observation are in an order of the task's own.
             lengths: of tools, relative, in each split; Meta-World's own tools where there are none.
@@ -104,12 +104,10 @@ class Manipulation(TaskFamily):
         self.noise, self.disturbance, self.worlds, self.threads = noise, disturbance, worlds, threads
         self.places = None if scramble else Places(slice(0, 3), slice(4, 7), _GOAL)
         others = [task for task in classes["train"] if lengths or (goal == "hidden" and TASKS[task].has_goal)]
-        self._classes = {"train": classes["train"], "validation": others, **classes}
+        self._classes = {"train": classes["train"], "validation": others or classes["train"], **classes}
         self._all = list(dict.fromkeys(task for tasks in self._classes.values() for task in tasks))
         self._lengths = lengths
-        self.sizes = {
-            split: (100_000 if split == "train" else 10_000) if tasks else 0 for split, tasks in self._classes.items()
-        }
+        self.sizes = {split: 100_000 if split == "train" else 10_000 for split in self._classes}
         self.hidden_size = 3 + (len(self._all) if len(self._all) > 1 else 0)
         self.hidden_size += 2 * (lengths is not None) + OBSERVATION * scramble
         self.protocol = self._protocol()
@@ -451,7 +449,10 @@ def ml10(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manip
 
 
 def ml45(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manipulation:
-    """ML45: 45 tasks to train on, five others to test on; 'validation' holds other goals of the 45, if hidden."""
+    """ML45: 45 tasks to train on, five others to test on; 'validation' holds other goals of the 45.
+
+    With visible goals there is no task left that training has not: 'validation' then has other episodes of the 45.
+    """
     name = "ml45" if goal == "hidden" else "ml45-imitation"
     return Manipulation(name, {"train": ML45_TRAIN, "test": ML45_TEST}, goal=goal, **{"horizon": 300, **options})
 
