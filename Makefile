@@ -29,6 +29,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.metaworld_agreement
 	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
 
 results: $(STAMP)

@@ -321,7 +321,9 @@ def _check_points(meta_batch: SupportQuery) -> None:
     for name, part in (("support", meta_batch.support), ("query", meta_batch.query)):
         empty = part.mask.flatten(1).sum(1) == 0
         if empty.any():
-            raise QuickstudyError(f"Task {int(empty.int().argmax())} of the meta-batch has an empty {name}: no real step.")
+            raise QuickstudyError(
+                f"Task {int(empty.int().argmax())} of the meta-batch has an empty {name}: no real step."
+            )
 
 
 def _points(meta_batch: SupportQuery) -> int:

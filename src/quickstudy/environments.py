@@ -14,7 +14,13 @@ ENVIRONMENTS = {
     "quickstudy/Grasp-v0": "grasping",
     "quickstudy/Navigation-v0": "navigation",
     "quickstudy/NavigationDynamics-v0": "navigation-dynamics",
+    "quickstudy/ML10-v0": "ml10",
+    "quickstudy/ML45-v0": "ml45",
+    "quickstudy/PickPlace-v0": "ml1-pick-place",
     "quickstudy/PointNavigation-v0": "point-navigation",
+    "quickstudy/Push-v0": "ml1-push",
+    "quickstudy/Reach-v0": "ml1-reach",
+    "quickstudy/ToolUse-v0": "tools",
 }
 """Names of environments, and the families whose tasks they are."""
 

@@ -18,6 +18,7 @@ from quickstudy.skills.grasping import Grasping
 from quickstudy.skills.grasping_panda import GraspingPanda
 from quickstudy.skills.gym_family import Expert, GymFamily
 from quickstudy.skills.gym_parameters import Draw, Space
+from quickstudy.skills.manipulation import ml1, ml10, ml45, tools
 from quickstudy.skills.motions import Motions
 from quickstudy.skills.navigation import Navigation, NavigationDynamics
 from quickstudy.skills.perception import Omniglot, Recognition, numbers
@@ -26,6 +27,11 @@ from quickstudy.task import TaskFamily
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "grasping": Grasping,
     "grasping-panda": GraspingPanda,
+    **{f"ml1-{task}": partial(ml1, task) for task in ("reach", "push", "pick-place")},
+    "ml10": ml10,
+    "ml10-imitation": partial(ml10, "visible"),
+    "ml45": ml45,
+    "ml45-imitation": partial(ml45, "visible"),
     "motions": Motions,
     "navigation": Navigation,
     "navigation-dynamics": NavigationDynamics,
@@ -35,17 +41,23 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet", jitter=True),
     "point-navigation": PointNavigation,
     "sinusoid": Sinusoid,
+    "tools": tools,
 }
 
 
 def get(name: str) -> TaskFamily:
     """The family of this name, or that of a user's file `<name>.npz`, see `from_file`.
 
+    `ml1-<task>` is any of Meta-World's 50 tasks; `ml1-<task>-scrambled` has the numbers of an observation in an order
+    of each task's own.
+
     Raises:
         QuickstudyError: there is none, or its data is missing.
     """
     if name.endswith(".npz"):
         return from_file(Path(name))
+    if name.startswith("ml1-"):
+        return ml1(name.removeprefix("ml1-").removesuffix("-scrambled"), scramble=name.endswith("-scrambled"))
     if name not in FAMILIES:
         raise unknown("family", name, FAMILIES)
     return FAMILIES[name]()

@@ -22,6 +22,7 @@ from quickstudy.learners.meta_lstm import MetaLSTM, MetaLSTMConfig
 from quickstudy.learners.prototypical import PrototypicalConfig, PrototypicalNetworks
 from quickstudy.learners.reptile import Reptile, ReptileConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
+from quickstudy.learners.warp import Warp
 from quickstudy.nets import MLP, ConvNet
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
@@ -116,11 +117,22 @@ _NAVIGATION = Settings(
     data=DataConfig(tasks=1000, demonstrations=4, validation_episodes=2),
 )
 
+_ML1 = Settings(
+    "ml1-push", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
+)
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": _GRASPING,
     "grasping-panda": _GRASPING,
     "navigation": _NAVIGATION,
     "navigation-dynamics": _NAVIGATION,
+    "ml1-reach": _ML1,
+    "ml1-push": _ML1,
+    "ml1-pick-place": _ML1,
+    **{
+        name: replace(_ML1, data=DataConfig(tasks=1000, demonstrations=4, validation_tasks=50))
+        for name in ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
+    },
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
     "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),
@@ -259,7 +271,11 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 
 def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     """The default settings of a family, and the general ones for a family without its own."""
-    settings = _RECOGNITION if family.endswith(".npz") else DEFAULTS.get(family, Settings(family, "maml"))
+    settings = (
+        _RECOGNITION
+        if family.endswith(".npz")
+        else DEFAULTS.get(family, _ML1 if family.startswith("ml1-") else Settings(family, "maml"))
+    )
     method = method or settings.method
     settings = replace(settings, family=family, method=method, seed=seed)
     for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
@@ -306,6 +322,11 @@ def _floor(kind: type[baselines.Replay]) -> Callable[[Settings, TaskFamily], Met
     return lambda s, family: kind(baselines.recorded_base(family.observation_size), family.action_size)
 
 
+def _warp(s: Settings, family: TaskFamily) -> MetaLearner:
+    assert family.places is not None  # else it does not suit
+    return Warp(baselines.recorded_base(family.observation_size), family.action_size, family.places)
+
+
 METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "maml": _maml(),
     "fomaml": _maml(first_order=True),
@@ -333,6 +354,7 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "oracle": lambda s, family: baselines.Oracle(_base(s, family, extra=family.hidden_size), family.hidden_size),
     "replay": _floor(baselines.Replay),
     "nearest": _floor(baselines.NearestNeighbour),
+    "warp": _warp,
 }
 
 COMPARED = (
@@ -351,6 +373,7 @@ COMPARED = (
     "no-adaptation",
     "replay",
     "nearest",
+    "warp",
     "oracle",
 )
 """What a comparison holds where nobody says otherwise."""
@@ -361,12 +384,14 @@ SKILLS_ONLY = frozenset({"matching-convex", "oracle", "replay"})
 RECOGNITION_ONLY = frozenset({"prototypical"})
 """Methods that need classes."""
 
-UNTRAINED = frozenset({"scratch", "replay", "nearest"})
+UNTRAINED = frozenset({"scratch", "replay", "nearest", "warp"})
 """Methods that learn nothing from the training tasks (but the mean and deviation of their observations)."""
 
 
 def suits(method: str, family: TaskFamily) -> bool:
     """Whether a method can learn tasks of this family."""
+    if method == "warp":
+        return family.places is not None
     return method not in (SKILLS_ONLY if family.labelled else RECOGNITION_ONLY)
 
 
@@ -379,6 +404,11 @@ def build(settings: Settings, family: TaskFamily) -> MetaLearner:
     if settings.method not in METHODS:
         raise unknown("method", settings.method, METHODS)
     if not suits(settings.method, family):
+        if settings.method == "warp":
+            raise QuickstudyError(
+                f"Method 'warp' needs a family that says where hand, object and goal are observed; '{family.name}' "
+                "does not."
+            )
         kinds = ("skills", "recognition")
         wanted, got = kinds if family.labelled else reversed(kinds)
         raise QuickstudyError(f"Method '{settings.method}' is for {wanted}; '{family.name}' is a family of {got}.")

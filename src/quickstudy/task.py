@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,14 @@ Policy = Callable[[np.ndarray], np.ndarray]
 
 A policy may keep state from call to call: every `TaskFamily.run` gets a fresh one.
 """
+
+
+class Places(NamedTuple):
+    """Which numbers of an observation are the position of the hand, of the object and of the goal, in metres."""
+
+    hand: slice
+    object: slice
+    goal: slice
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,9 @@ class TaskFamily(ABC):
     """Recognition: an action is a one-hot label, and what a policy gives are logits."""
     image: tuple[int, int] | None = None
     """Height and width, where an observation is a grey image, flattened."""
+    places: Places | None = None
+    """Where hand, object and goal are observed; an action's first three numbers then move the hand. For one floor only:
+    learners are not told."""
     observation_size: int
     action_size: int
     hidden_size: int

@@ -20,10 +20,17 @@ import numpy as np
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.skills.metaworld import stock
-from quickstudy.skills.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, TASKS
+from quickstudy.skills.metaworld.catalogue import (
+    ML10_TEST,
+    ML10_TRAIN,
+    ML10_VALIDATION,
+    ML45_TEST,
+    ML45_TRAIN,
+    TASKS,
+)
 from quickstudy.skills.metaworld.port import Tool
 from quickstudy.skills.metaworld.worlds import ACTION, OBSERVATION, PORTS, MetaWorlds
-from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.task import Places, Policy, Task, TaskFamily
 
 TOOLS = ("hammer-v3", "stick-push-v3", "peg-insert-side-v3", "assembly-v3")
 """Tool tasks to train on; the fifth, stick-pull, is kept for the split 'tasks'."""
@@ -67,7 +74,8 @@ class Manipulation(TaskFamily):
     ):
         """
         Args:
-            classes: Meta-World's tasks in each split, 'train' among them; 'validation' holds other goals of these.
+            classes: Meta-World's tasks in each split, 'train' among them. Without a 'validation', it holds other goals
+                of those training tasks that have one; where none has, other episodes of the training tasks.
             goal: hidden, as in Meta-World's ML benchmarks, or visible.
             scramble: the numbers of an observation are in an order of the task's own.
             lengths: of tools, relative, in each split; Meta-World's own tools where there are none.
@@ -94,7 +102,9 @@ class Manipulation(TaskFamily):
             raise QuickstudyError(f"noise and disturbance must be within 0..1; got {noise} and {disturbance}.")
         self.name, self.goal, self.scramble, self.horizon, self.tail = name, goal, scramble, horizon, tail
         self.noise, self.disturbance, self.worlds, self.threads = noise, disturbance, worlds, threads
-        self._classes = {"train": classes["train"], "validation": classes["train"], **classes}
+        self.places = None if scramble else Places(slice(0, 3), slice(4, 7), _GOAL)
+        others = [task for task in classes["train"] if lengths or (goal == "hidden" and TASKS[task].has_goal)]
+        self._classes = {"train": classes["train"], "validation": others or classes["train"], **classes}
         self._all = list(dict.fromkeys(task for tasks in self._classes.values() for task in tasks))
         self._lengths = lengths
         self.sizes = {split: 100_000 if split == "train" else 10_000 for split in self._classes}
@@ -218,7 +228,7 @@ class Manipulation(TaskFamily):
             raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
         return task
 
-    def expert_policy(self, tasks: Sequence[Task], seed: int) -> Policy:
+    def expert_policy(self, tasks: Sequence[Task], seed: int = 0) -> Policy:
         """The package's experts, told what is hidden, as a policy for `run` on the same tasks with the same seed."""
         experts = Experts(self, tasks)
         goals: list[np.ndarray] = []
@@ -432,24 +442,28 @@ def ml1(task: str, **options: Any) -> Manipulation:
 
 
 def ml10(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manipulation:
-    """ML10: ten tasks to train on, five others to test on; 'validation' holds other goals of the ten."""
+    """ML10: ten tasks to train on, five others to test on; 'validation' has five more, of ML45's training tasks."""
     name = "ml10" if goal == "hidden" else "ml10-imitation"
-    return Manipulation(name, {"train": ML10_TRAIN, "test": ML10_TEST}, goal=goal, **{"horizon": 300, **options})
+    classes = {"train": ML10_TRAIN, "validation": ML10_VALIDATION, "test": ML10_TEST}
+    return Manipulation(name, classes, goal=goal, **{"horizon": 300, **options})
 
 
 def ml45(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manipulation:
-    """ML45: 45 tasks to train on, five others to test on; 'validation' holds other goals of the 45."""
+    """ML45: 45 tasks to train on, five others to test on; 'validation' holds other goals of the 45.
+
+    With visible goals there is no task left that training has not: 'validation' then has other episodes of the 45.
+    """
     name = "ml45" if goal == "hidden" else "ml45-imitation"
     return Manipulation(name, {"train": ML45_TRAIN, "test": ML45_TEST}, goal=goal, **{"horizon": 300, **options})
 
 
 def tools(**options: Any) -> Manipulation:
-    """Hammer, stick, peg and wrench of many lengths and widths, which the observation does not tell.
+    """Hammer, stick, peg and wrench of many lengths and widths, which the observation does not tell; the goal it does.
 
     The split 'tools' has tools of lengths that no training task has, 'tasks' a tool task that training has not.
     """
     classes = {"train": TOOLS, "tools": TOOLS, "tasks": HELD_OUT_TOOLS}
-    return Manipulation("tools", classes, lengths=LENGTHS, **{"horizon": 300, **options})
+    return Manipulation("tools", classes, lengths=LENGTHS, **{"goal": "visible", "horizon": 300, **options})
 
 
 def disturb(rng: np.random.Generator, strength: float, horizon: int) -> np.ndarray:

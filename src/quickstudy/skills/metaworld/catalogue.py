@@ -129,5 +129,7 @@ ML10_TRAIN = (
     "basketball-v3",
 )
 ML10_TEST = ("drawer-open-v3", "door-close-v3", "shelf-place-v3", "sweep-into-v3", "lever-pull-v3")
+ML10_VALIDATION = ("window-close-v3", "push-back-v3", "button-press-v3", "plate-slide-v3", "handle-press-v3")
+"""Tasks in neither split of ML10, to choose settings by; Meta-World itself has no validation split."""
 ML45_TEST = ("bin-picking-v3", "box-close-v3", "hand-insert-v3", "door-lock-v3", "door-unlock-v3")
 ML45_TRAIN = tuple(name for name in TASKS if name not in ML45_TEST)

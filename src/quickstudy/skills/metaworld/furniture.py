@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from quickstudy.skills.metaworld.port import Port, Tool, put
-from quickstudy.skills.metaworld.rewards import both, closing, length, tolerance
+from quickstudy.skills.metaworld.rewards import both, closes, closing, length, rounded, tolerance
 
 
 class _Door(Port):
@@ -106,7 +106,12 @@ class DrawerClose(_Drawer):
         margin = np.abs(length(self.start - self.tcp_start) - 0.005)
         reach = tolerance(length(handle - self.tcp), 0.005, margin, falls="gaussian")
         success = to_target <= 0.065
-        return np.where(success, 10.0, 10.0 * both(both(reach, closing(action)), in_place)), success
+
+        def formula(reach: np.ndarray, closed: np.ndarray, in_place: np.ndarray) -> np.ndarray:
+            return 10.0 * both(both(reach, closed), in_place)
+
+        reward = rounded(closes(action), formula, reach, closing(action), in_place)
+        return np.where(success, 10.0, reward), success
 
 
 class WindowOpen(Port):

@@ -73,7 +73,19 @@ def build(kind: "type[Port]", tool: Tool | None, visual: bool = False) -> mujoco
     model = spec.compile()
     for equality in np.flatnonzero(model.eq_type == mujoco.mjtEq.mjEQ_WELD):
         model.eq_data[equality] = [0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]  # as the package's `reset_mocap_welds`
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_MESH):
+        model.geom_rbound[geom] = min(model.geom_rbound[geom], _reach(model, geom))
     return model
+
+
+def _reach(model: mujoco.MjModel, geom: int) -> float:
+    """How far a mesh reaches from its middle.
+
+    MuJoCo takes the half diagonal of its box, and so looks for contacts where there can be none.
+    """
+    mesh = model.geom_dataid[geom]
+    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]].astype(np.float64)
+    return float(length(vertices).max()) + 1e-6
 
 
 class Port(ABC):
@@ -122,17 +134,18 @@ class Port(ABC):
         fields = ("xpos", "site_xpos", *self.reads)
         self.readings = {name: np.stack([getattr(data, name) for data in self.data]) for name in fields}
         self._views = [[getattr(data, name) for name in fields] for data in self.data]
-        self._arm = [self.body(name) for name in _ARM]
-        self._tips = [self.site(name) for name in _TIPS]
+        self._controls = [(data.mocap_pos[0], data.ctrl) for data in self.data]
+        self._arm = np.array([self.body(name) for name in _ARM])
+        self._tips = np.array([self.site(name) for name in _TIPS])
         self._moved = self.body(self.moved) if self.moved else -1
         self._body_pos = np.tile(self.model.body_pos[self._moved], (count, 1))
-        self._mocap = np.tile(np.asarray(self.hand, np.float64), (count, 1))
+        self._body_views = [model.body_pos[self._moved] for model in self._models]
         self._settled = [_settle(model, self.hand) for model in (of_world if self._own_models else [self.model])]
         self.longer = np.zeros((count, 3))
         if tools is not None:
             self.longer[:, 0] = [self.tool_length * (tool.length - 1.0) for tool in tools]
         self.start, self.target, self.tcp_start = (np.zeros((count, 3)) for _ in range(3))
-        self.tcp, self.pads = np.zeros((count, 3)), np.zeros((count, 2))
+        self.tcp, self.pads, self._frame = np.zeros((count, 3)), np.zeros((count, 2)), np.zeros((count, 18))
         self.low = np.concatenate([_frame(_HAND_LOW, -1.0, -np.inf), self.goal_low])
         self.high = np.concatenate([_frame(_HAND_HIGH, 1.0, np.inf), self.goal_high])
 
@@ -177,37 +190,32 @@ class Port(ABC):
             self._body_pos[world] = model.body_pos[self._moved] = self.body_place(vector)
         mujoco.mj_step(model, data)  # the last one of settling: what is derived is of the instant before, as it was
         self.tcp_start[world] = (data.site_xpos[self._tips[0]] + data.site_xpos[self._tips[1]]) / 2.0
-        self._mocap[world] = data.mocap_pos[0]
         self.place(world, model, data, vector)
         self._read(world)
 
-    def advance(self, world: int, action: np.ndarray, thread: int) -> None:
-        """One control step."""
-        model, data = self._models[world if self._own_models else thread], self.data[world]
+    def advance(self, world: int, pull: np.ndarray, action: np.ndarray, thread: int) -> None:
+        """One control step, with the hand pulled to the place `pull`."""
+        place = world if self._own_models else thread
+        model, data, (mocap, control) = self._models[place], self.data[world], self._controls[world]
         if self.moved:
-            model.body_pos[self._moved] = self._body_pos[world]
-        data.mocap_pos[0], data.mocap_quat[0] = self._mocap[world], _DOWN
-        data.ctrl[0], data.ctrl[1] = action[3], -action[3]
+            self._body_views[place][:] = self._body_pos[world]
+        mocap[:] = pull
+        control[0] = action[3]
+        control[1] = -action[3]
         mujoco.mj_step(model, data, SUBSTEPS)
         mujoco.mj_forward(model, data)
         self._read(world)
 
     # ---- called once for all worlds
 
-    def aim(self, actions: np.ndarray, chosen: slice | np.ndarray) -> None:
-        """Moves what the hand of the chosen worlds is pulled to, by 1 cm a step at full action."""
-        moved = self._mocap[chosen] + np.clip(actions[chosen, :3], -1, 1) * 0.01  # a 32-bit product, as in the package
-        self._mocap[chosen] = np.clip(moved, self.hand_low, self.hand_high)
-
     def observe(self) -> np.ndarray:
         """The present frame [world, 18]: hand 3, opening of the gripper, objects 14; refreshes `tcp` and `pads`."""
-        arm, tips = self.readings["xpos"][:, self._arm], self.readings["site_xpos"][:, self._tips]
+        arm, tips, frame = self.xpos.take(self._arm, 1), self.site_xpos.take(self._tips, 1), self._frame
         np.add(tips[:, 0], tips[:, 1], out=self.tcp)
         self.tcp /= 2.0
-        self.pads[:] = arm[:, 3:, 1]
-        frame = np.zeros((len(arm), 18))
+        self.pads = arm[:, 3:, 1]
         frame[:, :3] = arm[:, 0]
-        frame[:, 3] = np.clip(length(arm[:, 1] - arm[:, 2]) / 0.1, 0.0, 1.0)
+        frame[:, 3] = np.minimum(length(arm[:, 1] - arm[:, 2]) / 0.1, 1.0)
         objects = self.objects()
         frame[:, 4 : 4 + objects.shape[1]] = objects
         return frame
@@ -330,7 +338,7 @@ _LINEAR, _CONSTANT = _quaternion_map()
 def quaternion(matrix: np.ndarray) -> np.ndarray:
     """Rotation matrices [world, 9] to quaternions (x, y, z, w), with the sign that scipy's `Rotation.as_quat` gives."""
     multiples = (matrix @ _LINEAR.T + _CONSTANT).reshape(-1, 4, 4)
-    largest = np.einsum("nii->ni", multiples).argmax(1)
+    largest = multiples.diagonal(axis1=1, axis2=2).argmax(1)
     chosen = multiples[np.arange(len(matrix)), largest]
     return chosen / length(chosen)[:, None]
 

@@ -6,7 +6,18 @@ import mujoco
 import numpy as np
 
 from quickstudy.skills.metaworld.port import Port, Tool, put, quaternion
-from quickstudy.skills.metaworld.rewards import OneSidedCaging, both, caging, closing, grasping, length, tolerance
+from quickstudy.skills.metaworld.rewards import (
+    CAGED,
+    OneSidedCaging,
+    both,
+    caging,
+    closes,
+    closing,
+    grasping,
+    length,
+    rounded,
+    tolerance,
+)
 
 _RADIUS = 0.05
 
@@ -54,9 +65,13 @@ class Push(_LooseObject):
         cage = caging(
             self.pads, self.tcp, obj, self.start, self.tcp_start, radius=0.015, pad_reach=0.05, xz_reach=0.005
         )
-        reward = grasping(cage, closing(action)) + cage
         held = (length(obj - self.tcp) < 0.02) & (opened > 0)
-        reward = np.where(held, 2.0 * reward + 1.0 + 5.0 * in_place, reward)
+
+        def formula(cage: np.ndarray, closed: np.ndarray, near: np.ndarray) -> np.ndarray:
+            grasped = grasping(cage, closed) + cage
+            return np.where(held, grasped + (1.0 + grasped + near), grasped)
+
+        reward = rounded((cage > CAGED) & closes(action), formula, cage, closing(action), 5.0 * in_place)
         return np.where(to_target < _RADIUS, 10.0, reward), to_target <= _RADIUS
 
 
@@ -69,9 +84,13 @@ class PickPlace(_LooseObject):
         to_target = length(obj - self.target)
         in_place = tolerance(to_target, _RADIUS, length(self.start - self.target))
         cage = OneSidedCaging(self.pads, self.tcp, obj, self.start, self.tcp_start, 0.005).cage(0.015)
-        reward = both((grasping(cage, closing(action)) + cage) / 2.0, in_place)
         held = (length(obj - self.tcp) < 0.02) & (opened > 0) & (obj[:, 2] - 0.01 > self.start[:, 2])
-        reward = np.where(held, reward + 1.0 + 5.0 * in_place, reward)
+
+        def formula(cage: np.ndarray, closed: np.ndarray, in_place: np.ndarray, near: np.ndarray) -> np.ndarray:
+            return both((grasping(cage, closed) + cage) / 2.0, in_place) + near
+
+        near = np.where(held, 1.0 + 5.0 * in_place, 0.0)
+        reward = rounded((cage > CAGED) & closes(action), formula, cage, closing(action), in_place, near)
         return np.where(to_target < _RADIUS, 10.0, reward), to_target <= 0.07
 
 
@@ -170,14 +189,16 @@ class ShelfPlace(_LooseObject):
         to_target = length(obj - target)
         in_place = tolerance(to_target, _RADIUS, length(self.start - target))
         cage = caging(self.pads, self.tcp, obj, self.start, self.tcp_start, radius=0.02, pad_reach=0.05, xz_reach=0.01)
-        reward = both(grasping(cage, closing(action)), in_place)
+        single = (cage > CAGED) & closes(action)
+        reward = rounded(single, lambda c, a, p: both(grasping(c, a), p), cage, closing(action), in_place)
         # Under the shelf's board: the nearer the goal from below, the less it is in place; behind the goal, not at all.
         below = (obj[:, 2] > 0.0) & (obj[:, 2] < 0.24) & (np.abs(obj[:, 0] - target[:, 0]) < 0.15)
         depth = (obj[:, 1] - (target[:, 1] - 3 * _RADIUS)) / (3 * _RADIUS)
         inside = np.clip(depth, 0.0, 1.0)
         loss = both(inside, np.clip((0.24 - obj[:, 2]) / 0.24, 0.0, 1.0))
-        in_place = np.where(below & (depth > 0.0) & (depth < 1.0), np.clip(in_place - loss, 0.0, 1.0), in_place)
+        lessened = below & (depth > 0.0) & (depth < 1.0)
+        in_place = np.where(lessened, np.clip(in_place - loss, 0.0, 1.0), in_place)
         in_place = np.where(below & (obj[:, 1] > target[:, 1]), 0.0, in_place)
         held = (length(obj - self.tcp) < 0.025) & (opened > 0) & (obj[:, 2] - 0.01 > self.start[:, 2])
-        reward = np.where(held, reward + 1.0 + 5.0 * in_place, reward)
+        reward = rounded(single & ~lessened, np.add, reward, np.where(held, 1.0 + 5.0 * in_place, 0.0))
         return np.where(to_target < _RADIUS, 10.0, reward), to_target <= 0.07

@@ -4,19 +4,22 @@ The package computes them for one world, in `metaworld.utils.reward_utils` and `
 Where the package would raise, for a margin below zero, these return some number.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 _TINY = 1e-30
 """Instead of a margin of zero, outside of which the package gives 0: the result is 1e-50 and less."""
+CAGED = 0.97
+"""The caging from which on a closing gripper is rewarded."""
 _GAUSSIAN = np.log(0.1)
 _XZ = [0, 2]
 
 
 def length(vector: np.ndarray) -> np.ndarray:
     """Euclidean length along the last axis."""
-    return np.sqrt(np.einsum("...i,...i->...", vector, vector))
+    return np.sqrt(np.vecdot(vector, vector))
 
 
 def tolerance(
@@ -26,8 +29,9 @@ def tolerance(
     lower: float = 0.0,
     falls: Literal["long tail", "gaussian"] = "long tail",
 ) -> np.ndarray:
-    """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside."""
-    outside = np.maximum(np.maximum(lower - x, x - upper), 0.0) / np.maximum(margin, _TINY)
+    """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside; x is not negative."""
+    outside = x - upper if lower == 0.0 else np.maximum(lower - x, x - upper)
+    outside = np.maximum(outside, 0.0) / np.maximum(margin, _TINY)
     if falls == "gaussian":
         return np.exp(_GAUSSIAN * outside * outside)
     return 1.0 / (9.0 * outside * outside + 1.0)
@@ -47,7 +51,7 @@ def in_prism(point: np.ndarray, zero: np.ndarray, one: np.ndarray) -> np.ndarray
 
 def closing(action: np.ndarray, effort: float = 1.0) -> np.ndarray:
     """How much of `effort` the gripper is told to close with, 0 to 1."""
-    return np.clip(action[:, 3], 0.0, effort) / effort
+    return np.minimum(np.maximum(action[:, 3], 0.0), effort) / effort
 
 
 def caging(
@@ -74,9 +78,24 @@ def caging(
     return both(both(y[:, 0], y[:, 1]), _caging_xz(tcp, thing, start, tcp_start, xz_reach))
 
 
+def closes(action: np.ndarray) -> np.ndarray:
+    """Where the gripper closes, and no more than fully."""
+    return (action[:, 3] > 0) & (action[:, 3] <= 1)
+
+
+def rounded(single: np.ndarray, formula: Callable[..., np.ndarray], *parts: np.ndarray) -> np.ndarray:
+    """`formula(*parts)`, taken in 32 bits where `single` [world] says so.
+
+    The package calculates with Python's floats, which become 32-bit as soon as they meet an action that closes the
+    gripper, and goes on to multiply what has been rounded by up to 10.
+    """
+    exact = formula(*parts)
+    return np.where(single, formula(*(part.astype(np.float32) for part in parts)), exact) if single.any() else exact
+
+
 def grasping(cage: np.ndarray, closed: np.ndarray) -> np.ndarray:
     """Caging, and gripping once the thing is well caged."""
-    return both(cage, np.where(cage > 0.97, closed, 0.0))
+    return both(cage, np.where(cage > CAGED, closed, 0.0))
 
 
 class OneSidedCaging:

@@ -77,7 +77,8 @@ class Stock:
             seen, _ = self.env.reset()
             self._keep(world, seen)
 
-    def advance(self, world: int, action: np.ndarray, thread: int) -> None:
+    def advance(self, world: int, pull: np.ndarray, action: np.ndarray, thread: int) -> None:
+        """One control step; the package moves what the hand is pulled to itself."""
         with self._lock:
             self._enter(world)
             seen, reward, _, _, info = self.env.step(action)
@@ -137,7 +138,7 @@ def expert(name: str) -> Expert:
     def act(observations: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it asks for more than -1..1, which the environment clips
-            actions = [policy.get_action(seen) for seen in observations]
+            actions = [policy.get_action(seen) for seen in observations.copy()]  # two experts write into what they see
         return np.clip(np.asarray(actions, np.float32), -1.0, 1.0)
 
     return act

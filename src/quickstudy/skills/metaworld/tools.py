@@ -6,7 +6,18 @@ import mujoco
 import numpy as np
 
 from quickstudy.skills.metaworld.port import Port, Tool, put, quaternion
-from quickstudy.skills.metaworld.rewards import both, caging, closing, grasping, in_prism, length, tolerance
+from quickstudy.skills.metaworld.rewards import (
+    CAGED,
+    both,
+    caging,
+    closes,
+    closing,
+    grasping,
+    in_prism,
+    length,
+    rounded,
+    tolerance,
+)
 
 
 def _flat_to(thing: np.ndarray, hand: np.ndarray, reach: float) -> np.ndarray:
@@ -59,7 +70,11 @@ class Hammer(Port):
             xz_reach=0.01,
         )
         in_place = 0.1 * (head[:, 2] > 0.02) + 0.9 * tolerance(length(self.target - head), 0.02, 0.2)
-        reward = (grasping(cage, closing(action)) + cage + 6.0 * in_place) * flat
+
+        def formula(cage: np.ndarray, closed: np.ndarray, near: np.ndarray, flat: np.ndarray) -> np.ndarray:
+            return (grasping(cage, closed) + cage + near) * flat
+
+        reward = rounded((cage > CAGED) & closes(action), formula, cage, closing(action), 6.0 * in_place, flat)
         success = self.readings["qpos"][:, self._nail] > 0.09
         return np.where(success & (reward > 5.0), 10.0, reward), success
 
@@ -258,7 +273,6 @@ class Assembly(Port):
             self.pads, self.tcp, point, self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01
         )
         reach = tolerance(length(point - self.tcp), 0.01, np.abs(length(self.start - self.tcp_start) - 0.01))
-        grasped = (grasping(cage, closing(action)) + reach) / 2.0
         error = self.target - ring
         aside = length(error[:, :2])
         success = (aside < 0.02) & (error[:, 2] > 0.0)
@@ -268,4 +282,12 @@ class Assembly(Port):
         error = np.column_stack([error[:, :2], 3.0 * (height - ring[:, 2])])
         lifted = (ring[:, 2] > 0.02) | (aside < wall)
         in_place = 0.1 * lifted + 0.9 * tolerance(length(error), 0.02, 0.4)
-        return np.where(success, 10.0, (2.0 * grasped + 6.0 * in_place) * flat), success
+
+        def formula(
+            cage: np.ndarray, closed: np.ndarray, reach: np.ndarray, near: np.ndarray, flat: np.ndarray
+        ) -> np.ndarray:
+            return (grasping(cage, closed) + reach + near) * flat
+
+        single = (cage > CAGED) & closes(action)
+        reward = rounded(single, formula, cage, closing(action), reach, 6.0 * in_place, flat)
+        return np.where(success, 10.0, reward), success

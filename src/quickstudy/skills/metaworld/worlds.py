@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -42,6 +43,40 @@ _BLOCK = 2
 """Worlds that a thread takes at a time: contact-rich worlds cost more, small blocks balance the threads."""
 
 
+class _Group:
+    """The worlds of one task: what was seen of them before it is put in its place among all.
+
+    Attributes:
+        worlds: which they are.
+        raw: [world of the group, 39], as the package has it before it clips.
+    """
+
+    def __init__(self, task: Port | Stock, worlds: np.ndarray):
+        self.task, self.worlds = task, worlds
+        self.raw, self.seen = np.zeros((len(worlds), OBSERVATION)), np.zeros((len(worlds), OBSERVATION))
+
+    def show(self, here: np.ndarray | slice, first: bool) -> None:
+        """Takes the present frame of the group's worlds `here`, which begins an episode if `first`."""
+        task, raw = self.task, self.raw
+        if isinstance(task, Stock):
+            raw[here] = np.concatenate([task.frame, task.previous, task.target], axis=1)[here]
+            return
+        frame = task.observe()[here]
+        raw[here, 18:36] = frame if first else raw[here, :18]
+        raw[here, :18] = frame
+        if first:
+            raw[here, 36:] = task.target[here]
+
+    def judge(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is seen of the group's worlds, clipped, and their rewards and successes."""
+        task = self.task
+        np.maximum(self.raw, task.low, out=self.seen)
+        np.minimum(self.seen, task.high, out=self.seen)
+        if isinstance(task, Stock):
+            return self.seen, task.reward, task.success
+        return self.seen, *task.judge(self.seen, actions)
+
+
 class MetaWorlds:
     """Worlds that live for many episodes, each of one task.
 
@@ -80,24 +115,27 @@ class MetaWorlds:
         self._threads = min(threads, n)
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.observations, self.reward, self.success = np.zeros((n, OBSERVATION)), np.zeros(n), np.zeros(n, dtype=bool)
-        self._raw = np.zeros((n, OBSERVATION))
-        self._low, self._high = np.zeros((n, OBSERVATION)), np.zeros((n, OBSERVATION))
-        self._groups: list[tuple[Port | Stock, np.ndarray]] = []
-        self._where: list[tuple[Port | Stock, int]] = [None] * n  # type: ignore[list-item]
+        self._pull, self._pull_low, self._pull_high = (np.zeros((n, 3)) for _ in range(3))
+        self._groups: list[_Group] = []
+        self._where: list[tuple[_Group, int]] = [None] * n  # type: ignore[list-item]
+        self._lock = threading.Lock()
         for name in dict.fromkeys(names):
             worlds = np.array([i for i, other in enumerate(names) if other == name])
             kind = PORTS.get(name) if ported else None
-            group: Port | Stock
+            task: Port | Stock
             if kind is not None:
-                group = kind(len(worlds), self._threads, None if tools is None else [tools[i] for i in worlds])
+                task = kind(len(worlds), self._threads, None if tools is None else [tools[i] for i in worlds])
+                self._pull_low[worlds], self._pull_high[worlds] = task.hand_low, task.hand_high
             elif tools is None:
-                group = Stock(name, len(worlds))
+                task = Stock(name, len(worlds))
             else:
                 raise QuickstudyError(f"Task {name} has no tool to change.")
-            self._groups.append((group, worlds))
-            self._low[worlds], self._high[worlds] = group.low, group.high
+            group = _Group(task, worlds)
+            self._groups.append(group)
             for place, world in enumerate(worlds):
                 self._where[world] = (group, place)
+        # Group by group, so that one is judged while others still move.
+        self._everyone = np.concatenate([group.worlds for group in self._groups])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -121,14 +159,17 @@ class MetaWorlds:
 
         def begin(k: int, thread: int) -> None:
             group, place = self._where[chosen[k]]
-            group.begin(place, vectors[k], thread)
+            group.task.begin(place, vectors[k], thread)
+            if isinstance(group.task, Port):
+                self._pull[chosen[k]] = group.task.data[place].mocap_pos[0]
 
         self._for_each(len(chosen), begin)
         now = self._mask(chosen)
-        for group, worlds in self._groups:
-            if now[worlds].any():
-                self._frames(group, worlds, now, first=True)
-        self.observations[chosen] = self._raw[chosen]  # the package does not clip the first one
+        for group in self._groups:
+            if now[group.worlds].any():
+                here = now[group.worlds]
+                group.show(here, first=True)
+                self.observations[group.worlds[here]] = group.raw[here]  # the package does not clip the first one
         return self.observations
 
     def step(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
@@ -146,58 +187,47 @@ class MetaWorlds:
         actions = np.asarray(actions, np.float32)
         if actions.shape != (len(self), ACTION):
             raise QuickstudyError(f"Meta-World needs actions {(len(self), ACTION)}; got {actions.shape}.")
-        everything = chosen is None
-        chosen = np.arange(len(self)) if chosen is None else np.asarray(chosen)
-        now = self._mask(chosen)
-        for group, worlds in self._groups:
-            if isinstance(group, Port):
-                group.aim(actions[worlds], slice(None) if everything else now[worlds])
+        now = None if chosen is None else self._mask(np.asarray(chosen))
+        order = self._everyone if now is None else self._everyone[now[self._everyone]]
+        pull = self._pull + np.clip(actions[:, :3], -1, 1) * 0.01  # a 32-bit product, as in the package
+        pull = np.clip(pull, self._pull_low, self._pull_high)
+        self._pull = pull if now is None else np.where(now[:, None], pull, self._pull)
+        left = {id(g): len(g.worlds) if now is None else int(now[g.worlds].sum()) for g in self._groups}
 
         def advance(k: int, thread: int) -> None:
-            world = int(chosen[k])
+            world = order[k]
             group, place = self._where[world]
-            group.advance(place, actions[world], thread)
+            group.task.advance(place, pull[world], actions[world], thread)
+            with self._lock:
+                left[id(group)] -= 1
+                last = not left[id(group)]
+            if last:
+                self._finish(group, actions, now)
 
-        self._for_each(len(chosen), advance)
-        moved = [(group, worlds) for group, worlds in self._groups if everything or now[worlds].any()]
-        for group, worlds in moved:
-            self._frames(group, worlds, now, first=False)
-        np.clip(self._raw, self._low, self._high, out=self.observations, where=now[:, None])
-        if not np.isfinite(self.observations[chosen]).all():
-            bad = chosen[np.argwhere(~np.isfinite(self.observations[chosen]))[0, 0]]
+        self._for_each(len(order), advance)
+        if not np.isfinite(self.observations[order]).all():
+            bad = order[np.argwhere(~np.isfinite(self.observations[order]))[0, 0]]
             raise QuickstudyError(f"The simulation of world {bad} ({self.names[bad]}) became unstable.")
-        for group, worlds in moved:
-            if isinstance(group, Port):
-                reward, success = group.judge(self.observations[worlds], actions[worlds])
-            else:
-                reward, success = group.reward, group.success
-            here = slice(None) if everything else now[worlds]
-            self.reward[worlds[here]], self.success[worlds[here]] = reward[here], success[here]
         return self.observations
 
     def picture(self, world: int) -> tuple[Any, Any]:
         """A MuJoCo model and data to draw this world from, with all that is only looked at."""
         group, place = self._where[world]
-        return group.picture(place)
+        return group.task.picture(place)
 
     def close(self) -> None:
         """Ends the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _frames(self, group: Port | Stock, worlds: np.ndarray, now: np.ndarray, first: bool) -> None:
-        """Moves the frames of a group's present worlds on by one."""
-        here = now[worlds]
-        some = worlds[here]
-        if isinstance(group, Stock):
-            parts = group.frame, group.previous, group.target
-            self._raw[some] = np.concatenate(parts, axis=1)[here]
-            return
-        frame = group.observe()[here]
-        self._raw[some, 18:36] = frame if first else self._raw[some, :18]
-        self._raw[some, :18] = frame
-        if first:
-            self._raw[some, 36:] = group.target[here]
+    def _finish(self, group: _Group, actions: np.ndarray, now: np.ndarray | None) -> None:
+        """Observes and judges those worlds of a group that have moved."""
+        worlds = group.worlds
+        here = slice(None) if now is None else now[worlds]
+        group.show(here, first=False)
+        seen, reward, success = group.judge(actions[worlds])
+        moved = worlds[here]
+        self.observations[moved], self.reward[moved], self.success[moved] = seen[here], reward[here], success[here]
 
     def _mask(self, chosen: np.ndarray) -> np.ndarray:
         mask = np.zeros(len(self), dtype=bool)

@@ -1,0 +1,53 @@
+"""The batched Meta-World beside the package, step for step: observations, rewards and successes of every ported task.
+
+    python -m benchmarks.metaworld_agreement
+
+Three starts of each task, 150 steps with random actions and 150 with the expert's, and the same for the adapter that
+the other tasks go through. Exits with an error where they disagree. Writes benchmarks/results/metaworld-agreement.json.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from quickstudy.progress import progress
+from quickstudy.results import Cell, Row, print_table
+from quickstudy.skills.metaworld.agreement import OBSERVATION_LIMIT, REWARD_LIMIT, Agreement, compare
+from quickstudy.skills.metaworld.catalogue import TASKS
+from quickstudy.skills.metaworld.worlds import PORTS
+
+
+def main() -> None:
+    started, found = time.perf_counter(), list[Agreement]()
+    with progress("comparing with metaworld", len(TASKS)) as advance:
+        for name in sorted(TASKS, key=lambda name: name not in PORTS):
+            found.append(compare(name))
+            advance()
+    cell = Cell.measured_here(
+        cell="metaworld-agreement",
+        metric="largest difference of an observation",
+        unit="",
+        protocol=(
+            "Each of 50 tasks in metaworld's own environment and in ours, three starts with 150 random actions and "
+            "three with 150 of the expert's: the same starts and actions. Observations must agree to "
+            f"{OBSERVATION_LIMIT:g}, v2 rewards to {REWARD_LIMIT:g}, successes exactly."
+        ),
+        command="python -m benchmarks.metaworld_agreement",
+        seconds=time.perf_counter() - started,
+        rows=[_row(one) for one in found],
+    )
+    cell.write(Path("benchmarks/results/metaworld-agreement.json"))
+    print_table(cell)
+    wrong = [one.task for one in found if not one.holds]
+    if wrong:
+        sys.exit(f"These tasks do not agree with metaworld: {', '.join(wrong)}.")
+
+
+def _row(one: Agreement) -> Row:
+    kind = "batched" if one.task in PORTS else "adapter"
+    note = f"rewards to {one.reward:.1e}, successes unequal {one.success} of {one.steps} ({one.successes} successes)"
+    return Row(kind, workload=one.task, value=one.observation, note=note)
+
+
+if __name__ == "__main__":
+    main()

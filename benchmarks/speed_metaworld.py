@@ -1,0 +1,141 @@
+"""Meta-World's steps and resets per second, beside the package's own environments in Gymnasium's vector environments.
+
+    python -m benchmarks.speed_metaworld
+
+Twenty worlds, 200 control steps of the experts' actions with noise, which touch and lift as a policy does; push-v3, and
+the ten training tasks of ML10, two worlds each. All sides have the same starts and get the same actions, turn by turn;
+medians count. The peers are what `metaworld.make_ml_envs_train` makes, with its wrappers, in one process ('sync') and
+in twenty ('async'). Writes benchmarks/results/speed-metaworld.json.
+"""
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import metaworld
+import numpy as np
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.types import Task
+
+from quickstudy.results import Cell, Row, print_table
+from quickstudy.skills.metaworld import stock
+from quickstudy.skills.metaworld.catalogue import ML10_TRAIN, TASKS
+from quickstudy.skills.metaworld.worlds import ACTION, MetaWorlds
+
+WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 5, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
+WORKLOADS = {"push-v3": ["push-v3"] * WORLDS, "ML10": [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]}
+
+
+def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str) -> Any:
+    """The package's environments as it makes them itself, each with one task."""
+    makers = []
+    for name, vector in zip(names, vectors, strict=True):
+        of = ALL_V3_ENVIRONMENTS[name]
+        data = pickle.dumps({"rand_vec": vector, "env_cls": of, "partially_observable": True})
+        makers.append(partial(metaworld._init_each_env, env_cls=of, tasks=[Task(env_name=name, data=data)]))
+    return getattr(gymnasium.vector, f"{kind}VectorEnv")(makers, autoreset_mode=SAME)
+
+
+def recorded(names: Sequence[str], vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """The experts' actions with noise, [step, world, 4]."""
+    rng, experts = np.random.default_rng(1), {name: stock.expert(name) for name in names}
+    worlds = MetaWorlds(names, threads=1)
+    seen, actions = worlds.reset(vectors), np.zeros((STEPS, len(names), ACTION), np.float32)
+    for step in range(STEPS):
+        for world, name in enumerate(names):
+            actions[step, world] = experts[name](seen[world : world + 1])[0]
+        actions[step] = np.clip(actions[step] + NOISE * rng.normal(size=actions[step].shape), -1.0, 1.0)
+        seen = worlds.step(actions[step])
+    return actions
+
+
+def seconds(work: Callable[[], Any], processes: Sequence[int] = ()) -> tuple[float, float]:
+    """Wall and CPU seconds, those of other processes included."""
+    cpu, wall = time.process_time() + sum(map(_cpu_of, processes)), time.perf_counter()
+    work()
+    wall = time.perf_counter() - wall
+    return wall, time.process_time() + sum(map(_cpu_of, processes)) - cpu
+
+
+def _cpu_of(process: int) -> float:
+    return float(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+
+
+def measure(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each side [turn, (wall of a step, CPU of a step, wall of a reset)], in seconds a world."""
+    rng = np.random.default_rng(0)
+    vectors = [TASKS[name].vector(rng) for name in names]
+    actions = recorded(names, vectors)
+    sides: dict[str, Any] = {
+        "sync": peer(names, vectors, "Sync"),
+        "async": peer(names, vectors, "Async"),
+        "quickstudy": MetaWorlds(names),
+    }
+    children = {"async": [process.pid for process in sides["async"].processes]}
+    found: dict[str, list[tuple[float, float, float]]] = {side: [] for side in sides}
+    for turn in range(REPEATS + 1):
+        for side, worlds in sides.items():
+            begin = (lambda: sides["quickstudy"].reset(vectors)) if side == "quickstudy" else worlds.reset
+            reset, _ = seconds(begin)
+            wall, cpu = seconds(
+                lambda worlds=worlds: [worlds.step(action) for action in actions], children.get(side, ())
+            )
+            if turn:  # the first one warms up
+                found[side].append((wall / STEPS / len(names), cpu / STEPS / len(names), reset / len(names)))
+    for worlds in sides.values():
+        worlds.close()
+    return {side: np.array(turns) for side, turns in found.items()}
+
+
+def rows(workload: str, found: dict[str, np.ndarray]) -> list[Row]:
+    """Steps beside the peer that is faster by the clock, and by CPU time beside the one that takes less; resets."""
+    ours, peers = found["quickstudy"], [found["sync"], found["async"]]
+    faster = np.minimum(*(np.median(peer, 0) for peer in peers))
+    made = []
+    for side, turns in found.items():
+        wall, cpu, reset = np.median(turns, 0)
+        ratio, per_core, resets = faster / (wall, cpu, reset)
+        note = f"{cpu * 1e6:.0f} us of CPU a step: {per_core:.2f} x a core"
+        name = side if turns is ours else f"metaworld, {side}"
+        made.append(
+            Row(name, workload=workload, ms=_ms(wall), ratio=_three(ratio), steps_per_second=round(1 / wall), note=note)
+        )
+        made.append(Row(name, workload=f"{workload}, reset", ms=_ms(reset), ratio=_three(resets)))
+    return sorted(made, key=lambda row: row.workload)
+
+
+def _ms(value: float) -> float:
+    return float(f"{value * 1e3:.4g}")
+
+
+def _three(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def main() -> None:
+    started = time.perf_counter()
+    table = [row for workload, names in WORKLOADS.items() for row in rows(workload, measure(names))]
+    cell = Cell.measured_here(
+        cell="speed-metaworld",
+        metric="milliseconds of a world's control step, or of its reset",
+        unit="",
+        protocol=(
+            f"{WORLDS} worlds on {os.cpu_count()} cores, {STEPS} control steps of the experts' actions with noise, the "
+            f"same on all sides; ML10: its ten training tasks, two worlds each. Median of {REPEATS} turns; ratio: speed "
+            "relative to the faster of metaworld's own synchronous and asynchronous vector environments."
+        ),
+        command="python -m benchmarks.speed_metaworld",
+        seconds=time.perf_counter() - started,
+        rows=table,
+    )
+    cell.write(Path("benchmarks/results/speed-metaworld.json"))
+    print_table(cell)
+
+
+if __name__ == "__main__":
+    main()
