@@ -273,7 +273,7 @@ class Compare:
 
     family: FamilyName
     methods: tuple[str, ...] = COMPARED
-    """Method names as for train, and transfer-equal-time."""
+    """Method names as for train, and transfer-equal-time; or all."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
@@ -286,14 +286,19 @@ class Compare:
     """Episodes of each task; every one counts."""
     steps: int | None = None
     """Outer steps of every training; the family's default where not given."""
+    budget: str | None = None
+    """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
     output_dir: Path | None = None
     """runs/compare-<family> by default."""
 
     def run(self) -> None:
-        from quickstudy import families, results
-        from quickstudy.compare import Protocol, compare
+        from quickstudy import families, tables
+        from quickstudy.budget import Budget, seconds_of
+        from quickstudy.compare import Protocol, all_methods, compare
 
+        budget = Budget(seconds_of(self.budget) if self.budget else None)
         family = families.get(self.family)
+        methods = all_methods(family) if self.methods == ("all",) else self.methods
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
         protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
 
@@ -302,9 +307,11 @@ class Compare:
             training = replace(settings.training, steps=self.steps or settings.training.steps)
             return replace(settings, training=training)
 
-        for cell in compare(family, self.methods, settings_for, protocol, folder, command_line()):
-            results.print_table(cell)
-        console.print(f"Next: [bold]quickstudy report {folder}[/]")
+        cells = compare(family, methods, settings_for, protocol, folder, command_line(), budget)
+        if cells:
+            tables.print_comparison(cells)
+            console.print(f"The table is in {folder}/comparison.csv, .json and .tex.")
+            console.print(f"Next: [bold]quickstudy report {folder}[/]")
 
 
 @dataclass(frozen=True)
