@@ -316,14 +316,17 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html for a run or a comparison: its tables, curves and videos in one file."""
+    """Write report.html for a run or a comparison: its tables, charts, films and 3D replays in one file."""
 
     run_folder: RunFolder
+    video: bool = True
+    """Films and 3D replays; they are taken once."""
 
     def run(self) -> None:
         from quickstudy.demo import write_report
 
-        console.print(f"The report is in [bold]{write_report(self.run_folder, command_line())}[/]")
+        path = write_report(self.run_folder, command_line(), self.video)
+        console.print(f"The report is in [bold]{path}[/] ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def command_line() -> str:

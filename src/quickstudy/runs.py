@@ -112,6 +112,8 @@ def evaluate_run(
     for name in [split] if split else family.test_splits:
         started = time.perf_counter()
         result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        words = "-".join(map(str, shots))
+        result.save(run / "evaluations" / f"{name}-{tasks}x{episodes}-shots-{words}.json")
         protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
         made = rows(settings.method, family, protocol, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
