@@ -1,5 +1,7 @@
 """A 3D replay of an episode: recorded once, to turn and to play in any browser, without a server and without a GPU."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ class _Scene:
     """A MuJoCo world in viser: a frame for each body, a mesh for each shape, moved from picture to picture."""
 
     def __init__(self, fps: int) -> None:
-        self._server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
+        with redirect_stdout(io.StringIO()):  # it says where it listens, which is of no use here
+            self._server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
         self._serialiser = self._server.get_scene_serializer()
         self._pause = 1.0 / fps
         self._bodies: dict[int, Any] = {}
@@ -68,7 +71,8 @@ class _Scene:
         return self._serialiser.serialize() if self._drawn else None
 
     def close(self) -> None:
-        self._server.stop()
+        with redirect_stdout(io.StringIO()):
+            self._server.stop()
 
     def _build(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         server, (eye, centre) = self._server, _camera(model, data)
