@@ -30,6 +30,7 @@ from quickstudy.budget import Budget, OutOfTime, seconds_of
 from quickstudy.compare import (
     PRETRAINED_AS,
     TRAINING_SECONDS,
+    clock,
     parameters,
     seconds_so_far,
     source_for,
@@ -167,6 +168,10 @@ def row(what: Claims, method: str, found: Sequence[Measured], **more) -> Row:
     )
 
 
+Made = tuple[str, Sequence[Row], str]
+"""A table to be: its name, its rows, and what they vary along."""
+
+
 class Claim:
     """The conditions of one claim: each is trained, measured and made a row."""
 
@@ -206,7 +211,7 @@ class Claim:
         more = {"parameters": parameters(settings, self.family), "note": short, **more}
         return [row(what, method, found, training_s=round(float(np.mean(trained)), 1) or None, steps=steps, **more)]
 
-    def data_efficiency(self) -> list[Cell]:
+    def data_efficiency(self) -> list[Made]:
         what, cells = self.what, []
         default = base_settings(what, what.methods[0], 0).data
         for against, numbers, change in (
@@ -237,7 +242,7 @@ class Claim:
             )
         return cells
 
-    def learning_efficiency(self) -> list[Cell]:
+    def learning_efficiency(self) -> list[Made]:
         made = []
         for method in self.what.methods:
             if method not in STEPPED:
@@ -245,9 +250,9 @@ class Claim:
                 continue
             for steps in self.what.adaptation_steps:
                 made += self.condition(method, "default", lambda s: s, steps)
-        return [self.cell("learning-efficiency", made)]
+        return [("learning-efficiency", made, "")]
 
-    def generalisation(self) -> list[Cell]:
+    def generalisation(self) -> list[Made]:
         """All splits together, in bins of the distance to the nearest training task."""
         what = self.what
         splits = ["train", "validation", *self.family.test_splits]
@@ -266,7 +271,7 @@ class Claim:
                 for split, tasks in pools.items():
                     words = f"{split}-{what.tasks}x{what.episodes}-{what.shots}shots"
 
-                    def work(tasks=tasks, seed=seed) -> Measured:
+                    def work(tasks=tasks, seed=seed, method=method) -> Measured:
                         own = base_settings(what, method, seed)
                         learner, _ = learner_of(what, own, method, self.family, "default", self.budget)
                         return measure(what, learner, self.family, tasks, seed)
@@ -284,9 +289,9 @@ class Claim:
                     for parts in found
                 ]
                 made.append(row(what, method, seen, at=round(float(far[some].mean()), 4)))
-        return [self.cell("generalisation", made, "distance from the training tasks")]
+        return [("generalisation", made, "distance from the training tasks")]
 
-    def model_complexity(self) -> list[Cell]:
+    def model_complexity(self) -> list[Made]:
         made = []
         for method in self.what.methods:
             for width in self.what.widths:
@@ -295,7 +300,7 @@ class Claim:
                     return replace(s, network=replace(s.network, hidden=(width,) * len(s.network.hidden)))
 
                 made += self.condition(method, f"width{width}", changed, at=float(width))
-        return [self.cell("model-complexity", made, "width of the hidden layers")]
+        return [("model-complexity", made, "width of the hidden layers")]
 
     def cell(self, name: str, made: Sequence[Row], against: str = "") -> Cell:
         if not made:
@@ -310,11 +315,11 @@ class Claim:
             unit="fraction" if self.family.metric in ("success", "accuracy") else "squared error",
             protocol=(
                 f"Held-out tasks{'' if name == 'generalisation' else f' of split {self.split!r}'}; "
-                f"{self.family.protocol}; {distance if name == 'generalisation' else ''}mean {self.family.metric} after "
-                f"{self.what.shots} demonstration(s) with a 95 % bootstrap interval over tasks and seeds."
+                f"{self.family.protocol}; {distance if name == 'generalisation' else ''}mean {self.family.metric} "
+                f"after {self.what.shots} demonstration(s) with a 95 % bootstrap interval over tasks and seeds."
             ),
             command=shlex.join(["python", "-m", "benchmarks.claims", *sys.argv[1:]]),
-            seconds=sum(r.training_s or 0.0 for r in made) * self.what.seeds,
+            seconds=seconds_so_far(self.what.output_dir / self.what.claim / "seconds.json"),
             rows=made,
             against=against,
         )
@@ -352,7 +357,9 @@ def draw(claim: str, cells: Sequence[Cell]) -> list[charts.Chart]:
 
 def main(what: Claims) -> None:
     claim = Claim(what)
-    cells = getattr(claim, what.claim.replace("-", "_"))()
+    with clock(what.output_dir / what.claim / "seconds.json"):
+        measured = getattr(claim, what.claim.replace("-", "_"))()
+    cells = [claim.cell(*parts) for parts in measured]
     for cell in cells:
         cell.write(what.results / f"{cell.cell}.json")
         print_table(cell)

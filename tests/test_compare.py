@@ -218,7 +218,7 @@ def test_latex_is_escaped_and_whole() -> None:
     assert r"\emph{sizes}" in text
     assert r"93.4 [91.0, 95.5]" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert len(body) == 1 + 3 + 2
+    assert len(body) == 1 + 2 + 2
     assert len({line.count(" & ") for line in body}) == 1
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 

@@ -18,7 +18,7 @@ _OUTCOMES: tuple[tuple[str, bool, str], ...] = (
     ("slipped", True, "lifted it, then lost it"),
     ("lifted", False, "never lifted it"),
 )
-"""Metrics that tell how an episode failed, whether they must be there, and what to call it; the first that fits counts."""
+"""Metrics that tell how an episode failed, whether they must be there, and what to call it; the first that fits."""
 
 OTHERWISE = "did not get there in time"
 
@@ -92,9 +92,14 @@ def against(cell: Cell, name: str, label: str, title: str, caption: str, log: bo
 
     Rows of one method are joined where they stand for steps along the cell's `against` or for numbers of steps.
     """
-    known = [row for row in cell.rows if row.value is not None and getattr(row, name)]
+
+    def has(row: Row) -> bool:
+        x = getattr(row, name)
+        return row.value is not None and x is not None and (x > 0 or not log)
+
+    known = [row for row in cell.rows if has(row)]
     if not cell.against and not any(row.steps for row in known):
-        known = [row for row in _last(cell) if getattr(row, name)]
+        known = [row for row in _last(cell) if has(row)]
     if len(known) < 2:
         return None
     methods = _by_method(known)

@@ -463,9 +463,11 @@ def _extra(cell: Cell, name: str, number: float | None) -> str:
 
 
 def _figure(number: float | None) -> str:
-    """Three significant digits, never in powers of ten."""
+    """A whole number in full, others with three significant digits; never in powers of ten."""
     if number is None:
         return "–"
+    if isinstance(number, int):
+        return f"{number:,}"
     if number == 0 or not math.isfinite(number):
         return f"{number:.0f}"
     decimals = max(0, 2 - math.floor(math.log10(abs(number))))
