@@ -39,6 +39,17 @@ COLUMNS = (
 )
 """Fields of a row that CSV has, after the split; an interval takes two columns."""
 
+COSTS = (
+    "ms to adapt",
+    "ms to act",
+    "s to train",
+    "parameters",
+    "training tasks",
+    "training demos",
+    "training env steps",
+)
+"""Headers of what a method costs, which is the same for every split but for the times."""
+
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "×": r"$\times$"}
 
 
@@ -97,11 +108,19 @@ def to_latex(cells: Sequence[Cell]) -> str:
 
 
 def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
-    """One table for a terminal; where it is narrow, intervals stand below their figures."""
-    printed = _rich(cells, below=False)
-    if Measurement.get(to, to.options.update(max_width=10_000), printed).maximum > to.width:
-        printed = _rich(cells, below=True)
-    to.print(printed)
+    """One table for a terminal; where it is too wide, the costs follow in a second one, intervals below figures."""
+    made, splits = together(cells)
+    title = cells[0].cell.removesuffix(f"-{splits[0]}")
+    caption = f"{cells[0].protocol} {measured(cells[0])}"
+    whole = _rich(made, range(len(made.headers)), title, caption, below=False)
+    if Measurement.get(to, to.options.update(max_width=10_000), whole).maximum <= to.width:
+        to.print(whole)
+        return
+    costs = [place for place, header in enumerate(made.headers) if header in COSTS]
+    to.print(_rich(made, [p for p in range(len(made.headers)) if p not in costs], title, caption, below=True))
+    if costs:
+        once = replace(made, rows=[row for row in made.rows if row[0] == splits[0]])
+        to.print(_rich(once, [made.headers.index("method"), *costs], f"{title}: costs", "", below=False))
 
 
 def together(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
@@ -113,26 +132,20 @@ def together(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
     return replace(made, headers=[names.get(header, header) for header in made.headers]), splits
 
 
-def _rich(cells: Sequence[Cell], below: bool) -> RichTable:
-    made, splits = together(cells)
-    caption = " ".join(dict.fromkeys(cell.protocol for cell in cells[:1])) + " " + measured(cells[0])
-    printed = RichTable(
-        title=cells[0].cell.removesuffix(f"-{splits[0]}"),
-        caption=escape(caption),
-        title_justify="left",
-        caption_justify="left",
-    )
+def _rich(made: Table, places: Sequence[int], title: str, caption: str, below: bool) -> RichTable:
+    """Some columns of a table for a terminal."""
+    printed = RichTable(title=title, caption=escape(caption), title_justify="left", caption_justify="left")
     label = made.headers.index("method")
-    for place, header in enumerate(made.headers):
+    for place in places:
         words = place < made.labels or (made.notes and place == len(made.headers) - 1)
-        printed.add_column(escape(header), justify="left" if words else "right", no_wrap=place == label)
+        printed.add_column(escape(made.headers[place]), justify="left" if words else "right", no_wrap=place == label)
     last = None
     for row in made.rows:
         if last is not None and row[0] != last:
             printed.add_section()
         shown = ["" if row[0] == last else row[0], *row[1:]]
         last = row[0]
-        parts = [escape(part.replace(" [", "\n[") if below else part) for part in shown]
+        parts = [escape(shown[place].replace(" [", "\n[") if below else shown[place]) for place in places]
         printed.add_row(*parts, style="dim" if row[label] in BASELINES else None)
     return printed
 
