@@ -20,6 +20,9 @@ _OUTCOMES: tuple[tuple[str, bool, str], ...] = (
 )
 """Metrics that tell how an episode failed, whether they must be there, and what to call it; the first that fits."""
 
+_STEPS = 61
+"""Most steps of a performance profile."""
+
 OTHERWISE = "did not get there in time"
 
 
@@ -43,7 +46,7 @@ class Chart:
         title, caption: what it shows, and what to see in it.
         kind: 'lines'; 'points', which no line joins; 'bars', one for each series; or 'stack', the series of a category
             in one bar, whose names are `categories`.
-        x, y: what the axes count. With `percent`, y is a fraction; `log` is about x.
+        x, y: what the axes count. With `percent`, y is a fraction; `log` is about x; `even` marks a half.
     """
 
     title: str
@@ -54,6 +57,7 @@ class Chart:
     series: Sequence[Series]
     percent: bool = False
     log: bool = False
+    even: bool = False
     categories: Sequence[str] = ()
 
 
@@ -113,15 +117,15 @@ def against(cell: Cell, name: str, label: str, title: str, caption: str, log: bo
 def performance_profile(evaluations: Evaluations, metric: str, title: str, higher_is_better: bool) -> Chart | None:
     """The share of (seed, task) pairs that reach more than a score, for every score."""
     all_scores = {method: _scores(found, metric) for method, found in evaluations.items()}
-    most = max((float(s.max()) for s in all_scores.values()), default=0.0)
-    least = min((float(s.min()) for s in all_scores.values()), default=0.0)
-    if not all_scores or most <= least:
+    known = np.unique(np.concatenate([s.ravel() for s in all_scores.values()])) if all_scores else np.zeros(0)
+    if len(known) < 2:
         return None
-    thresholds = np.linspace(min(0.0, least), max(1.0, most) if higher_is_better else most, 41)
-    series = [
-        Series(m, thresholds.tolist(), statistics.profile(s, thresholds).tolist(), baseline=m in BASELINES)
-        for m, s in all_scores.items()
-    ]
+    thresholds = known if len(known) <= _STEPS else np.linspace(known[0], known[-1], _STEPS)
+    x = np.repeat(thresholds, 2)[1:].tolist()  # a share falls at a score and holds to the next
+    series = []
+    for method, s in all_scores.items():
+        y = np.repeat(statistics.profile(s, thresholds), 2)[:-1].tolist()
+        series.append(Series(method, x, y, baseline=method in BASELINES))
     better = "higher" if higher_is_better else "lower"
     caption = f"Performance profile after the most demonstrations: the {better} a curve lies, the better."
     return Chart(title, caption, "lines", f"{metric} of a task", "share of tasks above", series, True)
@@ -137,7 +141,7 @@ def probabilities(cell: Cell, title: str) -> Chart | None:
         low, high = row.improvement_ci95 or (row.improvement or 0.0,) * 2
         series.append(Series(row.method, [0], [row.improvement or 0.0], [low], [high], row.method in BASELINES))
     caption = f"How probably a method does better than {cell.reference} on one task; 50 % is no difference."
-    return Chart(title, caption, "bars", "", f"better than {cell.reference}", series, True)
+    return Chart(title, caption, "bars", "", f"better than {cell.reference}", series, True, even=True)
 
 
 def training(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, percent: bool) -> list[Chart]:

@@ -99,7 +99,7 @@ def write_report(folder: Path, command: str, video: bool = True) -> Path:
     if video and run is not None:
         footage.take(folder, run, evaluated)
     report = Report(
-        title=f"{_family(cells)}: what was learned to be learned",
+        title=f"Learning to learn: {_family(cells)}",
         headline=headline(cells).split("\n"),
         facts=_facts(folder, cells),
         paragraphs=[
@@ -172,14 +172,14 @@ def _facts(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
         "family": f"`{_family(cells)}`, held-out: {', '.join(tables.split_of(cell, cells) for cell in cells)}",
         "methods": ", ".join(dict.fromkeys(row.method for cell in cells for row in cell.rows)),
         "measured": results.measured(first),
-        "what counts": first.protocol.split("; each learner")[0],
     }
+    counts = first.protocol.split("; each learner")[0].split("; ", 1)[-1]
     used = [row for cell in cells for row in cell.rows if row.train_tasks]
     if used:
         steps = f", {max(row.env_steps or 0 for row in used):,} steps" if any(row.env_steps for row in used) else ""
         tasks, shown = max(row.train_tasks or 0 for row in used), max(row.demonstrations or 0 for row in used)
         facts["trained on"] = f"{tasks:,} tasks, {shown:,} demonstrations{steps}"
-    return facts
+    return {**facts, "what is hidden, and what counts": counts}
 
 
 def _charts(
@@ -193,7 +193,8 @@ def _charts(
             charts.after_demonstrations(cell, f"Each method on unseen {split}"),
             charts.adaptation(cell, f"Adaptation on unseen {split}"),
         ]
-        found = evaluated.get(split, {})
+        there = evaluated.get(split, {})
+        found = {m: there[m] for m in dict.fromkeys(row.method for row in cell.rows) if m in there}
         made["How sure"] += [
             charts.performance_profile(found, cell.metric, f"Performance profile, {split}", higher),
             charts.probabilities(cell, f"Probability of improvement, {split}"),

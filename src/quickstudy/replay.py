@@ -114,8 +114,19 @@ def _camera(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[tuple[float, ..
 
 
 def _colour(model: mujoco.MjModel, geom: int) -> np.ndarray:
+    """Red, green, blue and opacity of a shape; of a texture its mean colour."""
     material = int(model.geom_matid[geom])
-    return np.array(model.geom_rgba[geom] if material < 0 else model.mat_rgba[material])
+    if material < 0:
+        return np.array(model.geom_rgba[geom])
+    colour = np.array(model.mat_rgba[material])
+    texture = int(model.mat_texid[material].max())
+    if texture >= 0:
+        size = int(model.tex_height[texture]) * int(model.tex_width[texture])
+        channels, start = int(model.tex_nchannel[texture]), int(model.tex_adr[texture])
+        pixels = model.tex_data[start : start + size * channels].reshape(size, channels)
+        if channels >= 3:
+            colour[:3] *= pixels[:, :3].mean(0) / 255
+    return colour
 
 
 def _mesh(model: mujoco.MjModel, geom: int) -> Any:

@@ -37,6 +37,16 @@ function logTicks(low, high, room) {
   return ticks;
 }
 
+// A method keeps its colour and its mark from chart to chart; "maml, seed 1" has those of "maml".
+const looks = {true: new Map(), false: new Map()};
+function lookOf(series) {
+  const known = looks[Boolean(series.baseline)], name = series.name.split(",")[0];
+  if (!known.has(name)) known.set(name, known.size);
+  const place = known.get(name);
+  if (series.baseline) return {colour: "var(--grey)", mark: MARKS[place % 4], dash: ["6 4", "2 3", "9 3 2 3"][place % 3]};
+  return {colour: `var(${PALETTE[place % 6]})`, mark: MARKS[place % 4], dash: place < 6 ? "" : "7 3"};
+}
+
 class Chart {
   constructor(figure) {
     this.figure = figure;
@@ -51,13 +61,9 @@ class Chart {
   }
 
   look() {
-    let place = 0;
     return this.data.series.map((series, i) => {
       if (this.data.kind === "stack") return {colour: i === 0 ? "var(--good)" : `var(${PALETTE[[1, 5, 3, 4, 0][(i - 1) % 5]]})`};
-      if (series.baseline) return {colour: "var(--grey)", mark: MARKS[i % 4], dash: ["6 4", "2 3", "9 3 2 3"][i % 3]};
-      const look = {colour: `var(${PALETTE[place % 6]})`, mark: MARKS[place % 4], dash: place < 6 ? "" : "7 3"};
-      place++;
-      return look;
+      return lookOf(series);
     });
   }
 
@@ -123,6 +129,7 @@ class Chart {
     const high = percent ? 1 : Math.max(...series.flatMap(s => [...s.y, ...s.high])) || 1;
     const x = v => left + (right - left) * v / high;
     this.axis(svg, x, left, right, bottom, 0, niceTicks(0, high, this.width < 500 ? 3 : 5), percent);
+    if (this.data.even) make("line", {x1: x(0.5), x2: x(0.5), y1: 0, y2: bottom, class: "even"}, svg);
     make("text", {x: (left + right) / 2, y: this.height - 2, "text-anchor": "middle", class: "label"}, svg, percent ? `${y}, %` : y);
     names.forEach((name, row) => {
       const middle = 4 + 27 * row + 11;
@@ -158,7 +165,7 @@ class Chart {
     if (!Number.isFinite(y1)) y1 = 1;
     const yTicks = niceTicks(y0, y1, 5);
     const left = 18 + 7.5 * Math.max(...yTicks.map(t => (percent ? String(Math.round(100 * t)) : show(t)).length)) + 14;
-    const right = this.width - 12, top = 10, bottom = this.height - 42;
+    const right = this.width - 12, top = kind === "points" ? 24 : 10, bottom = this.height - 42;
     const part = v => log ? Math.log(v / x0) / Math.log(x1 / x0) : (v - x0) / (x1 - x0);
     const x = v => left + (right - left) * part(v);
     const y = v => bottom - (bottom - top) * (v - y0) / (y1 - y0);
@@ -188,10 +195,14 @@ class Chart {
         this.points.push({x: x(s.x[k]), y: y(s.y[k]), text: `${s.name}: ${show(s.y[k], percent)}${bounds} at ${show(s.x[k])} ${this.data.x}`});
       });
     }
-    if (kind === "points" && this.width > 420)
+    const placed = [];
+    if (kind === "points")
       order.filter(i => !this.hidden.has(i)).forEach(i => {
-        const s = series[i], px = x(s.x[0]), end = px > (left + right) / 2;
-        make("text", {x: px + (end ? -9 : 9), y: y(s.y[0]) - 7, "text-anchor": end ? "end" : "start", class: "value"}, svg, s.name);
+        const s = series[i], px = x(s.x[0]), py = y(s.y[0]) - 8, wide = 6.6 * s.name.length;
+        const from = px > (left + right) / 2 ? px - 8 - wide : px + 8;
+        if (from < left || placed.some(p => from < p.to && from + wide > p.from && Math.abs(py - p.py) < 13)) return;
+        placed.push({from, to: from + wide, py});
+        make("text", {x: from, y: py, class: "value"}, svg, s.name);
       });
   }
 

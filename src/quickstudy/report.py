@@ -160,10 +160,17 @@ def _part(charts: Mapping[str, str], section: str) -> list[str]:
     return [charts[section]] if section in charts else []
 
 
+_LONG, _WIDE = 120, ' class="wide"'
+"""Letters of a fact that has a line of its own."""
+
+
 def _facts(facts: Mapping[str, str]) -> str:
     if not facts:
         return ""
-    pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
+    pairs = "".join(
+        f"<div{_WIDE if len(value) > _LONG else ''}><dt>{escape(name)}</dt><dd>{_text(value)}</dd></div>"
+        for name, value in facts.items()
+    )
     return f'<dl class="facts">{pairs}</dl>'
 
 
