@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -167,6 +167,7 @@ class Train:
         folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
         runs.check_folder(folder, settings, self.resume)
         build(settings, family)  # an unknown method is told before anything is recorded
+        runs.note_start(folder, "training", command_line(), {"settings": asdict(settings)})
         train(settings, family, source_for(settings, family), folder, self.resume)
         runs.save_example(family, folder)
         console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
@@ -273,7 +274,7 @@ class Compare:
 
     family: FamilyName
     methods: tuple[str, ...] = COMPARED
-    """Method names as for train, and transfer-equal-time."""
+    """Method names as for train, and transfer-equal-time; or all."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
@@ -286,14 +287,19 @@ class Compare:
     """Episodes of each task; every one counts."""
     steps: int | None = None
     """Outer steps of every training; the family's default where not given."""
+    budget: str | None = None
+    """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
     output_dir: Path | None = None
     """runs/compare-<family> by default."""
 
     def run(self) -> None:
-        from quickstudy import families, results
-        from quickstudy.compare import Protocol, compare
+        from quickstudy import families, runs, tables
+        from quickstudy.budget import Budget, seconds_of
+        from quickstudy.compare import Protocol, all_methods, compare
 
+        budget = Budget(seconds_of(self.budget) if self.budget else None)
         family = families.get(self.family)
+        methods = all_methods(family) if self.methods == ("all",) else self.methods
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
         protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
 
@@ -302,21 +308,92 @@ class Compare:
             training = replace(settings.training, steps=self.steps or settings.training.steps)
             return replace(settings, training=training)
 
-        for cell in compare(family, self.methods, settings_for, protocol, folder, command_line()):
-            results.print_table(cell)
-        console.print(f"Next: [bold]quickstudy report {folder}[/]")
+        about = {"methods": methods, "splits": self.splits or family.test_splits, "protocol": asdict(protocol)}
+        asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
+        runs.note_start(folder, "comparison", command_line(), {**about, "asked": asked})
+        cells = compare(family, methods, settings_for, protocol, folder, command_line(), budget)
+        if cells:
+            tables.print_comparison(cells)
+            console.print(f"The table is in {folder}/comparison.csv, .json and .tex.")
+            console.print(f"Next: [bold]quickstudy report {folder}[/]")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a training or a comparison from its folder alone, or repeat it in a new one."""
+
+    run_folder: RunFolder
+    anew: Path | None = None
+    """Repeat it from the start in this folder instead."""
+    budget: str | None = None
+    """Wall time of a comparison, as for compare."""
+
+    def run(self) -> None:
+        from quickstudy import runs
+        from quickstudy.methods import from_plain
+
+        note, folder = runs.read_note(self.run_folder), self.anew or self.run_folder
+        if note.get("kind") == "comparison":
+            asked = {name: tuple(v) if isinstance(v, list) else v for name, v in note["asked"].items()}
+            Compare(**asked, budget=self.budget, output_dir=folder).run()
+            return
+        settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{runs.NOTE}")
+        there = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+        Train(**there, output_dir=folder, resume=runs.begun(folder)).run()
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List runs and comparisons, the last changed first: state, progress and headline."""
+
+    root: Positional[Path] = Path("runs")
+    """The folder to look in."""
+    family: str | None = None
+    """Only those of this family."""
+    method: str | None = None
+    """Only those of this method, or comparisons with it."""
+    state: Literal["finished", "running", "stopped"] | None = None
+    """Only those in this state."""
+
+    def run(self) -> None:
+        from quickstudy import runs
+
+        found = [
+            run
+            for run in runs.listed(self.root)
+            if self.family in (None, run.family)
+            and (self.method is None or self.method in run.method.split())
+            and self.state in (None, run.state)
+        ]
+        if not found:
+            console.print(f"No such run in '{self.root}'.")
+            return
+        table = Table(Column("run", overflow="fold"), "family", "method", "state", Column("progress", justify="right"),
+                      "headline")  # fmt: skip
+        for run in found:
+            done, wanted = run.progress
+            table.add_row(
+                escape(str(run.folder)), run.family, run.method, run.state, f"{done}/{wanted}", escape(run.headline)
+            )
+        console.print(table)
+        stopped = next((run.folder for run in found if run.state == "stopped"), None)
+        if stopped is not None:
+            console.print(f"Next: [bold]quickstudy resume {stopped}[/] goes on where it stopped.", soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html for a run or a comparison: its tables, curves and videos in one file."""
+    """Write report.html for a run or a comparison: its tables, charts, films and 3D replays in one file."""
 
     run_folder: RunFolder
+    video: bool = True
+    """Films and 3D replays; they are taken once."""
 
     def run(self) -> None:
         from quickstudy.demo import write_report
 
-        console.print(f"The report is in [bold]{write_report(self.run_folder, command_line())}[/]")
+        path = write_report(self.run_folder, command_line(), self.video)
+        console.print(f"The report is in [bold]{path}[/] ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def command_line() -> str:
@@ -347,6 +424,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Adapt, subcommand("adapt")]
         | Annotated[Match, subcommand("match")]
         | Annotated[Compare, subcommand("compare")]
+        | Annotated[Resume, subcommand("resume")]
+        | Annotated[Runs, subcommand("runs")]
         | Annotated[Report, subcommand("report")]
     )
     try:

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from quickstudy import checkpoint, files
+from quickstudy import checkpoint, files, statistics, tables
+from quickstudy.budget import Budget, OutOfTime
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, evaluate
 from quickstudy.learner import MetaLearner, recognition_loss
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
+from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain, suits
 from quickstudy.progress import console, progress
 from quickstudy.results import Cell, Row
+from quickstudy.statistics import bootstrap
 from quickstudy.task import TaskFamily
 from quickstudy.train import TensorBoard, Validation, meta_train
 
@@ -32,6 +34,9 @@ PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
 
 ALWAYS_ADAPTED = frozenset({"replay", "nearest", "oracle", "scratch", "transfer-equal-time"})
 """Methods whose figure without a demonstration would say nothing, or nothing new."""
+
+REFERENCES = ("transfer", "scratch", "no-adaptation")
+"""The opponent that probabilities of improvement are over: the first of these that was compared."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,41 @@ TRAINING_SECONDS = "training-seconds.json"
 """File of a training's folder: how long it took, validation included."""
 
 
+COST = "cost.json"
+"""File of a training's folder: what it learned from, see `Cost`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What meta-training used.
+
+    Attributes:
+        train_tasks: training tasks.
+        demonstrations: of all of them together.
+        env_steps: environment steps in these demonstrations; None where a family has no steps. Roll-outs on validation
+            tasks, which choose among checkpoints, are not counted.
+    """
+
+    train_tasks: int | None = None
+    demonstrations: int | None = None
+    env_steps: int | None = None
+
+
+def cost_of(settings: Settings, source: Source) -> Cost:
+    """What a training with these settings uses of a source."""
+    seen, training = source.batch, settings.training
+    if isinstance(source, DemonstrationSet) and seen is not None:
+        tasks, shots, _ = seen.mask.shape
+        return Cost(tasks, tasks * shots, int(seen.mask.sum()))
+    tasks = training.steps * training.meta_batch
+    return Cost(tasks, tasks * (training.shots + training.queries))
+
+
+def all_methods(family: TaskFamily) -> tuple[str, ...]:
+    """Every method that can learn the family's tasks, opponents after those whose training or time they share."""
+    return tuple(m for m in (*METHODS, "transfer-equal-time") if suits(m, family))
+
+
 def source_for(settings: Settings, family: TaskFamily) -> Source:
     """The training demonstrations that the settings ask for; the same for every method and seed."""
     if isinstance(family, DrawsFresh):
@@ -95,11 +135,23 @@ def on_validation(learner: MetaLearner, family: TaskFamily, shots: int, tasks: i
     return float(result.metrics[family.metric].mean())
 
 
-def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, resume: bool = True) -> MetaLearner:
+def train(
+    settings: Settings,
+    family: TaskFamily,
+    source: Source,
+    folder: Path,
+    resume: bool = True,
+    budget: Budget | None = None,
+) -> MetaLearner:
     """Builds and meta-trains a learner; `folder` gets its checkpoints and its TensorBoard log.
 
     A finished training is loaded, an unfinished one goes on (unless `resume` is False).
+
+    Raises:
+        OutOfTime: the budget ended first; the training goes on from its last checkpoint.
+        KeyboardInterrupt: it was stopped.
     """
+    budget = budget or Budget()
     learner = build(settings, family)
     if settings.start:
         start_from(learner, Path(settings.start))
@@ -109,6 +161,7 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
     if settings.method in UNTRAINED:
         checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
         return learner
+    files.write(folder / COST, json.dumps(asdict(cost_of(settings, source))))
     with clock(folder / TRAINING_SECONDS):
         trained = meta_train(
             learner,
@@ -121,9 +174,10 @@ def train(settings: Settings, family: TaskFamily, source: Source, folder: Path, 
             resume=resume,
             logger=TensorBoard(folder / "tensorboard"),
             title=f"{settings.method}, seed {settings.seed}",
+            out_of_time=budget.over,
         )
     if trained.interrupted:
-        raise KeyboardInterrupt
+        raise OutOfTime if budget.over() else KeyboardInterrupt
     return learner
 
 
@@ -155,21 +209,55 @@ def for_classes(head: Tensor, like: Tensor) -> Tensor:
 
 
 def tune(
-    learner: Transfer, family: TaskFamily, protocol: Protocol, shots: int, milliseconds: float | None = None
+    learner: Transfer,
+    family: TaskFamily,
+    protocol: Protocol,
+    shots: int,
+    milliseconds: float | None = None,
+    record: Path | None = None,
+    budget: Budget | None = None,
 ) -> FineTuneConfig:
     """Chooses the fine-tuning steps and rate by the family's metric on validation tasks.
 
     Args:
         milliseconds: the time that adaptation may take; the number of steps is then what fits into it.
+        record: a file of the figures so far, so that no setting is ever tried twice.
+
+    Raises:
+        OutOfTime: the budget ended first.
     """
+    budget = budget or Budget()
+    known: list[list[float]] = json.loads(record.read_text()) if record is not None and record.exists() else []
+    if milliseconds is not None and known:
+        grid = [FineTuneConfig(int(known[0][0]), rate) for rate in protocol.tuning_rates]  # timed once, not each time
+        return _tuned(learner, family, protocol, shots, grid, known, record, budget)
     steps = protocol.tuning_steps if milliseconds is None else (_steps_within(learner, family, milliseconds),)
     grid = [FineTuneConfig(s, r) for s in steps for r in protocol.tuning_rates]
+    return _tuned(learner, family, protocol, shots, grid, known, record, budget)
+
+
+def _tuned(
+    learner: Transfer,
+    family: TaskFamily,
+    protocol: Protocol,
+    shots: int,
+    grid: Sequence[FineTuneConfig],
+    known: list[list[float]],
+    record: Path | None,
+    budget: Budget,
+) -> FineTuneConfig:
     figures = []
     with progress("tuning the fine-tuning", len(grid)) as advance:
         for config in grid:
-            learner.config = config
-            figure = on_validation(learner, family, shots, protocol.tuning_tasks, protocol.tuning_episodes)
-            figures.append(figure if family.higher_is_better else -figure)
+            found = next((f for steps, rate, f in known if (steps, rate) == (config.steps, config.rate)), None)
+            if found is None:
+                with budget.part("tuning"):
+                    learner.config = config
+                    found = on_validation(learner, family, shots, protocol.tuning_tasks, protocol.tuning_episodes)
+                known.append([config.steps, config.rate, found])
+                if record is not None:
+                    files.write(record, json.dumps(known))
+            figures.append(found if family.higher_is_better else -found)
             advance(1, f"best {max(figures):.3f}")
     learner.config = grid[int(np.argmax(figures))]
     return learner.config
@@ -189,13 +277,21 @@ def compare(
     protocol: Protocol,
     folder: Path,
     command: str,
+    budget: Budget | None = None,
 ) -> list[Cell]:
-    """Trains and evaluates each method with each seed, and writes one table for each split to `folder/results`.
+    """Trains, evaluates and ranks each method with each seed.
+
+    `folder/results` gets a table for each split, `folder` comparison.csv, .json and .tex with all of them. What is
+    finished is never run again; what a budget leaves out is said, and the same call goes on with it.
 
     Args:
         settings_for: the settings of (method, seed).
         command: the command that repeats this, for the table.
+
+    Returns:
+        the tables; none where the budget ended before the first method was evaluated.
     """
+    budget = budget or Budget()
     for method in methods:
         if method not in {*METHODS, *PRETRAINED_AS}:
             raise unknown("method", method, {*METHODS, *PRETRAINED_AS})
@@ -204,32 +300,53 @@ def compare(
         family.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
     _remember(folder, {method: settings_for(method, 0) for method in methods})
     source = functools.cache(lambda: source_for(settings_for(methods[0], 0), family))
-    runs: dict[str, list[dict[str, Evaluation]]] = {method: [] for method in methods}
-    efforts: dict[str, list[float]] = {method: [] for method in methods}
+    made: dict[str, list[_Run]] = {method: [] for method in methods}
+    left: list[str] = []
     with clock(folder / "seconds.json"):
         for seed in range(protocol.seeds):
             for method in methods:
-                run = _Run(family, method, seed, settings_for, protocol, folder, source)
-                runs[method].append({split: run.evaluation(split) for split in splits})
-                efforts[method].append(run.training_seconds())
-                _say(method, seed, family, runs[method][-1])
-    seconds = seconds_so_far(folder / "seconds.json")
-    costs: dict[str, dict[str, Any]] = {
-        method: {
-            "parameters": parameters(settings_for(PRETRAINED_AS.get(method, method), 0), family),
-            "training_s": round(float(np.mean(efforts[method])), 1) or None,
-        }
-        for method in methods
-    }
+                run = _Run(family, method, seed, settings_for, protocol, folder, source, budget)
+                try:
+                    _say(method, seed, family, {split: run.evaluation(split) for split in splits})
+                    made[method].append(run)
+                except OutOfTime:
+                    left.append(f"{method} seed {seed}")
+    done = {method: runs for method, runs in made.items() if runs}
     cells = []
-    for split in splits:
-        made = [
-            replace(row, **costs[method])
-            for method in methods
-            for row in rows(method, family, protocol, [r[split] for r in runs[method]])
-        ]
-        cells.append(write_cell(family, split, made, seconds, folder, command))
+    if done:
+        seconds = seconds_so_far(folder / "seconds.json")
+        cells = [_cell_of(split, done, family, protocol, seconds, folder, command) for split in splits]
+        tables.write(folder, cells)
+    if left:
+        console.print(
+            f"[bold]Out of time:[/] {len(left)} of {len(methods) * protocol.seeds} did not fit ({', '.join(left)}); "
+            "the same command goes on where this one stopped.",
+            soft_wrap=True,
+        )
     return cells
+
+
+def _cell_of(
+    split: str,
+    done: dict[str, list["_Run"]],
+    family: TaskFamily,
+    protocol: Protocol,
+    seconds: float,
+    folder: Path,
+    command: str,
+) -> Cell:
+    """The table of one split, the best method on top."""
+    evaluations = {method: [run.evaluation(split) for run in runs] for method, runs in done.items()}
+    reference = next((method for method in REFERENCES if method in done), "")
+    ranked: list[tuple[float, list[Row]]] = []
+    for method, found in evaluations.items():
+        beside = evaluations[reference] if reference and method != reference else None
+        made = rows(method, family, protocol, found, beside)
+        short = f"{len(found)} of {protocol.seeds} seeds" if len(found) < protocol.seeds else ""
+        made = [replace(row, **done[method][0].costs(done[method]), note=short) for row in made]
+        ranked.append((made[-1].value or 0.0, made))
+    ranked.sort(key=lambda pair: -pair[0] if family.higher_is_better else pair[0])
+    return write_cell(family, split, [row for _, some in ranked for row in some], seconds, folder, command, reference)
 
 
 def parameters(settings: Settings, family: TaskFamily) -> int | None:
@@ -267,7 +384,15 @@ def seconds_so_far(path: Path) -> float:
     return float(json.loads(path.read_text())) if path.exists() else 0.0
 
 
-def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, folder: Path, command: str) -> Cell:
+def write_cell(
+    family: TaskFamily,
+    split: str,
+    made: list[Row],
+    seconds: float,
+    folder: Path,
+    command: str,
+    reference: str = "",
+) -> Cell:
     """The table of one split, also written to `folder/results/<family>-<split>.json`."""
     cell = Cell.measured_here(
         cell=f"{family.name}-{split}",
@@ -277,6 +402,7 @@ def write_cell(family: TaskFamily, split: str, made: list[Row], seconds: float, 
         command=command,
         seconds=seconds,
         rows=made,
+        reference=reference,
     )
     cell.write(folder / "results" / f"{cell.cell}.json")
     return cell
@@ -294,7 +420,9 @@ class _Run:
         protocol: Protocol,
         folder: Path,
         source: Callable[[], Source],
+        budget: Budget,
     ) -> None:
+        self.budget = budget
         self.family, self.method, self.seed, self.protocol = family, method, seed, protocol
         self.settings_for, self.root, self.source = settings_for, folder, source
         self.folder = folder / f"{method}-seed{seed}"
@@ -307,30 +435,48 @@ class _Run:
         path = self.folder / f"{split}-{protocol.tasks}x{protocol.episodes}-shots-{words}.json"
         if path.exists():
             return Evaluation.load(path)
+        if self.budget.over():
+            raise OutOfTime
         console.print(f"[bold]{self.method}[/], seed {self.seed}: {split}")
-        result = evaluate(
-            self.learner(),
-            self.family,
-            split,
-            shots=shots,
-            tasks=protocol.tasks,
-            episodes=protocol.episodes,
-            seed=self.seed,
-        )
+        learner = self.learner()
+        with self.budget.part(f"evaluation of {self.method}"):
+            result = evaluate(
+                learner,
+                self.family,
+                split,
+                shots=shots,
+                tasks=protocol.tasks,
+                episodes=protocol.episodes,
+                seed=self.seed,
+            )
         result.save(path)
         return result
 
+    def costs(self, runs: Sequence["_Run"]) -> dict[str, Any]:
+        """What the method costs, as fields of a row: of this seed, but for the mean time of training over `runs`."""
+        parent = PRETRAINED_AS.get(self.method, self.method)
+        path = self._trained_in / COST
+        plain = json.loads(path.read_text()) if path.exists() else {}
+        return {
+            **asdict(Cost(**plain)),
+            "parameters": parameters(self.settings_for(parent, 0), self.family),
+            "training_s": round(float(np.mean([run.training_seconds() for run in runs])), 1) or None,
+        }
+
     def training_seconds(self) -> float:
         """What its meta-training took; zero for a method without, or where an older version did not note it."""
-        parent = PRETRAINED_AS.get(self.method, self.method)
-        return seconds_so_far(self.root / f"{parent}-seed{self.seed}" / TRAINING_SECONDS)
+        return seconds_so_far(self._trained_in / TRAINING_SECONDS)
+
+    @property
+    def _trained_in(self) -> Path:
+        return self.root / f"{PRETRAINED_AS.get(self.method, self.method)}-seed{self.seed}"
 
     def learner(self) -> MetaLearner:
         """Trained, and tuned on validation tasks where it has something to tune."""
         if self._learner is None:
             parent = PRETRAINED_AS.get(self.method, self.method)
             settings = self.settings_for(parent, self.seed)
-            trained = train(settings, self.family, self.source(), self.root / f"{parent}-seed{self.seed}")
+            trained = train(settings, self.family, self.source(), self._trained_in, budget=self.budget)
             self._learner = self._specialise(trained)
         return self._learner
 
@@ -341,7 +487,8 @@ class _Run:
             return learner
         if isinstance(trained, Transfer):
             limit = self._rival_ms() if self.method == "transfer-equal-time" else None
-            chosen = tune(trained, self.family, self.protocol, max(1, min(self.protocol.shots[-1], 1)), limit)
+            record = self.folder / "tuning.json"
+            chosen = tune(trained, self.family, self.protocol, 1, limit, record, self.budget)
             console.print(f"{self.method}: {chosen.steps} steps at {chosen.rate}, chosen on validation tasks")
         return trained
 
@@ -358,17 +505,39 @@ class _Run:
         return max(times)
 
 
-def rows(method: str, family: TaskFamily, protocol: Protocol, evaluations: Sequence[Evaluation]) -> list[Row]:
-    """One row for each number of shots that means something for the method."""
+def rows(
+    method: str,
+    family: TaskFamily,
+    protocol: Protocol,
+    evaluations: Sequence[Evaluation],
+    reference: Sequence[Evaluation] | None = None,
+) -> list[Row]:
+    """One row for each number of shots that means something for the method.
+
+    Args:
+        evaluations: one for each seed.
+        reference: of the opponent that probabilities of improvement are over.
+    """
     made = []
     for i, shots in enumerate(evaluations[0].shots):
-        values = np.stack([e.metrics[family.metric][i].mean(-1) for e in evaluations])
+        values = scores(evaluations, family.metric, i)
+        likely: dict[str, Any] = {}
+        if reference is not None and shots in reference[0].shots:
+            pair = [values, scores(reference, family.metric, reference[0].shots.index(shots))]
+            pair = pair if family.higher_is_better else pair[::-1]
+            likely = {
+                "improvement": round(statistics.improvement(*pair), 4),
+                "improvement_ci95": _rounded(statistics.improvement_interval(*pair)),
+            }
         made.append(
             Row(
                 method=method,
                 shots=shots,
                 value=round(float(values.mean()), 4),
-                ci95=[round(bound, 4) for bound in bootstrap(values)],
+                ci95=_rounded(bootstrap(values)),
+                iqm=round(float(statistics.iqm(values)), 4),
+                iqm_ci95=_rounded(statistics.interval(values)),
+                **likely,
                 seeds=len(evaluations),
                 tasks=protocol.tasks,
                 episodes=protocol.episodes,
@@ -378,18 +547,13 @@ def rows(method: str, family: TaskFamily, protocol: Protocol, evaluations: Seque
     return made
 
 
-def bootstrap(values: np.ndarray, replicates: int = 5000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values` [seed, task], resampling both seeds and tasks.
+def scores(evaluations: Sequence[Evaluation], metric: str, place: int) -> np.ndarray:
+    """[seed, task], each the mean over the task's episodes, after the number of shots at `place`."""
+    return np.stack([e.metrics[metric][place].mean(-1) for e in evaluations])
 
-    Episodes are averaged before: they are no independent samples of the family.
-    """
-    rng = np.random.default_rng(seed)
-    seeds, tasks = values.shape
-    means = np.empty(replicates)
-    for i in range(replicates):
-        means[i] = values[rng.integers(seeds, size=seeds)][:, rng.integers(tasks, size=tasks)].mean()
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+
+def _rounded(bounds: Sequence[float]) -> list[float]:
+    return [round(bound, 4) for bound in bounds]
 
 
 def describe(family: TaskFamily, split: str) -> str:

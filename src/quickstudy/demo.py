@@ -2,20 +2,17 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch.utils._pytree import tree_map
-
-from quickstudy import checkpoint, families, files, plots, rendering, results, runs
+from quickstudy import charts, checkpoint, families, footage, rendering, results, runs, tables
 from quickstudy.compare import Protocol, compare
-from quickstudy.data import DemonstrationSet
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.evaluate import Evaluation
 from quickstudy.methods import DataConfig, Settings, defaults
-from quickstudy.progress import console, progress
-from quickstudy.report import Figure, Report, Video, VideoGroup
+from quickstudy.progress import console
+from quickstudy.report import Failures, Replay, Report, Video, VideoGroup
 from quickstudy.report import write as write_html
 from quickstudy.results import BASELINES, Cell, Row
 from quickstudy.runs import save_example
@@ -37,6 +34,8 @@ PROTOCOL = Protocol(
     seeds=1, tasks=50, episodes=2, tuning_tasks=20, tuning_steps=(20, 100), tuning_rates=(3e-4, 1e-3, 3e-3)
 )
 FAMILY = "grasping"
+LARGEST_FILMS, LARGEST_FAILURES = 7_500_000, 1_500_000
+"""Bytes of films and replays that a report may hold; a third more as text, with the viewer below 15 MB."""
 
 
 def settings_for(method: str, seed: int) -> Settings:
@@ -66,10 +65,10 @@ def demo(folder: Path, video: bool) -> Path:
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
     elif video:
-        film(folder, folder / f"{FILMED}-seed0", family.test_splits)
+        footage.take(folder, folder / f"{FILMED}-seed0", {s: evaluations(folder, s) for s in family.test_splits})
     for cell in cells:
         results.print_table(cell)
-    report = write_report(folder, "quickstudy demo")
+    report = write_report(folder, "quickstudy demo", video)
     run = folder / f"{FILMED}-seed0"
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")
     console.print(f"The report, with plots and videos of the arm: [bold]{report}[/]", soft_wrap=True)
@@ -80,35 +79,10 @@ def demo(folder: Path, video: bool) -> Path:
     return report
 
 
-def film(folder: Path, run: Path, splits: Sequence[str], seed: int = 0) -> None:
-    """Films the first held-out task of each split before and after one demonstration; existing films are kept.
+def write_report(folder: Path, command: str, video: bool = True) -> Path:
+    """Writes `folder/report.html` from what lies in a run folder or a comparison: tables, charts, films, settings.
 
-    The same episode is filmed both times: the same start, the same noise.
-    """
-    index = folder / "videos.json"
-    if index.exists():
-        return
-    settings, family, learner = runs.load(run)
-    groups = []
-    with progress("filming", 2 * len(splits)) as advance:
-        for split in splits:
-            task = family.tasks(split, 1)[0]
-            support = DemonstrationSet.record(family, [task], 1, seed).batch
-            videos = []
-            for shots, when in ((0, "before"), (1, "after")):
-                skills = tree_map(lambda t: t.clone(), skills_after(learner, support, shots))
-                frames = family.film(task, SkillPolicy(learner, skills), seed)
-                path = folder / "videos" / f"{split}-{when}.mp4"
-                rendering.write_video(path, frames, fps=20)
-                said = f"{when} {'any' if shots == 0 else 'one'} demonstration"
-                videos.append({"file": str(path.relative_to(folder)), "caption": f"{settings.method}, {said}"})
-                advance()
-            groups.append({"title": f"Unseen {split}: {family.caption(task)}", "videos": videos})
-    files.write(index, json.dumps(groups, indent=1))
-
-
-def write_report(folder: Path, command: str) -> Path:
-    """Writes `folder/report.html` from what lies in a run folder or a comparison: tables, curves, films, settings.
+    Films and replays are taken first where there are none; `video` False leaves them out.
 
     Raises:
         QuickstudyError: the folder holds no results.
@@ -119,26 +93,45 @@ def write_report(folder: Path, command: str) -> Path:
             f"'{folder}' holds no results to report; 'quickstudy evaluate' or 'quickstudy compare' make them."
         )
     cells = [Cell.read(path) for path in paths]
-    first = cells[0]
-    path = folder / "report.html"
+    evaluated = {tables.split_of(cell, cells): evaluations(folder, tables.split_of(cell, cells)) for cell in cells}
+    ranked = list(dict.fromkeys(row.method for cell in cells for row in cell.rows))
+    run = footage.star(folder, ranked)
+    if video and run is not None:
+        footage.take(folder, run, evaluated)
     report = Report(
-        title=f"quickstudy: {first.cell.rsplit('-', 1)[0]}",
-        headline=headline(cells),
+        title=f"Learning to learn: {_family(cells)}",
+        headline=headline(cells).split("\n"),
+        facts=_facts(folder, cells),
         paragraphs=[
             "Each method was trained on the same demonstrations of training tasks, and then met held-out tasks with "
             "nothing but the demonstrations that a row names. Fine-tuning was tuned on validation tasks; `oracle` is "
             "told what a demonstration would have to reveal; `replay` and `nearest` learn nothing at all.",
         ],
         cells=cells,
-        figures=_figures(folder, cells),
-        videos=_videos(folder),
+        charts=_charts(folder, cells, evaluated),
+        videos=_videos(folder, failure=False) if video else [],
+        failures=_failures(run, evaluated),
+        failure_videos=_videos(folder, failure=True) if video else [],
         settings=_settings(folder),
-        command=first.command or command,
+        command=cells[0].command or command,
         next_steps=["`quickstudy evaluate RUN --shots 0 1 3` evaluates a run's learner with more demonstrations.",
                     "`quickstudy adapt RUN --demo FILE` teaches it a task of your own."],
     )  # fmt: skip
+    path = folder / "report.html"
     write_html(path, report)
     return path
+
+
+def evaluations(folder: Path, split: str) -> dict[str, list[Evaluation]]:
+    """By method, best seed order: what `compare` or `evaluate` measured on a split, one evaluation for each seed."""
+    found: dict[str, list[Evaluation]] = {}
+    for run in [folder, *sorted(folder.glob("*-seed*"))]:
+        paths = [p for pattern in ("", "evaluations/") for p in run.glob(f"{pattern}{split}-*x*-shots-*.json")]
+        if paths:
+            method = run.name.rsplit("-seed", 1)[0] if run != folder else runs.load_settings(run).method
+            found.setdefault(method, []).append(Evaluation.load(max(paths, key=lambda p: p.stat().st_mtime)))
+    most = {method: max(len(e.tasks) for e in some) for method, some in found.items()}
+    return {method: [e for e in some if len(e.tasks) == most[method]] for method, some in found.items()}
 
 
 def headline(cells: Sequence[Cell]) -> str:
@@ -155,7 +148,7 @@ def headline(cells: Sequence[Cell]) -> str:
         sentences.append(
             f"{cell.cell}: {best.method} adapts{took} and reaches {_percent(cell, best)} after {shots}{beside}."
         )
-    return " ".join(sentences) or "Nothing meta-learned was measured."
+    return "\n".join(sentences) or "Nothing meta-learned was measured."
 
 
 def _best(rows: Sequence[Row], cell: Cell) -> Row | None:
@@ -169,43 +162,110 @@ def _percent(cell: Cell, row: Row) -> str:
     return f"{100 * value:.0f} %" if cell.unit == "fraction" else f"{value:.3g}"
 
 
-def _figures(folder: Path, cells: Sequence[Cell]) -> list[Figure]:
-    figures = []
+def _family(cells: Sequence[Cell]) -> str:
+    return cells[0].cell.removesuffix(f"-{tables.split_of(cells[0], cells)}")
+
+
+def _facts(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
+    first = cells[0]
+    facts = {
+        "family": f"`{_family(cells)}`, held-out: {', '.join(tables.split_of(cell, cells) for cell in cells)}",
+        "methods": ", ".join(dict.fromkeys(row.method for cell in cells for row in cell.rows)),
+        "measured": results.measured(first),
+    }
+    counts = first.protocol.split("; each learner")[0].split("; ", 1)[-1]
+    used = [row for cell in cells for row in cell.rows if row.train_tasks]
+    if used:
+        steps = f", {max(row.env_steps or 0 for row in used):,} steps" if any(row.env_steps for row in used) else ""
+        tasks, shown = max(row.train_tasks or 0 for row in used), max(row.demonstrations or 0 for row in used)
+        facts["trained on"] = f"{tasks:,} tasks, {shown:,} demonstrations{steps}"
+    return {**facts, "what is hidden, and what counts": counts}
+
+
+def _charts(
+    folder: Path, cells: Sequence[Cell], evaluated: Mapping[str, charts.Evaluations]
+) -> dict[str, list[charts.Chart]]:
+    """The page's charts by section."""
+    made: dict[str, list[charts.Chart | None]] = {"Results": [], "How sure": [], "What it costs": [], "Failures": []}
     for cell in cells:
-        higher = cell.unit == "fraction"
-        alt = f"of {cell.metric} of each method on {cell.cell}; the table has the figures."
-        bars = plots.bars(cell, higher_is_better=higher)
-        figures.append(Figure(bars, f"{cell.cell}: each method after its demonstrations.", f"Bar chart {alt}"))
-        if len({row.shots for row in cell.rows}) > 1:
-            curve = plots.adaptation_curve(cell)
-            figures.append(Figure(curve, f"{cell.cell}: {cell.metric} against demonstrations.", f"Curves {alt}"))
+        split, higher = tables.split_of(cell, cells), cell.unit == "fraction"
+        made["Results"] += [
+            charts.after_demonstrations(cell, f"Each method on unseen {split}"),
+            charts.adaptation(cell, f"Adaptation on unseen {split}"),
+        ]
+        there = evaluated.get(split, {})
+        found = {m: there[m] for m in dict.fromkeys(row.method for row in cell.rows) if m in there}
+        made["How sure"] += [
+            charts.performance_profile(found, cell.metric, f"Performance profile, {split}", higher),
+            charts.probabilities(cell, f"Probability of improvement, {split}"),
+        ]
+        made["Failures"].append(charts.failure_chart(found, f"Every episode, {split}"))
+    made["What it costs"] = [
+        charts.against(cells[0], "ms", "milliseconds to adapt", "Against adaptation time",
+                       "Up and to the left is better: more success from a shorter adaptation."),
+        charts.against(cells[0], "parameters", "parameters", "Against size",
+                       "Numbers that meta-training learns."),
+        charts.against(cells[0], "training_s", "seconds of meta-training", "Against training time",
+                       "Mean over seeds, validation included."),
+    ]  # fmt: skip
     histories = {}
     for path in sorted(folder.glob("**/checkpoints/last")):
         config = checkpoint.load(path).config
         settings = config.get("settings", {})
         histories[f"{settings.get('method')}, seed {settings.get('seed')}"] = config.get("history", [])
-    if any(histories.values()):
-        image = plots.training_curve(histories, cells[0].metric, cells[0].unit)
-        figures.append(Figure(image, "Training.", "Training loss and validation figures against outer steps."))
-    return figures
+    training: dict[str, list[charts.Chart]] = {
+        "Training": charts.training(histories, cells[0].metric, cells[0].unit == "fraction")
+    }
+    return {section: [c for c in some if c is not None] for section, some in made.items()} | training
 
 
-def _videos(folder: Path) -> list[VideoGroup]:
-    index = folder / "videos.json"
+def _failures(run: Path | None, evaluated: Mapping[str, charts.Evaluations]) -> list[Failures]:
+    """How the method that was filmed failed, split by split, with some of the tasks."""
+    if run is None:
+        return []
+    settings = runs.load_settings(run)
+    family = families.get(settings.family)
+    listed = []
+    for split, found in evaluated.items():
+        if not (some := found.get(settings.method)):
+            continue
+        kinds: dict[str, list[int]] = {}
+        for one in some:
+            for kind, where in charts.failures(one).items():
+                kinds.setdefault(kind, []).extend(task for task, _ in where)
+        shown = [
+            (kind, len(tasks), [family.caption(family.tasks(split, 1, task)[0]) for task in dict.fromkeys(tasks)][:4])
+            for kind, tasks in sorted(kinds.items(), key=lambda item: -len(item[1]))
+        ]
+        if shown:
+            listed.append(Failures(f"{settings.method} on unseen {split}", shown))
+    return listed
+
+
+def _videos(folder: Path, failure: bool) -> list[VideoGroup]:
+    """Films that fit: a report stays below `LARGEST` bytes, and 3D replays are the first to be left out."""
+    index = folder / footage.INDEX
     if not index.exists():
         return []
-    return [
-        VideoGroup(
-            group["title"],
-            [
-                Video(
-                    folder / video["file"], video["caption"], f"The arm tries to grasp an object: {video['caption']}."
-                )
-                for video in group["videos"]
-            ],
-        )
-        for group in json.loads(index.read_text())
-    ]
+    groups = []
+    room = LARGEST_FAILURES if failure else LARGEST_FILMS
+    for group in json.loads(index.read_text()):
+        if group.get("failure", False) != failure:
+            continue
+        videos = [
+            Video(folder / v["file"], v["caption"], f"An episode on film: {v['caption']}.") for v in group["videos"]
+        ]
+        replays = [Replay(folder / r["file"], r["caption"]) for r in group.get("replays", [])]
+        sizes = [sum(one.path.stat().st_size for one in some if one.path.exists()) for some in (videos, replays)]
+        if sizes[0] > room:
+            continue
+        room -= sizes[0]
+        if sizes[1] > room:
+            replays = []
+        else:
+            room -= sizes[1]
+        groups.append(VideoGroup(group["title"], videos, replays))
+    return groups
 
 
 def _settings(folder: Path) -> dict[str, object]:

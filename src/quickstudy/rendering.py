@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -175,6 +176,22 @@ class _Kept(threading.local):
 
 _kept = _Kept()
 
+Observer = Callable[[mujoco.MjModel, mujoco.MjData], None]
+_observers: list[Observer] = []
+
+
+@contextmanager
+def watched_by(observer: Observer) -> Iterator[None]:
+    """Until its end `frame` draws nothing: it shows the scene to `observer`, and returns a black picture.
+
+    So whatever films a scene can be recorded otherwise than in pictures, and where nothing can draw.
+    """
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.pop()
+
 
 def frame(
     model: mujoco.MjModel, data: mujoco.MjData, camera: str | mujoco.MjvCamera, width: int, height: int
@@ -187,6 +204,9 @@ def frame(
     Raises:
         QuickstudyError: nothing here can draw, or the model has no such camera.
     """
+    if _observers:
+        _observers[-1](model, data)
+        return np.zeros((height, width, 3), np.uint8)
     view = _view(model, camera)
     if not available():
         raise QuickstudyError(why_not())

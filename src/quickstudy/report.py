@@ -1,10 +1,16 @@
-"""One self-contained HTML page about a run: nothing is fetched, so it can be sent, kept and opened years later."""
+"""One self-contained HTML page about a run: nothing is fetched, so it can be sent, kept and opened years later.
+
+Its charts come as data and are drawn by report.js to the width of the screen. 3D replays come as viser's viewer, once,
+and a recorded scene each. The page's own policy forbids every request, the viewer's too.
+"""
 
 import base64
+import importlib.resources
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +18,8 @@ from typing import Any
 import av
 from PIL import Image
 
-from quickstudy import files
+from quickstudy import files, replay
+from quickstudy.charts import Chart
 from quickstudy.errors import QuickstudyError
 from quickstudy.results import BASELINES, Cell, measured, table
 
@@ -38,11 +45,33 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """A recorded scene of `quickstudy.replay`, with a caption."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
 class VideoGroup:
     """Videos to be compared, such as one task before and after adaptation; they stand side by side."""
 
     title: str
     videos: Sequence[Video]
+    replays: Sequence[Replay] = ()
+
+
+@dataclass(frozen=True)
+class Failures:
+    """How episodes failed, the most frequent first.
+
+    Attributes:
+        title: whose.
+        kinds: for each kind its name, how many episodes, and the tasks in a few words.
+    """
+
+    title: str
+    kinds: Sequence[tuple[str, int, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -51,22 +80,29 @@ class Report:
 
     Attributes:
         title: of the page.
-        headline: the one sentence to remember.
+        headline: the one sentence to remember, or a few.
+        facts: what was run, a few words each.
         paragraphs: what was done.
         cells: tables of results.
+        charts: by the section that they stand in: 'Results', 'How sure', 'What it costs', 'Failures', 'Training'.
         figures: plots and pictures.
         videos: groups of videos to be compared.
+        failures: how episodes failed, with `failure_videos` of some.
         settings: what decides the run; may be nested.
         command: what to run to get this page again.
         next_steps: a sentence each.
     """
 
     title: str
-    headline: str
+    headline: str | Sequence[str]
+    facts: Mapping[str, str] = field(default_factory=dict)
     paragraphs: Sequence[str] = ()
     cells: Sequence[Cell] = ()
+    charts: Mapping[str, Sequence[Chart]] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
     videos: Sequence[VideoGroup] = ()
+    failures: Sequence[Failures] = ()
+    failure_videos: Sequence[VideoGroup] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     next_steps: Sequence[str] = ()
@@ -83,21 +119,33 @@ def write(path: Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as HTML."""
+    charts = {section: _charts(some) for section, some in report.charts.items() if some}
+    scenes = _Scenes()
+    failures = [_failures(one) for one in report.failures]
+    film = [f'<div class="small-films">{"".join(_video_group(g, scenes) for g in report.failure_videos)}</div>']
     sections = [
-        _section("Results", [_cell(cell) for cell in report.cells]),
-        _section("Before and after", [_video_group(group) for group in report.videos]),
+        _section("Results", [*_part(charts, "Results"), *(_cell(cell) for cell in report.cells)]),
+        _section("Before and after", [_video_group(group, scenes) for group in report.videos]),
+        _section("How sure", _part(charts, "How sure")),
+        _section("What it costs", _part(charts, "What it costs")),
+        _section("Failures", [*_part(charts, "Failures"), *failures, *(film if report.failure_videos else [])]),
+        _section("Training", _part(charts, "Training")),
         _section("Curves", [_figures(report.figures)] if report.figures else []),
-        _section("Again", [f"<pre><code>{escape(report.command)}</code></pre>"] if report.command else []),
+        _section("Again", [f'<pre tabindex="0"><code>{escape(report.command)}</code></pre>'] if report.command else []),
         _section("Next", [_list(report.next_steps)] if report.next_steps else []),
         _settings(report.settings),
     ]
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in report.paragraphs)
+    sentences = [report.headline] if isinstance(report.headline, str) else report.headline
+    resources = importlib.resources.files("quickstudy")
+    script = f"<script>{(resources / 'report.js').read_text(encoding='utf-8')}</script>"
     return _PAGE.format(
         title=escape(report.title),
-        headline=_text(report.headline),
-        style=_STYLE,
+        headline="".join(f'<p class="headline">{_text(sentence)}</p>' for sentence in sentences),
+        facts=_facts(report.facts),
+        style=(resources / "report.css").read_text(encoding="utf-8"),
         body=paragraphs + "".join(sections),
-        script=_SCRIPT if report.videos else "",
+        script=scenes.embedded() + (script if report.videos or report.cells or report.charts else ""),
     )
 
 
@@ -106,6 +154,85 @@ def render(report: Report) -> str:
 
 def _section(title: str, parts: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _part(charts: Mapping[str, str], section: str) -> list[str]:
+    return [charts[section]] if section in charts else []
+
+
+_LONG, _WIDE = 120, ' class="wide"'
+"""Letters of a fact that has a line of its own."""
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    if not facts:
+        return ""
+    pairs = "".join(
+        f"<div{_WIDE if len(value) > _LONG else ''}><dt>{escape(name)}</dt><dd>{_text(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    return f'<dl class="facts">{pairs}</dl>'
+
+
+def _charts(charts: Sequence[Chart]) -> str:
+    return f'<div class="charts">{"".join(map(_chart, charts))}</div>'
+
+
+def _chart(chart: Chart) -> str:
+    """The chart's data, and empty places for what report.js makes of it."""
+    # "<" as an escape, because no text within may end the element.
+    data = json.dumps(asdict(chart), allow_nan=False).replace("<", "\\u003c")
+    said = f"{chart.title}. Arrow keys go from point to point. " + "; ".join(_spoken(chart))
+    return (
+        f'<figure class="chart" data-alt="{escape(said)}"><h3>{escape(chart.title)}</h3>'
+        '<div class="legend" role="group" aria-label="Shown in the chart"></div>'
+        '<div class="canvas"><div class="drawing"></div><div class="tip" role="status" hidden></div></div>'
+        "<noscript><p>Charts are drawn by a script; the tables hold their figures.</p></noscript>"
+        f"<figcaption>{_text(chart.caption)}</figcaption>"
+        f'<script type="application/json">{data}</script></figure>'
+    )
+
+
+def _spoken(chart: Chart, most: int = 12) -> list[str]:
+    """Each series in words, for who cannot see it: its last figure."""
+    show = (lambda y: f"{100 * y:.0f} %") if chart.percent else (lambda y: f"{y:.3g}")
+    return [f"{series.name} {show(series.y[-1])}" for series in chart.series[:most] if series.y]
+
+
+def _failures(failures: Failures) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(kind)}</th><td{_NUMBER}>{count}</td><td>{escape("; ".join(tasks))}</td></tr>'
+        for kind, count, tasks in failures.kinds
+    )
+    return (
+        f'<div class="table" role="region" aria-label="{escape(failures.title)}" tabindex="0"><table>'
+        f"<caption><strong>{escape(failures.title)}</strong></caption>"
+        f'<thead><tr><th scope="col">how</th><th scope="col"{_NUMBER}>episodes</th><th scope="col">among them</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+class _Scenes:
+    """The scenes that a page holds, under the names that its buttons know them by."""
+
+    def __init__(self) -> None:
+        self._scenes: list[bytes] = []
+
+    def add(self, path: Path) -> str:
+        try:
+            self._scenes.append(Path(path).read_bytes())
+        except OSError as error:
+            raise QuickstudyError(f"'{path}' is not a readable replay ({error}).") from error
+        return f"scene-{len(self._scenes)}"
+
+    def embedded(self) -> str:
+        if not self._scenes:
+            return ""
+        parts = {"viewer": replay.viewer().encode()} | {f"scene-{i + 1}": one for i, one in enumerate(self._scenes)}
+        return "".join(
+            f'<script type="text/plain" id="{name}">{base64.b64encode(content).decode()}</script>\n'
+            for name, content in parts.items()
+        )
 
 
 def _cell(cell: Cell) -> str:
@@ -128,7 +255,7 @@ def _cell(cell: Cell) -> str:
         kind = ' class="baseline"' if row[label] in BASELINES else ""
         lines.append(f"<tr{kind}>{''.join(parts)}</tr>")
     return (
-        f'<div class="table" role="region" aria-label="{escape(cell.cell)}" tabindex="0"><table>'
+        f'<div class="table" role="region" aria-label="{escape(cell.cell)}" tabindex="0"><table class="sortable">'
         f"<caption><strong>{escape(cell.cell)}</strong> {_text(cell.protocol)}</caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f'<p class="small">Square brackets hold 95 % confidence intervals; grey rows are there to be compared with. '
@@ -166,10 +293,21 @@ def _figure(figure: Figure) -> str:
 _HIDDEN = '<svg aria-hidden="true" focusable="false" '
 
 
-def _video_group(group: VideoGroup) -> str:
-    button = '<button type="button" hidden>Play together</button>' if len(group.videos) > 1 else ""
+def _video_group(group: VideoGroup, scenes: _Scenes) -> str:
+    button = '<button type="button" class="together" hidden>Play together</button>' if len(group.videos) > 1 else ""
     videos = "".join(map(_video, group.videos))
-    return f'<div class="group"><h3>{_text(group.title)}</h3><div class="videos">{videos}</div>{button}</div>'
+    replays = "".join(_replay(one, scenes) for one in group.replays)
+    stages = f'<div class="videos stages">{replays}</div>' if replays else ""
+    return f'<div class="group"><h3>{_text(group.title)}</h3><div class="videos">{videos}</div>{button}{stages}</div>'
+
+
+def _replay(one: Replay, scenes: _Scenes) -> str:
+    name, caption = scenes.add(one.path), escape(one.caption)
+    return (
+        f'<figure><div class="stage"><button type="button" class="replay" data-scene="{name}" hidden '
+        f'data-title="3D replay: {caption}">Turn and play in 3D<span class="hidden">: {caption}</span></button></div>'
+        f"<figcaption>{_text(one.caption)}, in 3D: drag to turn, scroll to come closer</figcaption></figure>"
+    )
 
 
 def _video(video: Video) -> str:
@@ -232,92 +370,21 @@ def _data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1c1e21; --quiet: #5b626a; --rule: #d3d7db; --soft: #f4f5f6;
-  --accent: #1a5f99; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181b; --ink: #e4e6e8; --quiet: #a4abb3; --rule: #3b4148;
-  --soft: #20242a; --accent: #8cc3f2; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.55;
-  font: 1.0625rem/1.55 Charter, "Bitstream Charter", "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif; }
-main { max-width: 62rem; margin: 0 auto; padding: clamp(1.25rem, 4vw, 3.5rem) clamp(1rem, 4vw, 2.5rem) 4rem; }
-h1 { font-size: clamp(1.7rem, 1.2rem + 2vw, 2.5rem); line-height: 1.15; margin: 0 0 .8rem; font-weight: 600;
-  text-wrap: balance; letter-spacing: -.01em; }
-h2 { font-size: 1.35rem; line-height: 1.25; margin: 0 0 1rem; font-weight: 600; }
-h3 { font-size: 1.05rem; margin: 0 0 .6rem; font-weight: 600; }
-.headline { font-size: 1.25rem; line-height: 1.45; color: var(--quiet); margin: 0 0 2rem; max-width: 44rem;
-  text-wrap: pretty; }
-p, li { max-width: 44rem; text-wrap: pretty; }
-section, details { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--rule); }
-table, figcaption, .small, button { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-.table { overflow-x: auto; margin: 1.25rem 0 .6rem; }
-.table + .small { margin: 0 0 2.25rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: min(100%, 30rem);
-  border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); }
-caption { caption-side: top; text-align: left; padding: 0 0 .6rem; max-width: min(46rem, 100vw - 2rem);
-  line-height: 1.45; }
-caption strong { margin-right: .35em; }
-thead th { border-bottom: 1px solid var(--ink); vertical-align: bottom; font-weight: 600; line-height: 1.3; }
-th, td { text-align: left; padding: .36rem 1.4rem .36rem 0; vertical-align: baseline; }
-td:not(.number) { min-width: 9rem; }
-th:last-child, td:last-child { padding-right: 0; }
-tbody th { font-weight: 500; white-space: nowrap; }
-caption, tbody th, thead th:first-child { position: sticky; left: 0; background: var(--page); }
-.number { text-align: right; white-space: nowrap; }
-thead .number { white-space: normal; min-width: 5.5rem; }
-.interval, .baseline th, .baseline td, .small, figcaption { color: var(--quiet); }
-.interval { font-size: .85em; }
-.settings td { overflow-wrap: anywhere; min-width: 8rem; }
-.settings th { color: var(--quiet); font-weight: 400; }
-.small, figcaption { font-size: .85rem; line-height: 1.45; }
-figure { margin: 0; }
-figcaption { margin-top: .5rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem 2.5rem;
-  align-items: start; }
-.figures svg { width: 100%; height: auto; max-width: 34rem; display: block; color: var(--ink); }
-img { max-width: 100%; height: auto; border-radius: 4px; }
-.group + .group { margin-top: 2.25rem; }
-.videos { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1.25rem; }
-video { width: 100%; height: auto; display: block; background: #000; border-radius: 4px; }
-button { margin-top: .9rem; font-size: .9rem; padding: .45rem .9rem; border: 1px solid var(--rule); border-radius: 6px;
-  background: var(--soft); color: inherit; cursor: pointer; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-code { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--soft);
-  padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-pre { background: var(--soft); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; margin: 0; }
-pre code { padding: 0; background: none; overflow-wrap: normal; }
-summary { cursor: pointer; }
-summary h2 { display: inline; }
-li + li { margin-top: .3rem; }
-@media print { details > * { display: block; } button { display: none; } }
-"""
-
-_SCRIPT = """<script>
-for (const group of document.querySelectorAll(".group")) {
-  const button = group.querySelector("button");
-  if (!button) continue;
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    for (const video of group.querySelectorAll("video")) { video.currentTime = 0; video.play(); }
-  });
-}
-</script>"""
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; media-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; media-src data:; \
+style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob: data:; \
+worker-src blob: data:; connect-src blob: data:; font-src data:; frame-src 'self' blob: data:">
 <title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
 <main>
-<header><h1>{title}</h1><p class="headline">{headline}</p></header>
+<header><h1>{title}</h1>{headline}{facts}</header>
 {body}
 </main>
 {script}

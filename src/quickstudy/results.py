@@ -50,10 +50,28 @@ _EXTRAS = {
     "ratio": "ratio",
     "steps_per_second": "steps/s",
     "memory_mb": "MB",
-    "parameters": "parameters",
+    "act_ms": "ms to act",
     "training_s": "s to train",
+    "parameters": "parameters",
+    "train_tasks": "training tasks",
+    "demonstrations": "training demos",
+    "env_steps": "training env steps",
 }
 """Columns that a table has beside its metric, where some row has them."""
+
+_SIGNED = ("value", "iqm", "at")
+_NUMBERS = (
+    *_SIGNED,
+    "ms",
+    "ratio",
+    "steps_per_second",
+    "memory_mb",
+    "transductive",
+    "training_s",
+    "improvement",
+    "act_ms",
+)
+"""Fields of a row that are finite numbers; only the signed ones may be negative."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -79,6 +97,12 @@ class Row:
         transductive: the metric where the learner sees all queries of a task together.
         parameters: numbers that the method learns in meta-training.
         training_s: seconds of meta-training, the mean over seeds.
+        iqm, iqm_ci95: interquartile mean over seeds and tasks, see `quickstudy.statistics`.
+        improvement, improvement_ci95: probability of improvement over the method that the protocol names.
+        train_tasks, demonstrations, env_steps: what meta-training used: tasks, demonstrations of them all, and the
+            environment steps in those.
+        act_ms: median milliseconds of one action.
+        at: where along the cell's `against`, in a cell that varies a number.
     """
 
     method: str
@@ -99,6 +123,15 @@ class Row:
     transductive: float | None = None
     parameters: int | None = None
     training_s: float | None = None
+    iqm: float | None = None
+    iqm_ci95: Sequence[float] | None = None
+    improvement: float | None = None
+    improvement_ci95: Sequence[float] | None = None
+    train_tasks: int | None = None
+    demonstrations: int | None = None
+    env_steps: int | None = None
+    act_ms: float | None = None
+    at: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("method", "note", "workload"):
@@ -112,26 +145,33 @@ class Row:
             "episodes": 1,
             "threads": 1,
             "parameters": 1,
+            "train_tasks": 1,
+            "demonstrations": 1,
+            "env_steps": 1,
         }.items():
             count = getattr(self, name)
             if count is not None and (type(count) is not int or count < least):
                 raise self._wrong(name, f"a whole number of at least {least}", count)
-        for name in ("value", "ms", "ratio", "steps_per_second", "memory_mb", "transductive", "training_s"):
+        for name in _NUMBERS:
             number = getattr(self, name)
-            if number is not None and not (_finite(number) and (name == "value" or number >= 0)):
+            if number is not None and not (_finite(number) and (name in _SIGNED or number >= 0)):
                 raise self._wrong(name, "a finite number", number)
-        if self.ci95 is not None:
-            bounds = self.ci95
-            if not (isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_finite, bounds))):
-                raise self._wrong("ci95", "two finite numbers", bounds)
-            if bounds[0] > bounds[1]:
-                raise self._wrong("ci95", "a lower and then an upper bound", bounds)
-            object.__setattr__(self, "ci95", tuple(bounds))
+        for name in ("ci95", "iqm_ci95", "improvement_ci95"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._bounds(name))
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells this row from the others of its cell."""
-        return self.method, self.shots, self.steps, self.workload, self.threads
+        return self.method, self.shots, self.steps, self.workload, self.threads, self.at
+
+    def _bounds(self, name: str) -> tuple[float, float]:
+        bounds = getattr(self, name)
+        if not (isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_finite, bounds))):
+            raise self._wrong(name, "two finite numbers", bounds)
+        if bounds[0] > bounds[1]:
+            raise self._wrong(name, "a lower and then an upper bound", bounds)
+        return bounds[0], bounds[1]
 
     def _wrong(self, name: str, wanted: str, got: object) -> QuickstudyError:
         return QuickstudyError(f"Row '{self.method}': {name} must be {wanted}; got {got!r}.")
@@ -149,6 +189,8 @@ class Cell:
         command: what to run to measure it again.
         seconds: how long that took.
         commit, versions, machine: where it ran, see `quickstudy.provenance`.
+        against: what the rows' `at` counts, such as 'training tasks'; empty where nothing is varied.
+        reference: the method that the rows' `improvement` is over.
     """
 
     cell: str
@@ -161,9 +203,11 @@ class Cell:
     versions: Mapping[str, str]
     machine: str
     rows: Sequence[Row]
+    against: str = ""
+    reference: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("cell", "metric", "unit", "protocol", "command", "commit", "machine"):
+        for name in ("cell", "metric", "unit", "protocol", "command", "commit", "machine", "against", "reference"):
             if not isinstance(getattr(self, name), str):
                 raise QuickstudyError(f"A cell's {name} must be a text; got {getattr(self, name)!r}.")
         if not _NAME.fullmatch(self.cell):
@@ -180,20 +224,35 @@ class Cell:
             if row.key in seen:
                 raise QuickstudyError(f"Cell '{self.cell}' has two rows for {_words(row)}.")
             seen.add(row.key)
-            if self.unit == "fraction" and row.value is not None and not 0 <= row.value <= 1:
-                raise QuickstudyError(f"Cell '{self.cell}', {_words(row)}: {row.value} is no fraction.")
+            for number in (row.value, row.iqm):
+                if self.unit == "fraction" and number is not None and not 0 <= number <= 1:
+                    raise QuickstudyError(f"Cell '{self.cell}', {_words(row)}: {number} is no fraction.")
 
     @classmethod
     def measured_here(
-        cls, *, cell: str, metric: str, unit: str, protocol: str, command: str, seconds: float, rows: Sequence[Row]
+        cls,
+        *,
+        cell: str,
+        metric: str,
+        unit: str,
+        protocol: str,
+        command: str,
+        seconds: float,
+        rows: Sequence[Row],
+        against: str = "",
+        reference: str = "",
     ) -> "Cell":
         """A cell that this process measured: commit, versions and machine are what they are here."""
         here = commit(), versions(), machine()
-        return cls(cell, metric, unit, protocol, command, round(seconds, 1), *here, rows)
+        return cls(cell, metric, unit, protocol, command, round(seconds, 1), *here, rows, against, reference)
 
     def write(self, path: Path) -> None:
         """Writes the cell as JSON, one row a line; the file appears whole or not at all."""
-        about = {key: value for key, value in asdict(self).items() if key != "rows"}
+        about = {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "rows" and (value or key not in ("against", "reference"))
+        }
         head = json.dumps({**about, "versions": dict(self.versions)}, indent=1, ensure_ascii=False)
         rows = ",\n".join("  " + json.dumps(_short(row), ensure_ascii=False) for row in self.rows)
         files.write(path, f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
@@ -245,22 +304,28 @@ class Table:
 def table(cell: Cell) -> Table:
     """The cell with a line for each method and a column for each number of shots and steps."""
     rows = cell.rows
-    groups: dict[tuple[str, str, int | None], list[Row]] = {}
+    groups: dict[tuple[str, str, int | None, float | None], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.workload, row.method, row.threads), []).append(row)
+        groups.setdefault((row.workload, row.method, row.threads, row.at), []).append(row)
     conditions = {(row.shots, row.steps) for row in rows if row.value is not None}
     columns = sorted(conditions, key=lambda column: [-1 if part is None else part for part in column])
-    labels = [name for name in ("workload", "method", "threads") if _any(rows, name)]
+    labels = [name for name in ("workload", "method", "threads", "at") if _any(rows, name)]
+    last = columns[-1] if columns else (None, None)
+    likely = [name for name in ("iqm", "improvement") if _any(rows, name)]
     extras = [name for name in _EXTRAS if _any(rows, name)]
     notes = _any(rows, "note")
-    headers = labels + [_column(cell, *column) for column in columns] + [_EXTRAS[name] for name in extras]
+    headers = [cell.against or "at" if name == "at" else name for name in labels]
+    headers += [_column(cell, *column) for column in columns]
+    headers += [_likely(cell, name, last[0]) for name in likely] + [_EXTRAS[name] for name in extras]
     if "workload" not in labels:
         headers = ["ms to adapt" if header == "ms" else header for header in headers]
     lines = []
     for group in groups.values():
         by_condition = {(row.shots, row.steps): _value(cell, row) for row in group}
-        line = [str(getattr(group[0], name) or "") for name in labels]
+        line = [_label(getattr(group[0], name)) for name in labels]
         line += [by_condition.get(column, "–") for column in columns]
+        of_last = next((row for row in group if (row.shots, row.steps) == last), None)
+        line += [_bounded(cell, of_last, name) for name in likely]
         line += [_extra(cell, name, _largest(group, name)) for name in extras]
         line += [" ".join(dict.fromkeys(row.note for row in group if row.note))] * notes
         lines.append(line)
@@ -369,11 +434,35 @@ def main(
 
 
 def _value(cell: Cell, row: Row) -> str:
-    if row.value is None:
+    return _with_bounds(row.value, row.ci95, cell.unit == "fraction")
+
+
+def _bounded(cell: Cell, row: Row | None, name: str) -> str:
+    """A figure beside the mean, with its interval."""
+    if row is None:
         return "–"
-    show = (lambda number: f"{100 * number:.1f}") if cell.unit == "fraction" else _figure
-    bounds = "" if row.ci95 is None else f" [{show(row.ci95[0])}, {show(row.ci95[1])}]"
-    return show(row.value) + bounds
+    return _with_bounds(
+        getattr(row, name), getattr(row, f"{name}_ci95"), name == "improvement" or cell.unit == "fraction"
+    )
+
+
+def _with_bounds(value: float | None, ci95: Sequence[float] | None, percent: bool) -> str:
+    if value is None:
+        return "–"
+    show = (lambda number: f"{100 * number:.1f}") if percent else _figure
+    bounds = "" if ci95 is None else f" [{show(ci95[0])}, {show(ci95[1])}]"
+    return show(value) + bounds
+
+
+def _likely(cell: Cell, name: str, shots: int | None) -> str:
+    after = "" if shots is None else f" after {shots} shot{'' if shots == 1 else 's'}"
+    if name == "iqm":
+        return f"IQM{', %' if cell.unit == 'fraction' else ''}{after}"
+    return f"better than {cell.reference}, %{after}" if cell.reference else f"probability of improvement, %{after}"
+
+
+def _label(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _extra(cell: Cell, name: str, number: float | None) -> str:
@@ -384,9 +473,11 @@ def _extra(cell: Cell, name: str, number: float | None) -> str:
 
 
 def _figure(number: float | None) -> str:
-    """Three significant digits, never in powers of ten."""
+    """A whole number in full, others with three significant digits; never in powers of ten."""
     if number is None:
         return "–"
+    if isinstance(number, int):
+        return f"{number:,}"
     if number == 0 or not math.isfinite(number):
         return f"{number:.0f}"
     decimals = max(0, 2 - math.floor(math.log10(abs(number))))

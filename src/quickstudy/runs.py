@@ -4,13 +4,23 @@
 <run>/tensorboard               curves
 <run>/examples                  a demonstration of a held-out task, to try `adapt` with
 <run>/results/<cell>.json       tables of evaluations
+<run>/evaluations               what these tables are made of, with all axes kept
+<run>/run.json                  what was asked for, by whom it is being done, and where: see `Run`
+
+A comparison is a folder of such runs, `<method>-seed<number>`, with a run.json of its own. The folder alone is enough
+to go on with either (`quickstudy resume RUN`) or to repeat it (`quickstudy resume RUN --anew FOLDER`).
 """
 
+import json
+import os
+import re
+import socket
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -24,9 +34,139 @@ from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, adapt, evaluate
 from quickstudy.learner import MetaLearner, Skill
-from quickstudy.methods import METHODS, Settings, build, from_plain
-from quickstudy.results import Cell
+from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
+from quickstudy.provenance import commit, machine, versions
+from quickstudy.results import BASELINES, Cell, table
 from quickstudy.task import TaskFamily
+
+NOTE = "run.json"
+State = Literal["finished", "running", "stopped"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run or a comparison, as `quickstudy runs` lists it.
+
+    Attributes:
+        folder: where it is.
+        kind: 'training' or 'comparison'.
+        family, method: what was asked for; the methods of a comparison, joined.
+        state: 'running' where the process that does it is alive on this machine.
+        progress: done and wanted: outer steps, or (method, seed, split) evaluations.
+        headline: its best figure so far, in words.
+        changed: when something in it changed last, seconds since 1970.
+    """
+
+    folder: Path
+    kind: str
+    family: str
+    method: str
+    state: State
+    progress: tuple[int, int]
+    headline: str
+    changed: float
+
+
+def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> None:
+    """Writes run.json: all that it takes to go on with a run or to repeat it, and who is at work on it.
+
+    The command and the versions that a run began with stay; `process` and `host` are those of now.
+    """
+    path = folder / NOTE
+    began = {
+        "kind": kind,
+        "command": command,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    then = read_note(folder) if path.exists() else {}
+    now = {"process": os.getpid(), "host": socket.gethostname()}
+    files.write(path, json.dumps({**began, **then, **about, **now}, indent=1) + "\n")
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What `note_start` wrote.
+
+    Raises:
+        QuickstudyError: there is none, or it is damaged.
+    """
+    path = Path(folder) / NOTE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise QuickstudyError(f"'{folder}' says not how it was made: it has no {NOTE}.") from error
+    except (OSError, ValueError) as error:
+        raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
+    if not isinstance(found, dict):
+        raise QuickstudyError(f"'{path}' must hold a JSON object; got {found!r}.")
+    return found
+
+
+def listed(root: Path) -> list[Run]:
+    """The runs and comparisons below a folder, the last changed first; runs of a comparison are not listed apart."""
+    folders = {path.parent for path in root.glob(f"**/{NOTE}")}
+    folders |= {path.parent.parent for path in root.glob("**/checkpoints/*") if path.is_dir()}
+    comparisons = {path.parent for path in root.glob("**/settings.json") if any(path.parent.glob("*-seed*"))}
+    own = (folders | comparisons) - {f for f in folders if f.parent in comparisons}
+    return sorted((_described(folder) for folder in own), key=lambda run: -run.changed)
+
+
+def _described(folder: Path) -> Run:
+    note = read_note(folder) if (folder / NOTE).exists() else {}
+    settings = note.get("settings", {})
+    where = next((w for w in ("last", "best") if checkpoint.exists(folder / "checkpoints" / w)), None)
+    if (folder / "settings.json").exists() and where is None:
+        each = json.loads((folder / "settings.json").read_text())
+        family, method = next((s["family"] for s in each.values()), ""), " ".join(note.get("methods", each))
+        progress, kind = _evaluated(folder, note, len(each)), "comparison"
+    else:
+        config = checkpoint.load(folder / "checkpoints" / where).config if where else {}
+        settings = config.get("settings", settings)
+        family, method, kind = settings.get("family", ""), settings.get("method", ""), "training"
+        steps = int(settings.get("training", {}).get("steps", 0))
+        progress = (1, 1) if method in UNTRAINED and where else (int(config.get("step", 0)), steps)
+    state: State = "finished" if progress[0] >= progress[1] > 0 else "running" if _alive(note) else "stopped"
+    changed = max((p.stat().st_mtime for p in folder.rglob("*")), default=0.0)
+    return Run(folder, kind, family, method, state, progress, _headline(folder, where), changed)
+
+
+def _evaluated(folder: Path, note: Mapping[str, Any], methods: int) -> tuple[int, int]:
+    """How many evaluations there are, and how many there will be."""
+    found = folder.glob("*-seed*/*-*x*-shots-*.json")
+    done = {(path.parent.name, re.sub(r"-\d+x\d+-shots-.*", "", path.name)) for path in found}
+    splits, seeds = note.get("splits", []), int(note.get("protocol", {}).get("seeds", 0))
+    return len(done), max(len(done), len(splits) * seeds * len(note.get("methods", [])) or methods)
+
+
+def _alive(note: Mapping[str, Any]) -> bool:
+    process = note.get("process")
+    if note.get("host") != socket.gethostname() or not isinstance(process, int):
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _headline(folder: Path, where: str | None) -> str:
+    """The best row of the first table, or the best validation figure of a training that was not evaluated yet."""
+    for path in sorted((folder / "results").glob("*.json")):
+        cell = Cell.read(path)
+        made = table(cell)
+        place, label = (
+            max(i for i, h in enumerate(made.headers) if h.startswith(cell.metric)),
+            made.headers.index("method"),
+        )
+        known = [row for row in made.rows if row[label] not in BASELINES and row[place] != "–"] or made.rows
+        return f"{known[0][label]}: {made.headers[place]}: {known[0][place]}"
+    history = checkpoint.load(folder / "checkpoints" / where).config.get("history", []) if where else []
+    figures = [(key, f[key]) for f in history for key in f if key.startswith("validation/") and f[key] is not None]
+    return f"{figures[-1][0]} {figures[-1][1]:.3g}" if figures else ""
 
 
 def new_folder(root: Path, family: str, method: str) -> Path:
@@ -56,6 +196,11 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
         raise QuickstudyError(
             f"'{folder}' was trained with other settings of {', '.join(changed)}; resume with the same."
         )
+
+
+def begun(folder: Path) -> bool:
+    """Whether a training in this folder has a checkpoint to go on from."""
+    return checkpoint.exists(folder / "checkpoints/last")
 
 
 def load_settings(run: Path, which: str = "best") -> Settings:
@@ -112,6 +257,8 @@ def evaluate_run(
     for name in [split] if split else family.test_splits:
         started = time.perf_counter()
         result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        words = "-".join(map(str, shots))
+        result.save(run / "evaluations" / f"{name}-{tasks}x{episodes}-shots-{words}.json")
         protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
         made = rows(settings.method, family, protocol, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))

@@ -111,7 +111,7 @@ class Trained:
     Attributes:
         steps: outer steps done in all.
         best: the best validation figure, or None where there was none.
-        interrupted: stopped by Ctrl-C before its last step; the last checkpoint resumes it.
+        interrupted: stopped by Ctrl-C or out of time before its last step; the last checkpoint resumes it.
         history: one mapping for each look: 'step', 'train/loss' and, if it was a validation, 'validation/<name>'.
     """
 
@@ -165,6 +165,7 @@ def meta_train(
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
     logger: Logger | None = None,
     title: str = "meta-training",
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Meta-trains `learner` in place and leaves it with its best parameters on the validation tasks.
 
@@ -173,6 +174,7 @@ def meta_train(
         about: plain data that is kept in the checkpoints' config.json (the family, the method, the settings).
         resume: go on from `checkpoints/last` exactly as if there had been no break, if it exists.
         optimiser, schedule: made from the learner and from the optimiser; where not given, what `config` says.
+        out_of_time: asked after every outer step; where it says so, training stops as it does at Ctrl-C.
 
     Raises:
         QuickstudyError: no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or a checkpoint
@@ -184,7 +186,7 @@ def meta_train(
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
         run.restore()
     with _stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
-        while run.step < config.steps and not stopped.is_set():
+        while run.step < config.steps and not (stopped.is_set() or out_of_time()):
             outer = run.outer_step()
             advance(1, run.note(outer))
             if run.step % config.validate_every == 0 or run.step == config.steps:
@@ -192,7 +194,7 @@ def meta_train(
                 run.save("last")
             elif run.step % max(1, config.steps // _LOOKS) == 0:
                 run.look(validate=False)
-    if stopped.is_set() and run.step < config.steps:
+    if run.step < config.steps:
         run.save("last")
         if folder is not None:
             console.print(f"Stopped at step {run.step} of {config.steps}; the same command goes on from there.")
