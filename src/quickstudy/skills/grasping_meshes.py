@@ -141,9 +141,11 @@ def _read(path: Path, scale: float) -> Any:
         raise QuickstudyError(
             f"'{path}' is not closed: {open_edges} of its edges belong to one triangle alone, so it has no inside."
         )
-    trimesh.repair.fix_normals(mesh)
-    if not mesh.volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
-        raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * mesh.volume:.3g} cubic centimetres.")
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a centre of mass, where there is no volume
+        trimesh.repair.fix_normals(mesh)
+        volume = float(mesh.volume)
+    if not volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
+        raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * volume:.3g} cubic centimetres.")
     return mesh
 
 
