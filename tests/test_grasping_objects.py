@@ -276,6 +276,16 @@ def test_a_mesh_that_is_larger_than_the_gripper_opens(tmp_path: Path):
     )
 
 
+def test_a_mesh_in_another_unit(tmp_path: Path):
+    save(tmp_path, "millimetres.stl", box(120.0, 50.0, 40.0))
+    assert "millimetres.stl' is 120 m long when its unit is m; is its unit mm?" in refused(tmp_path)
+    save(tmp_path / "metres", "metres.stl", box(0.12, 0.05, 0.04))
+    said = refused(tmp_path / "metres", "mm")
+    assert "metres.stl' is 0.00012 m long when its unit is mm; is its unit m?" in said
+    save(tmp_path / "dust", "dust.stl", box(1e-4, 1e-4, 1e-4))
+    assert "dust.stl' is 0.0001 m long when its unit is m; scale it" in refused(tmp_path / "dust")
+
+
 def test_a_mesh_that_is_too_tall_or_offers_no_two_sides(tmp_path: Path):
     save(tmp_path / "tall", "pole.stl", trimesh.creation.cylinder(0.12, 0.02))
     assert "no two sides that the fingers could close on" in refused(tmp_path / "tall")

@@ -28,6 +28,9 @@ from quickstudy.methods import COMPARED, DataConfig, NetworkConfig, Settings, bu
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
 
+OBJECTS = "objects"
+"""The split of a user's own objects, see `quickstudy.skills.grasping`."""
+
 _ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
@@ -56,12 +59,16 @@ class Families:
 
     family: Positional[str | None] = None
     """The family to draw; without one, all are listed."""
-    split: str = "train"
-    """The split to draw from."""
+    split: str | None = None
+    """The split to draw from; 'train', or 'objects' where there are some, by default."""
     tasks: int = 24
     """How many tasks the contact sheet shows."""
     output: Path | None = None
     """The contact sheet's file; families/<family>-<split>.png by default."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own, to draw those that can be grasped."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -79,10 +86,12 @@ class Families:
             console.print(table)
             console.print("Next: [bold]quickstudy families grasping[/] draws some of its tasks.")
             return
-        family = families.get(self.family)
-        path = self.output or Path("families") / f"{family.name}-{self.split}.png"
-        families.draw(family, self.split, self.tasks, path)
-        console.print(f"{self.tasks} tasks of '{self.split}': {path}")
+        family = families.get(self.family, self.objects, self.unit)
+        split = self.split or ("train" if self.objects is None else OBJECTS)
+        tasks = self.tasks if split != OBJECTS else min(self.tasks, family.sizes.get(OBJECTS, 0))
+        path = self.output or Path("families") / f"{family.name}-{split}.png"
+        families.draw(family, split, tasks, path)
+        console.print(f"{tasks} tasks of '{split}': {path}")
         console.print(f"Next: [bold]quickstudy train {self.family}[/]")
 
 
@@ -190,6 +199,10 @@ class Evaluate:
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: str = "best"
     """'best' on validation tasks, or 'last'."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import results, runs
@@ -203,6 +216,8 @@ class Evaluate:
             self.seed,
             self.checkpoint,
             command_line(),
+            self.objects,
+            self.unit,
         )
         for cell in cells:
             results.print_table(cell)
@@ -288,14 +303,21 @@ class Compare:
     """Outer steps of every training; the family's default where not given."""
     output_dir: Path | None = None
     """runs/compare-<family> by default."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import families, results
         from quickstudy.compare import Protocol, compare
 
-        family = families.get(self.family)
+        family = families.get(self.family, self.objects, self.unit)
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
-        protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
+        splits, tasks = self.splits, self.tasks
+        if self.objects is not None and splits in ((), (OBJECTS,)):
+            splits, tasks = (OBJECTS,), min(tasks, family.sizes[OBJECTS])
+        protocol = Protocol(self.seeds, splits, self.shots, tasks, self.episodes)
 
         def settings_for(method: str, seed: int) -> Settings:
             settings = defaults(self.family, method, seed)

@@ -378,6 +378,25 @@ def rows(method: str, family: TaskFamily, protocol: Protocol, evaluations: Seque
     return made
 
 
+def rows_by_task(method: str, family: TaskFamily, evaluations: Sequence[Evaluation]) -> list[Row]:
+    """One row for each task, named by its caption, and number of shots: the mean over seeds and episodes."""
+    first = evaluations[0]
+    captions = [family.caption(task) for task in family.tasks(first.split, len(first.tasks))]
+    values = np.stack([e.metrics[family.metric] for e in evaluations])
+    return [
+        Row(
+            method,
+            shots,
+            round(float(values[:, i, j].mean()), 4),
+            seeds=len(evaluations),
+            episodes=values.shape[-1],
+            workload=caption,
+        )
+        for j, caption in enumerate(captions)
+        for i, shots in enumerate(first.shots)
+    ]
+
+
 def bootstrap(values: np.ndarray, replicates: int = 5000, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile interval of the mean of `values` [seed, task], resampling both seeds and tasks.
 

@@ -108,9 +108,19 @@ _GRASPING = Settings(
     "grasping", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=1500, validate_every=500)
 )
 
+_MOTIONS = Settings(
+    "motions",
+    "matching",
+    maml=MAMLConfig(inner_steps=3),
+    matching=MatchingConfig(head="residual"),
+    training=TrainConfig(steps=1500, shots=1, most_shots=3, queries=3, validate_every=500),
+    data=DataConfig(tasks=1000, validation_tasks=16),
+)
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": _GRASPING,
     "grasping-panda": _GRASPING,
+    "motions": _MOTIONS,
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
     "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),
