@@ -324,7 +324,8 @@ class Compare:
             training = replace(settings.training, steps=self.steps or settings.training.steps)
             return replace(settings, training=training)
 
-        for cell in compare(family, self.methods, settings_for, protocol, folder, command_line()):
+        own = self.objects is not None
+        for cell in compare(family, self.methods, settings_for, protocol, folder, command_line(), by_task=own):
             results.print_table(cell)
         console.print(f"Next: [bold]quickstudy report {folder}[/]")
 

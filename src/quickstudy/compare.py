@@ -189,12 +189,14 @@ def compare(
     protocol: Protocol,
     folder: Path,
     command: str,
+    by_task: bool = False,
 ) -> list[Cell]:
     """Trains and evaluates each method with each seed, and writes one table for each split to `folder/results`.
 
     Args:
         settings_for: the settings of (method, seed).
         command: the command that repeats this, for the table.
+        by_task: add a row for each task, where they have names that mean something to people.
     """
     for method in methods:
         if method not in {*METHODS, *PRETRAINED_AS}:
@@ -228,6 +230,8 @@ def compare(
             for method in methods
             for row in rows(method, family, protocol, [r[split] for r in runs[method]])
         ]
+        if by_task:
+            made += [row for m in methods for row in rows_by_task(m, family, [r[split] for r in runs[m]])]
         cells.append(write_cell(family, split, made, seconds, folder, command))
     return cells
 
