@@ -12,6 +12,8 @@ object), and `vertex_start`, `face_start` [n + 1], the rows where each object be
 """
 
 import os
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,6 +98,7 @@ def draw(family: Grasping, method: str, rows: list[Row], path: Path) -> None:
 
 
 def main(what: Scans) -> None:
+    command = shlex.join(["python", "-m", "benchmarks.scans", *sys.argv[1:]])
     seconds = what.output_dir / "scans-seconds.json"
     with clock(seconds):
         family = Grasping(objects=objects_of(what))
@@ -106,7 +109,7 @@ def main(what: Scans) -> None:
             lambda method, seed: settings_for(what, method, seed),
             protocol,
             what.output_dir,
-            "python -m benchmarks.scans",
+            command,
             by_task=True,
         )
         rows = [*compared.rows, *of_the_expert(family, what.episodes)]
@@ -125,7 +128,7 @@ def main(what: Scans) -> None:
             f"the grasp that geometry proposed and the expert proved, {family.protocol}; rows without an object are "
             "over all that can be grasped; what cannot is named with the reason and counts for nothing."
         ),
-        command="python -m benchmarks.scans",
+        command=command,
         seconds=seconds_so_far(seconds),
         rows=rows,
     )

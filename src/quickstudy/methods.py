@@ -111,9 +111,10 @@ _GRASPING = Settings(
 _MOTIONS = Settings(
     "motions",
     "matching",
+    network=NetworkConfig((64, 64), embedding=32),
     maml=MAMLConfig(inner_steps=3),
-    matching=MatchingConfig(head="residual"),
-    training=TrainConfig(steps=1500, shots=1, most_shots=3, queries=3, validate_every=500),
+    matching=MatchingConfig(head="residual", scale=200.0, decoder=(64, 64)),
+    training=TrainConfig(1000, meta_batch=8, shots=1, most_shots=3, queries=3, rate=2e-3, validate_every=500),
     data=DataConfig(tasks=1000, validation_tasks=16),
 )
 
