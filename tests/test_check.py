@@ -167,7 +167,7 @@ class Crashes(Good):
         (EasyToDoNothing, "doing nothing does not", "Actions of zero reach 100%"),
         (WrongEnvironment, "the environment is Gymnasium's", "check_env says"),
         (NothingHidden, "the demonstration is needed", "either nothing is hidden"),
-        (Crashes, "hidden has the stated size", "ZeroDivisionError: no reason"),
+        (Crashes, "hidden has the stated size", "ZeroDivisionError: no reason (in hidden, test_check.py, line "),
     ],
 )
 def test_what_breaks_the_contract_is_named(family, point, sentence):

@@ -138,8 +138,11 @@ def test_grasps_fit_and_differ(tmp_path: Path):
     assert len(found) == 6
     assert all(SAWYER.narrowest < grasp.width < SAWYER.widest - 2 * ROOM for grasp in found)
     assert all(one.score >= other.score for one, other in itertools.pairwise(found))
-    places = np.array([grasp.turn.T @ (np.array([0.0, 0.0, grasp.height]) - grasp.shift) for grasp in found])
-    assert np.ptp(places, axis=0).max() > 0.012
+    for one, other in itertools.combinations(found, 2):
+        places = [grasp.turn.T @ (np.array([0.0, 0.0, grasp.height]) - grasp.shift) for grasp in (one, other)]
+        elsewhere = np.linalg.norm(places[0] - places[1]) > 0.012
+        across = abs(one.turn[1] @ other.turn[1]) < np.cos(0.35)
+        assert elsewhere or across or one.turn[2] @ other.turn[2] < np.cos(0.35)
 
 
 def test_a_solid_rests_as_its_file_says_where_it_can_and_else_where_it_falls(tmp_path: Path):
@@ -271,6 +274,16 @@ def test_a_mesh_that_is_larger_than_the_gripper_opens(tmp_path: Path):
     assert (
         "'crate.stl' is larger than the gripper opens: 100 mm where it is narrowest, and the fingers open 105" in said
     )
+
+
+def test_a_mesh_in_another_unit(tmp_path: Path):
+    save(tmp_path, "millimetres.stl", box(120.0, 50.0, 40.0))
+    assert "millimetres.stl' is 120 m long when its unit is m; is its unit mm?" in refused(tmp_path)
+    save(tmp_path / "metres", "metres.stl", box(0.12, 0.05, 0.04))
+    said = refused(tmp_path / "metres", "mm")
+    assert "metres.stl' is 0.00012 m long when its unit is mm; is its unit m?" in said
+    save(tmp_path / "dust", "dust.stl", box(1e-4, 1e-4, 1e-4))
+    assert "dust.stl' is 0.0001 m long when its unit is m; scale it" in refused(tmp_path / "dust")
 
 
 def test_a_mesh_that_is_too_tall_or_offers_no_two_sides(tmp_path: Path):

@@ -27,7 +27,7 @@ from quickstudy.nets import MLP
 from quickstudy.skills.classic import PointNavigation
 from quickstudy.train import TrainConfig, meta_train
 
-HEADS = ["convex", "decoder", "local-linear"]
+HEADS = ["convex", "decoder", "residual", "local-linear"]
 KINDS = [*HEADS, "labelled"]
 
 
@@ -45,7 +45,10 @@ def learner(kind: str, full_context: bool = False, network: nn.Module | None = N
     base = BaseLearner(network or MLP(3, 6, [8]), 3, recognition_loss if kind == "labelled" else imitation_loss)
     head = "decoder" if kind == "labelled" else kind
     config = MatchingConfig(head, full_context=full_context, processing_steps=3, decoder=(7,), dimensions=4)
-    return MatchingNetworks(base, 6 if network is None else 3, 2, kind == "labelled", config)
+    taught = MatchingNetworks(base, 6 if network is None else 3, 2, kind == "labelled", config)
+    if kind == "residual":
+        nn.init.normal_(taught.decode.head.weight, std=0.3)  # it starts at zero, where much is equal
+    return taught
 
 
 def batch(kind: str, tasks: int = 4, shots: int = 2, steps: int = 5) -> Batch:
@@ -195,13 +198,22 @@ def test_query_in_context_reads_evenly_first_and_then_by_similarity():
     torch.testing.assert_close(context(embedded, keys, real), expected, rtol=1e-13, atol=1e-13)
 
 
+def test_a_residual_starts_as_the_convex_combination():
+    config = MatchingConfig("residual", decoder=(7,))
+    residual = MatchingNetworks(BaseLearner(MLP(3, 6, [8]), 3), 6, 2, False, config)
+    convex = MatchingNetworks(residual.base, 6, 2, False, MatchingConfig("convex"))
+    support, x = one(batch("residual")), torch.randn(5, 3)
+    expected = convex.predict(convex.adapt(support), x)
+    torch.testing.assert_close(residual.predict(residual.adapt(support), x), expected, rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_demonstration_nothing_is_read(kind):
     taught, x = learner(kind, full_context=True), torch.randn(3, 3)
     prediction = taught.predict(taught.begin(), x)
     if kind == "labelled":
         torch.testing.assert_close(prediction, torch.full((3, 2), -math.log(2.0)), rtol=0, atol=1e-15)
-    elif kind != "decoder":
+    elif kind not in ("decoder", "residual"):
         assert prediction.abs().max() == 0.0
     assert taught.predict(taught.begin(), x[0]).shape == (2,)
     torch.testing.assert_close(taught.predict(taught.begin(), x[None])[0], prediction, rtol=1e-13, atol=1e-14)

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ def check(family: TaskFamily) -> list[Point]:
             except QuickstudyError as reason:
                 found.append(Point(name, False, str(reason)))
             except Exception as error:  # a user's family may fail in any way, and the report has to go on
-                found.append(Point(name, False, f"{type(error).__name__}: {error}"))
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"in {place.name}, {os.path.basename(place.filename)}, line {place.lineno}"
+                found.append(Point(name, False, f"{type(error).__name__}: {error} ({where})"))
             advance()
     return found
 

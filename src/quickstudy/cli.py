@@ -28,6 +28,9 @@ from quickstudy.methods import COMPARED, DataConfig, NetworkConfig, Settings, bu
 from quickstudy.progress import console
 from quickstudy.train import TrainConfig
 
+OBJECTS = "objects"
+"""The split of a user's own objects, see `quickstudy.skills.grasping`."""
+
 _ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
@@ -56,12 +59,16 @@ class Families:
 
     family: Positional[str | None] = None
     """The family to draw; without one, all are listed."""
-    split: str = "train"
-    """The split to draw from."""
+    split: str | None = None
+    """The split to draw from; 'train', or 'objects' where there are some, by default."""
     tasks: int = 24
     """How many tasks the contact sheet shows."""
     output: Path | None = None
     """The contact sheet's file; families/<family>-<split>.png by default."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own, to draw those that can be grasped."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -79,10 +86,12 @@ class Families:
             console.print(table)
             console.print("Next: [bold]quickstudy families grasping[/] draws some of its tasks.")
             return
-        family = families.get(self.family)
-        path = self.output or Path("families") / f"{family.name}-{self.split}.png"
-        families.draw(family, self.split, self.tasks, path)
-        console.print(f"{self.tasks} tasks of '{self.split}': {path}")
+        family = families.get(self.family, self.objects, self.unit)
+        split = self.split or ("train" if self.objects is None else OBJECTS)
+        tasks = self.tasks if split != OBJECTS else min(self.tasks, family.sizes.get(OBJECTS, 0))
+        path = self.output or Path("families") / f"{family.name}-{split}.png"
+        families.draw(family, split, tasks, path)
+        console.print(f"{tasks} tasks of '{split}': {path}")
         console.print(f"Next: [bold]quickstudy train {self.family}[/]")
 
 
@@ -191,6 +200,10 @@ class Evaluate:
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: str = "best"
     """'best' on validation tasks, or 'last'."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import results, runs
@@ -204,6 +217,8 @@ class Evaluate:
             self.seed,
             self.checkpoint,
             command_line(),
+            self.objects,
+            self.unit,
         )
         for cell in cells:
             results.print_table(cell)
@@ -291,6 +306,10 @@ class Compare:
     """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
     output_dir: Path | None = None
     """runs/compare-<family> by default."""
+    objects: Path | None = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
+    unit: Literal["m", "cm", "mm", "in"] = "m"
+    """Of length in these files."""
 
     def run(self) -> None:
         from quickstudy import families, runs, tables
@@ -298,10 +317,13 @@ class Compare:
         from quickstudy.compare import Protocol, all_methods, compare
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
-        family = families.get(self.family)
+        family = families.get(self.family, self.objects, self.unit)
         methods = all_methods(family) if self.methods == ("all",) else self.methods
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
-        protocol = Protocol(self.seeds, self.splits, self.shots, self.tasks, self.episodes)
+        splits, tasks = self.splits, self.tasks
+        if self.objects is not None and splits in ((), (OBJECTS,)):
+            splits, tasks = (OBJECTS,), min(tasks, family.sizes[OBJECTS])
+        protocol = Protocol(self.seeds, splits, self.shots, tasks, self.episodes)
 
         def settings_for(method: str, seed: int) -> Settings:
             settings = defaults(self.family, method, seed)
@@ -310,8 +332,11 @@ class Compare:
 
         about = {"methods": methods, "splits": self.splits or family.test_splits, "protocol": asdict(protocol)}
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
+        asked["objects"] = str(self.objects) if self.objects else None
         runs.note_start(folder, "comparison", command_line(), {**about, "asked": asked})
-        cells = compare(family, methods, settings_for, protocol, folder, command_line(), budget)
+        cells = compare(
+            family, methods, settings_for, protocol, folder, command_line(), budget, self.objects is not None
+        )
         if cells:
             tables.print_comparison(cells)
             console.print(f"The table is in {folder}/comparison.csv, .json and .tex.")
@@ -335,7 +360,8 @@ class Resume:
         note, folder = runs.read_note(self.run_folder), self.anew or self.run_folder
         if note.get("kind") == "comparison":
             asked = {name: tuple(v) if isinstance(v, list) else v for name, v in note["asked"].items()}
-            Compare(**asked, budget=self.budget, output_dir=folder).run()
+            objects = Path(asked["objects"]) if asked.get("objects") else None
+            Compare(**{**asked, "objects": objects}, budget=self.budget, output_dir=folder).run()
             return
         settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{runs.NOTE}")
         there = {name: getattr(settings, name) for name in settings.__dataclass_fields__}

@@ -278,6 +278,7 @@ def compare(
     folder: Path,
     command: str,
     budget: Budget | None = None,
+    by_task: bool = False,
 ) -> list[Cell]:
     """Trains, evaluates and ranks each method with each seed.
 
@@ -287,6 +288,7 @@ def compare(
     Args:
         settings_for: the settings of (method, seed).
         command: the command that repeats this, for the table.
+        by_task: add a row for each task, where they have names that mean something to people.
 
     Returns:
         the tables; none where the budget ended before the first method was evaluated.
@@ -315,7 +317,7 @@ def compare(
     cells = []
     if done:
         seconds = seconds_so_far(folder / "seconds.json")
-        cells = [_cell_of(split, done, family, protocol, seconds, folder, command) for split in splits]
+        cells = [_cell_of(split, done, family, protocol, seconds, folder, command, by_task) for split in splits]
         tables.write(folder, cells)
     if left:
         console.print(
@@ -334,6 +336,7 @@ def _cell_of(
     seconds: float,
     folder: Path,
     command: str,
+    by_task: bool,
 ) -> Cell:
     """The table of one split, the best method on top."""
     evaluations = {method: [run.evaluation(split) for run in runs] for method, runs in done.items()}
@@ -346,7 +349,10 @@ def _cell_of(
         made = [replace(row, **done[method][0].costs(done[method]), note=short) for row in made]
         ranked.append((made[-1].value or 0.0, made))
     ranked.sort(key=lambda pair: -pair[0] if family.higher_is_better else pair[0])
-    return write_cell(family, split, [row for _, some in ranked for row in some], seconds, folder, command, reference)
+    made = [row for _, some in ranked for row in some]
+    if by_task:
+        made += [row for method, found in evaluations.items() for row in rows_by_task(method, family, found)]
+    return write_cell(family, split, made, seconds, folder, command, reference)
 
 
 def parameters(settings: Settings, family: TaskFamily) -> int | None:
@@ -550,6 +556,25 @@ def rows(
 def scores(evaluations: Sequence[Evaluation], metric: str, place: int) -> np.ndarray:
     """[seed, task], each the mean over the task's episodes, after the number of shots at `place`."""
     return np.stack([e.metrics[metric][place].mean(-1) for e in evaluations])
+
+
+def rows_by_task(method: str, family: TaskFamily, evaluations: Sequence[Evaluation]) -> list[Row]:
+    """One row for each task, named by its caption, and number of shots: the mean over seeds and episodes."""
+    first = evaluations[0]
+    captions = [family.caption(task) for task in family.tasks(first.split, len(first.tasks))]
+    values = np.stack([e.metrics[family.metric] for e in evaluations])
+    return [
+        Row(
+            method,
+            shots,
+            round(float(values[:, i, j].mean()), 4),
+            seeds=len(evaluations),
+            episodes=values.shape[-1],
+            workload=caption,
+        )
+        for j, caption in enumerate(captions)
+        for i, shots in enumerate(first.shots)
+    ]
 
 
 def _rounded(bounds: Sequence[float]) -> list[float]:

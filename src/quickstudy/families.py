@@ -45,15 +45,23 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
 }
 
 
-def get(name: str) -> TaskFamily:
+def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
     """The family of this name, or that of a user's file `<name>.npz`, see `from_file`.
 
     `ml1-<task>` is any of Meta-World's 50 tasks; `ml1-<task>-scrambled` has the numbers of an observation in an order
     of each task's own.
+    Args:
+        objects: a folder of mesh files, which become the test split 'objects' of a family of grasping.
+        unit: of length in these files.
 
     Raises:
-        QuickstudyError: there is none, or its data is missing.
+        QuickstudyError: there is none, its data is missing, or it has no use for objects.
     """
+    if objects is not None:
+        kinds = {n: kind for n, kind in FAMILIES.items() if isinstance(kind, type) and issubclass(kind, Grasping)}
+        if name not in kinds:
+            raise QuickstudyError(f"Objects are for {' and '.join(kinds)}; '{name}' has no use for mesh files.")
+        return kinds[name](objects=objects, unit=unit)
     if name.endswith(".npz"):
         return from_file(Path(name))
     if name.startswith("ml1-"):

@@ -121,6 +121,16 @@ _ML1 = Settings(
     "ml1-push", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
 )
 
+_MOTIONS = Settings(
+    "motions",
+    "matching",
+    network=NetworkConfig((64, 64), embedding=32),
+    maml=MAMLConfig(inner_steps=3),
+    matching=MatchingConfig(head="residual", scale=200.0, decoder=(64, 64)),
+    training=TrainConfig(1000, meta_batch=8, shots=1, most_shots=3, queries=3, rate=2e-3, validate_every=500),
+    data=DataConfig(tasks=1000, validation_tasks=16),
+)
+
 DEFAULTS: dict[str, Settings] = {
     "grasping": _GRASPING,
     "grasping-panda": _GRASPING,
@@ -133,6 +143,7 @@ DEFAULTS: dict[str, Settings] = {
         name: replace(_ML1, data=DataConfig(tasks=1000, demonstrations=4, validation_tasks=50))
         for name in ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
     },
+    "motions": _MOTIONS,
     "omniglot-5way": _RECOGNITION,
     "omniglot-20way": _MANY_WAYS,
     "omniglot-60way": replace(_MANY_WAYS, training=replace(_MANY_WAYS.training, meta_batch=1)),

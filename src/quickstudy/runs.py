@@ -28,7 +28,7 @@ import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from quickstudy import checkpoint, families, files
-from quickstudy.compare import Protocol, rows, write_cell
+from quickstudy.compare import Protocol, rows, rows_by_task, write_cell
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
@@ -37,6 +37,7 @@ from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
 from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import BASELINES, Cell, table
+from quickstudy.skills.grasping import OBJECTS
 from quickstudy.task import TaskFamily
 
 NOTE = "run.json"
@@ -223,17 +224,20 @@ def load_settings(run: Path, which: str = "best") -> Settings:
     return settings
 
 
-def load(run: Path, which: str = "best") -> tuple[Settings, TaskFamily, MetaLearner]:
+def load(
+    run: Path, which: str = "best", objects: Path | None = None, unit: str = "m"
+) -> tuple[Settings, TaskFamily, MetaLearner]:
     """The settings, family and trained learner of a run folder.
 
     Args:
         which: 'best' on validation tasks, or 'last'.
+        objects, unit: mesh files for the family, see `families.get`.
 
     Raises:
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
     """
     settings = load_settings(run, which)
-    family = families.get(settings.family)
+    family = families.get(settings.family, objects, unit)
     learner = build(settings, family)
     where = Path(run) / "checkpoints" / which
     checkpoint.load_into(learner, checkpoint.load(where).tensors, str(where))
@@ -249,10 +253,26 @@ def save_example(family: TaskFamily, folder: Path) -> Path:
 
 
 def evaluate_run(
-    run: Path, split: str | None, shots: Sequence[int], tasks: int, episodes: int, seed: int, which: str, command: str
+    run: Path,
+    split: str | None,
+    shots: Sequence[int],
+    tasks: int,
+    episodes: int,
+    seed: int,
+    which: str,
+    command: str,
+    objects: Path | None = None,
+    unit: str = "m",
 ) -> list[Cell]:
-    """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder."""
-    settings, family, learner = load(run, which)
+    """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder.
+
+    Args:
+        objects, unit: mesh files, each of which is a task of the split 'objects'; that split alone is evaluated where
+            no other is named, object by object.
+    """
+    settings, family, learner = load(run, which, objects, unit)
+    if objects is not None and split in (None, OBJECTS):
+        split, tasks = OBJECTS, min(tasks, family.sizes[OBJECTS])
     cells = []
     for name in [split] if split else family.test_splits:
         started = time.perf_counter()
@@ -261,6 +281,8 @@ def evaluate_run(
         result.save(run / "evaluations" / f"{name}-{tasks}x{episodes}-shots-{words}.json")
         protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
         made = rows(settings.method, family, protocol, [result])
+        if name == OBJECTS:
+            made += rows_by_task(settings.method, family, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
     return cells
 

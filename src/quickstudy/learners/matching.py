@@ -5,8 +5,9 @@ Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One S
 
 What the paper does not have:
 - the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
-- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
-  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression.
+- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Three
+  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action; a 'residual', which adds what such
+  a decoder says to the convex combination, at first nothing; and 'local-linear' regression.
 """
 
 import math
@@ -28,7 +29,8 @@ class MatchingConfig:
 
     Attributes:
         head: how the actions of the steps attended to become one: their 'convex' combination (eq. 1), a 'decoder'
-            network, or 'local-linear' regression on the embedding. Labels are always combined as in eq. 1.
+            network, the combination corrected by such a network ('residual'), or 'local-linear' regression on the
+            embedding. Labels are always combined as in eq. 1.
         scale: initial factor of the cosines in the softmax; learned.
         full_context: embed each support step and each query in the light of the whole support (section 2.1.2), whose
             order then matters.
@@ -38,7 +40,7 @@ class MatchingConfig:
         ridge: initial penalty of the regression's slopes; learned.
     """
 
-    head: Literal["convex", "decoder", "local-linear"] = "decoder"
+    head: Literal["convex", "decoder", "residual", "local-linear"] = "decoder"
     scale: float = 10.0
     full_context: bool = False
     processing_steps: int = 5
@@ -47,8 +49,8 @@ class MatchingConfig:
     ridge: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.head not in ("convex", "decoder", "local-linear"):
-            raise QuickstudyError(f"head must be 'convex', 'decoder' or 'local-linear'; got '{self.head}'.")
+        if self.head not in ("convex", "decoder", "residual", "local-linear"):
+            raise QuickstudyError(f"head must be 'convex', 'decoder', 'residual' or 'local-linear'; got '{self.head}'.")
         for name in ("scale", "processing_steps", "dimensions", "ridge"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
@@ -61,7 +63,7 @@ class Matched(NamedTuple):
 
     Attributes:
         keys: g(x_i, S), [n, embedding].
-        values: y_i, or for a decoder the pair of g(x_i, S) and y_i, encoded, [n, value].
+        values: y_i, or for a decoder the pair of g(x_i, S) and y_i, encoded, or for a residual both, [n, value].
         real: [n], 1 for a real step and 0 for padding.
     """
 
@@ -93,11 +95,16 @@ class MatchingNetworks(MetaLearner):
         super().__init__(base)
         self.scans = config.full_context
         self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
+        self.actions = actions
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-        self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
-        if self.head == "decoder":
+        encoded = {"decoder": embedding_size, "residual": actions + embedding_size}
+        self.widths = (embedding_size, encoded.get(self.head, actions))
+        if self.head in encoded:
             self.encode = MLP(embedding_size + actions, embedding_size, config.decoder[:1])
-            self.decode = MLP(2 * embedding_size, actions, config.decoder)
+            self.decode = MLP(embedding_size + self.widths[1], actions, config.decoder)
+        if self.head == "residual":
+            nn.init.zeros_(self.decode.head.weight)
+            nn.init.zeros_(self.decode.head.bias)
         elif self.head == "local-linear":
             self.project = nn.Linear(embedding_size, config.dimensions, bias=False)
             self.log_ridge = nn.Parameter(torch.tensor(math.log(config.ridge)))
@@ -115,7 +122,13 @@ class MatchingNetworks(MetaLearner):
         keys = self.base(x)
         if self.config.full_context:
             keys = self.support_context(keys, real)
-        return Matched(keys, self.encode(torch.cat([keys, y], -1)) if self.head == "decoder" else y, real)
+        return Matched(keys, self._values(keys, y), real)
+
+    def _values(self, keys: Tensor, y: Tensor) -> Tensor:
+        if self.head not in ("decoder", "residual"):
+            return y
+        pairs = self.encode(torch.cat([keys, y], -1))
+        return pairs if self.head == "decoder" else torch.cat([y, pairs], -1)
 
     def predict(self, skill: Matched, x: Tensor) -> Tensor:
         f = self.base(x)
@@ -125,6 +138,8 @@ class MatchingNetworks(MetaLearner):
         read = weights @ skill.values  # eq. 1
         if self.head == "decoder":
             return self.decode(torch.cat([f, read], -1))
+        if self.head == "residual":
+            return read[..., : self.actions] + self.decode(torch.cat([f, read], -1))
         if self.head == "local-linear":
             keys, at = self.project(skill.keys), self.project(f)
             return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())

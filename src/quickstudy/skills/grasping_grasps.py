@@ -75,7 +75,9 @@ def candidates(solid: Solid, arm: Arm, count: int, name: str) -> list[Grasp]:
     points, normals = _surface(solid)
     found = [grasp for k, pose in low for grasp in _in_pose(solid, pose, k, points, normals, arm)]
     if not found:
-        raise QuickstudyError(f"'{name}' has no two sides that the fingers could close on from above.")
+        tall = len(poses) - len(low)
+        why = f", and in {tall} of {len(poses)} resting poses it is too tall for the hand to pass over" if tall else ""
+        raise QuickstudyError(f"'{name}' has no two sides that the fingers could close on from above{why}.")
     return _different(found, count)
 
 

@@ -18,6 +18,8 @@ from quickstudy.errors import QuickstudyError, unknown
 
 UNITS: Mapping[str, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 SUFFIXES = (".obj", ".stl")
+SMALLEST, LARGEST = 0.005, 2.0
+"""Metres: what is shorter or longer than this is no thing for a hand, but a file in another unit."""
 
 _VERSION = 1  # of what is computed below: part of the name in the cache
 _PARTS = {
@@ -58,7 +60,8 @@ def load(path: Path, unit: str = "m") -> Solid:
     """Reads an object's file; cuts it into parts when it is met for the first time.
 
     Raises:
-        QuickstudyError: an unknown unit, not a readable mesh file, not closed, or without volume.
+        QuickstudyError: an unknown unit, not a readable mesh file, a size that only another unit explains, not closed,
+            or without volume.
     """
     if unit not in UNITS:
         raise unknown("unit of length", unit, UNITS)
@@ -71,7 +74,7 @@ def load(path: Path, unit: str = "m") -> Solid:
     settings = repr((_VERSION, UNITS[unit], sorted(_PARTS.items())))
     key = hashlib.sha256(content + settings.encode() + path.suffix.lower().encode()).hexdigest()[:24]
     if not _place(key).exists():
-        _keep(_cut(_read(path, UNITS[unit]), key))
+        _keep(_cut(_read(path, unit), key))
     return cached(key)
 
 
@@ -123,7 +126,7 @@ def _keep(solid: Solid) -> None:
         )  # fmt: skip
 
 
-def _read(path: Path, scale: float) -> Any:
+def _read(path: Path, unit: str) -> Any:
     """The mesh of a file, its triangles turned outwards, in metres."""
     trimesh = tool("trimesh")
     try:
@@ -134,17 +137,29 @@ def _read(path: Path, scale: float) -> Any:
         raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file ({error}).") from error
     if len(faces) == 0 or not np.isfinite(vertices).all():
         raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file: it holds no triangles.")
-    mesh = trimesh.Trimesh(vertices * scale, faces, process=False)
+    _check_size(path, float(np.ptp(vertices, axis=0).max()), unit)
+    mesh = trimesh.Trimesh(vertices * UNITS[unit], faces, process=False)
     mesh.update_faces(mesh.nondegenerate_faces())
     open_edges = _open_edges(np.asarray(mesh.faces))
     if open_edges:
         raise QuickstudyError(
             f"'{path}' is not closed: {open_edges} of its edges belong to one triangle alone, so it has no inside."
         )
-    trimesh.repair.fix_normals(mesh)
-    if not mesh.volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
-        raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * mesh.volume:.3g} cubic centimetres.")
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a centre of mass, where there is no volume
+        trimesh.repair.fix_normals(mesh)
+        volume = float(mesh.volume)
+    if not volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
+        raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * volume:.3g} cubic centimetres.")
     return mesh
+
+
+def _check_size(path: Path, longest: float, unit: str) -> None:
+    """Raises QuickstudyError where an object of this length in its file's unit must have another unit."""
+    if SMALLEST <= longest * UNITS[unit] <= LARGEST:
+        return
+    better = [name for name, scale in UNITS.items() if 0.02 <= longest * scale <= 0.5]
+    advice = f"is its unit {' or '.join(better)}?" if better else "scale it to the size of a thing on a table."
+    raise QuickstudyError(f"'{path}' is {longest * UNITS[unit]:.3g} m long when its unit is {unit}; {advice}")
 
 
 def _open_edges(faces: np.ndarray) -> int:

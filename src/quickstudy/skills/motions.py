@@ -72,8 +72,10 @@ def curves(motion: Motion) -> Curves:
 
 
 def observe(given: Curves) -> np.ndarray:
-    """What a learner sees at each phase, [demonstration, step, obs], float32: the phase, the start pose and how far from
-    the end and how much turned that is."""
+    """What a learner sees at each phase, [demonstration, step, obs], float32.
+
+    The phase, the start pose, and how far from the end and how much turned that is.
+    """
     phase = phases(STEPS)
     waves = np.pi * np.array(WAVES) * phase[:, None]
     clock = np.concatenate([2 * phase[:, None] - 1, np.cos(waves), np.sin(waves)], 1)
