@@ -114,7 +114,9 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     goal = 1.0
     rng = torch.Generator().manual_seed(0)
     half = torch.randn(samples // 2, generator=rng, dtype=DOUBLE)
-    noise = torch.cat([half, -half]) / half.square().mean().sqrt()  # the first moments of a normal distribution, exactly
+    noise = (
+        torch.cat([half, -half]) / half.square().mean().sqrt()
+    )  # the first moments of a normal distribution, exactly
     actions = (mean + noise).view(1, -1, 1, 1)
     x = torch.zeros(1, samples, 1, 1, dtype=DOUBLE)
     rewards = -0.5 * (actions[..., 0] - goal).square()

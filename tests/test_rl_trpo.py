@@ -51,8 +51,10 @@ def step(slope: float, wall: float = torch.inf) -> tuple[float, dict[str, float]
         return loss, 0.5 * m.square().sum()
 
     m = theta["m"]
-    fisher = Fisher(theta, Gaussian(m[None], 0 * m[None]), torch.ones(1, dtype=DOUBLE), damping=0.0)
-    config = TRPOConfig(max_kl=0.02)
+    fisher = Fisher(
+        theta, Gaussian(m[None], 0 * m[None]), torch.ones(1, dtype=DOUBLE), damping=1e-9
+    )  # or rounding decides
+    config = TRPOConfig(max_kl=0.02, shrink=0.5)
     moved, figures = trust_region_step(theta, judged, torch.tensor([slope], dtype=DOUBLE), fisher, config)
     return float(moved["m"]), figures
 

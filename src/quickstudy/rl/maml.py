@@ -39,7 +39,8 @@ class MetaPolicyConfig:
     Attributes:
         inner_steps: policy gradient steps in training, each on episodes of its own.
         inner_rate: alpha, of every parameter.
-        later_rate: factor of alpha after the first step of adaptation; the paper's code halves it at test.
+        later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
+            trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
         first_order: the inner gradient counts as a constant in the outer one.
         outer: 'trpo' (Finn et al.) or 'ppo' (Rothfuss et al.).
@@ -51,11 +52,11 @@ class MetaPolicyConfig:
 
     inner_steps: int = 1
     inner_rate: float = 0.1
-    later_rate: float = 1.0
+    later_rate: float = 0.1
     estimator: Estimator = "likelihood"
     first_order: bool = False
     outer: Literal["trpo", "ppo"] = "trpo"
-    returns: ReturnsConfig = field(default_factory=ReturnsConfig)
+    returns: ReturnsConfig = field(default_factory=lambda: ReturnsConfig(trace=0.9))
     trpo: TRPOConfig = field(default_factory=TRPOConfig)
     rate: float = 1e-3
     epochs: int = 5

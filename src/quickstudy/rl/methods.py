@@ -1,4 +1,4 @@
-"""The methods of learning by trial and their families by name, and all settings of a training as one plain dataclass."""
+"""Learning by trial: methods and families by name, and all settings of a training as one plain dataclass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -6,19 +6,25 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from quickstudy.errors import unknown
+from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
 from quickstudy.rl.learner import TrialLearner
 from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig
+from quickstudy.rl.matched import MatchedConfig, MatchedStart
+from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
 from quickstudy.rl.navigation2d import Navigation2D, SparseNavigation2D
 from quickstudy.rl.opponents import MultiTask, OpponentConfig, Scratch
+from quickstudy.rl.pearl import PEARL, PEARLConfig
 from quickstudy.rl.policy import GaussianPolicy
 from quickstudy.rl.reptile import ReptilePolicy, ReptilePolicyConfig
 from quickstudy.rl.rl2 import RL2, RL2Config
 from quickstudy.rl.train import TrialConfig
-from quickstudy.rl.worlds import TrialFamily
+from quickstudy.rl.worlds import TrialFamily, Worlds
 
 FAMILIES: dict[str, Callable[[], TrialFamily]] = {
     "navigation2d": Navigation2D,
     "navigation2d-sparse": SparseNavigation2D,
+    "cheetah-direction": CheetahDirection,
+    "cheetah-velocity": CheetahVelocity,
 }
 
 
@@ -48,6 +54,9 @@ class TrialSettings:
     maml: MetaPolicyConfig = field(default_factory=MetaPolicyConfig)
     reptile: ReptilePolicyConfig = field(default_factory=ReptilePolicyConfig)
     rl2: RL2Config = field(default_factory=RL2Config)
+    pearl: PEARLConfig = field(default_factory=PEARLConfig)
+    meta_lstm: LearnedRuleConfig = field(default_factory=LearnedRuleConfig)
+    matched: MatchedConfig = field(default_factory=MatchedConfig)
     opponents: OpponentConfig = field(default_factory=OpponentConfig)
     training: TrialConfig = field(default_factory=TrialConfig)
 
@@ -70,6 +79,9 @@ METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
     "rl2": lambda s, f: _recurrent(s, f, "lstm"),
     "rl2-mann": lambda s, f: _recurrent(s, f, "mann"),
+    "pearl": lambda s, f: PEARL(f.observation_size, f.action_size, f.observation_unit, s.pearl),
+    "meta-lstm": lambda s, f: LearnedRule(_policy(s, f), s.meta_lstm),
+    "matched": lambda s, f: _matched(s, f),
     "scratch": lambda s, f: Scratch(_policy(s, f), s.opponents),
     "transfer": lambda s, f: MultiTask(_policy(s, f), "fine-tune", f.hidden, s.opponents),
     "domain-randomisation": lambda s, f: MultiTask(_policy(s, f), "nothing", f.hidden, s.opponents),
@@ -87,6 +99,7 @@ _RECURRENT = TrialConfig(meta_batch=40, lanes=2, validation_rounds=1)
 DEFAULTS: dict[str, TrialConfig] = {
     "rl2": _RECURRENT,
     "rl2-mann": _RECURRENT,
+    "pearl": TrialConfig(meta_batch=20, lanes=2, validation_rounds=1),
 }
 """The outer loop's settings of methods that need others than the rest."""
 
@@ -98,6 +111,13 @@ def _recurrent(s: TrialSettings, family: TrialFamily, core: str) -> TrialLearner
         family.observation_unit,
         replace(s.rl2, core=core),
     )
+
+
+def _matched(s: TrialSettings, family: TrialFamily) -> TrialLearner:
+    def known(tasks: int, lanes: int) -> Worlds:
+        return family.worlds(family.tasks("train", tasks), lanes)
+
+    return MatchedStart(_policy(s, family), family.observation_size, family.action_size, known, s.matched)
 
 
 def family(name: str) -> TrialFamily:

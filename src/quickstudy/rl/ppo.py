@@ -1,8 +1,8 @@
 """Proximal policy optimisation for many policies at once.
 
-Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017 (eq. 7, Algorithm 1), with the
-linear baseline of `quickstudy.rl.returns` in place of a value network, as Rothfuss et al. 2019 have it: a few episodes
-fit it at once, and there is one for each task.
+Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017 (eq. 7, Algorithm 1). The
+linear baseline of `quickstudy.rl.returns` takes the place of a value network, as in Rothfuss et al. 2019: a few
+episodes fit it at once, and there is one for each task.
 """
 
 from dataclasses import dataclass

@@ -61,9 +61,7 @@ class ReptilePolicy(TrialLearner):
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
         return self._learn(worlds, rounds, rng)[0]
 
-    def _learn(
-        self, worlds: Worlds, rounds: int, rng: torch.Generator
-    ) -> tuple[list[Episodes], dict[str, Tensor]]:
+    def _learn(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], dict[str, Tensor]]:
         start = stack(self.policy.initial(), len(worlds.tasks))
         with torch.enable_grad():
             return learn(self.policy, start, worlds, rounds, rng, self.config.ppo, self.config.returns)

@@ -128,8 +128,7 @@ def _features(observations: Tensor, times: Tensor) -> Tensor:
 
 
 def fit(now: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Least squares of each task's returns [task, lane, step] on features [task, lane, step, feature]: [task, feature].
-    """
+    """Weights [task, feature] of the least squares of returns [task, lane, step] on features [..., feature]."""
     x, y, w = now.flatten(1, 2), returns.double().flatten(1, 2), mask.double().flatten(1, 2)
     weighted = x * w[..., None]
     gram = weighted.mT @ x + ridge * torch.eye(x.shape[-1], dtype=x.dtype)

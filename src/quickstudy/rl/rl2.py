@@ -141,11 +141,11 @@ class RL2(TrialLearner):
         self.config, self.unit = config, unit
         inputs = observation_size + action_size + 2
         self.core: Core = (
-            LSTMCore(inputs, config.width)
-            if config.core == "lstm"
-            else MemoryCore(inputs, config.width, config.memory)
+            LSTMCore(inputs, config.width) if config.core == "lstm" else MemoryCore(inputs, config.width, config.memory)
         )
-        self.actor = nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, action_size))
+        self.actor = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, action_size)
+        )
         self.critic = nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 1))
         self.log_std = nn.Parameter(torch.full((action_size,), config.std).log())
         self.register_buffer("scale", torch.zeros(()))

@@ -31,12 +31,12 @@ class TRPOConfig:
             the line search looks at all of them.
     """
 
-    max_kl: float = 0.01
-    cg_steps: int = 10
+    max_kl: float = 0.02
+    cg_steps: int = 6
     damping: float = 1e-5
-    backtracks: int = 10
-    shrink: float = 0.5
-    fisher_every: int = 4
+    backtracks: int = 15
+    shrink: float = 0.8
+    fisher_every: int = 8
 
     def __post_init__(self) -> None:
         for name in ("max_kl", "cg_steps", "backtracks", "fisher_every"):

@@ -60,7 +60,7 @@ class Worlds(ABC):
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         """One step of the lanes that are `alive` [task, lane]; actions [task, lane, act] reach from -1 to 1."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027, most have nothing to free
         """Frees what the environments hold."""
 
 
@@ -170,7 +170,9 @@ class GymWorlds(Worlds):
         task = self.tasks[i // self.lanes]
         said = f"The environment of {task.name} failed ({type(error).__name__}: {error})"
         if self.faults >= self._limit:
-            raise QuickstudyError(f"{said}; that was failure {self.faults}, and {self._limit} are the limit.") from error
+            raise QuickstudyError(
+                f"{said}; that was failure {self.faults}, and {self._limit} are the limit."
+            ) from error
         console.print(f"{said}; it was made anew (failure {self.faults} of at most {self._limit}).")
         self._envs[i] = self._make(task)
 
