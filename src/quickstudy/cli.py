@@ -26,6 +26,7 @@ from quickstudy.learners.reptile import ReptileConfig
 from quickstudy.learners.siamese import SiameseConfig
 from quickstudy.methods import COMPARED, DataConfig, NetworkConfig, Settings, build, defaults
 from quickstudy.progress import console
+from quickstudy.rl.cli import RLEvaluate, RLTrain, train_defaults
 from quickstudy.train import TrainConfig
 
 OBJECTS = "objects"
@@ -453,6 +454,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Resume, subcommand("resume")]
         | Annotated[Runs, subcommand("runs")]
         | Annotated[Report, subcommand("report")]
+        | Annotated[RLTrain, subcommand("rl-train", default=train_defaults(arguments))]
+        | Annotated[RLEvaluate, subcommand("rl-evaluate")]
     )
     try:
         tyro.cli(command, prog="quickstudy", description=_ABOUT, args=arguments or ["--help"]).run()

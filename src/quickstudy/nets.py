@@ -64,8 +64,8 @@ class ConvNet(nn.Module):
         batch_statistics: normalise each channel by the statistics of all the images that come in one call, as batch
             normalisation does in training. Predictions then depend on the other queries (they are *transductive*), and
             one query alone cannot be recognised. By default each image is normalised alone.
-        bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves its time on processors that
-            know the format; parameters and the head stay as they are.
+        bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves
+            its time on processors that know the format; parameters and the head stay as they are.
     """
 
     def __init__(

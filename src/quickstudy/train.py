@@ -185,7 +185,7 @@ def meta_train(
     run.schedule = (schedule or default_schedule(config))(run.optimiser)
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
         run.restore()
-    with _stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
+    with stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
         while run.step < config.steps and not (stopped.is_set() or out_of_time()):
             outer = run.outer_step()
             advance(1, run.note(outer))
@@ -327,7 +327,7 @@ class _Run:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
+def stop_on_interrupt() -> Iterator[threading.Event]:
     """The first Ctrl-C asks for a clean stop after the step at hand; a second one interrupts at once."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -171,6 +171,10 @@ class MANN(MetaLearner):
     def predict(self, skill: Memory, x: Tensor) -> Tensor:
         return self._read(skill, self.inputs(self.base(x)))[0]
 
+    def write(self, skill: Memory, x: Tensor) -> tuple[Tensor, Memory]:
+        """One step of a sequence: what is predicted for x [..., obs], and the memory after it was written."""
+        return self._step(skill, self.inputs(self.base(x)))
+
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """The query's loss, and `support_loss` times that of the support."""
         skill, shown = self._adapt(task.support)

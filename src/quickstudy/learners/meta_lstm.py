@@ -97,10 +97,7 @@ class MetaLSTM(MetaLearner):
         self.config = config
         hidden = config.hidden
         self.copies = 14 * hidden + config.inner_steps * (8 * hidden + 8)
-        sizes = [(4 * hidden, 4 + hidden), (4 * hidden, 1), (2, hidden), (2, 1), (2, 1), (2, 1)]
-        initial = Weights(*(torch.empty(size).uniform_(-0.01, 0.01) for size in sizes))
-        # At first almost gradient descent: i is the wanted rate and f nearly 1.
-        initial.bias.copy_(torch.tensor([[math.log(config.initial_rate / (1 - config.initial_rate))], [_FORGET_BIAS]]))
+        initial = initial_weights(hidden, config.initial_rate)
         self.weights = nn.ParameterDict({n: nn.Parameter(w) for n, w in initial._asdict().items()})
 
     def begin(self) -> Parameters:
@@ -139,6 +136,15 @@ class MetaLSTM(MetaLearner):
 
 
 _FORGET_BIAS = 5.0
+
+
+def initial_weights(hidden: int, rate: float) -> Weights:
+    """At first almost gradient descent: i is the wanted rate and f nearly 1."""
+    sizes = [(4 * hidden, 4 + hidden), (4 * hidden, 1), (2, hidden), (2, 1), (2, 1), (2, 1)]
+    initial = Weights(*(torch.empty(size).uniform_(-0.01, 0.01) for size in sizes))
+    initial.bias.copy_(torch.tensor([[math.log(rate / (1 - rate))], [_FORGET_BIAS]]))
+    return initial
+
 
 _P = 10.0
 """p of the preprocessing; numbers below e^-p count as small."""

@@ -1,0 +1,104 @@
+"""Half-cheetah by trial: run in the wanted direction, or at the wanted speed (Finn, Abbeel, Levine 2017, section 5.3).
+
+The robot, its 17 observations and its resets are those of Gymnasium's HalfCheetah-v5 (its XML, frame skip 5, dt 0.05),
+stepped many at once by `quickstudy.sim`; a test compares both step by step. Rewards are those of the paper's code:
+direction times speed, or minus the distance to the wanted speed, less 0.05 times the squared action.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium.envs.mujoco
+import mujoco
+import numpy as np
+
+from quickstudy.rl.worlds import Outcome, TrialFamily, Worlds
+from quickstudy.sim import Worlds as Simulations
+from quickstudy.task import Task
+
+_FRAME_SKIP, _NOISE, _CONTROL_COST = 5, 0.1, 0.05
+
+
+class CheetahWorlds(Worlds):
+    """Half-cheetahs with one model; a task is a column of wanted directions or speeds.
+
+    Args:
+        wanted: direction -1 or 1, or speed in m/s, of each task.
+        speeds: whether `wanted` are speeds.
+    """
+
+    action_size = 6
+
+    def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, wanted: np.ndarray, speeds: bool) -> None:
+        self.tasks, self.lanes, self.horizon, self._speeds = list(tasks), lanes, horizon, speeds
+        path = Path(gymnasium.envs.mujoco.__path__[0]) / "assets/half_cheetah.xml"
+        self._model = mujoco.MjModel.from_xml_path(str(path))
+        self._wanted = wanted[:, None]
+        self._sims = Simulations([self._model] * (len(tasks) * lanes))
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        count = len(self._sims)
+        positions = self._model.qpos0 + rng.uniform(-_NOISE, _NOISE, (count, self._model.nq))
+        velocities = _NOISE * rng.standard_normal((count, self._model.nv))
+
+        def begin(index: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+            mujoco.mj_resetData(model, data)
+            data.qpos[:], data.qvel[:] = positions[index], velocities[index]
+
+        self._sims.each(begin)
+        return self._observe()
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+        controls = np.clip(actions, -1.0, 1.0)
+        before = self._sims.readings["qpos"][:, 0].copy()
+        self._sims.step({"ctrl": controls.reshape(len(self._sims), -1)}, _FRAME_SKIP, np.flatnonzero(alive))
+        moved = self._sims.readings["qpos"][:, 0] - before
+        speed = (moved / (_FRAME_SKIP * self._model.opt.timestep)).reshape(alive.shape)
+        gain = -np.abs(speed - self._wanted) if self._speeds else speed * self._wanted
+        never = np.zeros_like(alive)
+        success = np.abs(speed - self._wanted) < 0.2 if self._speeds else speed * self._wanted > 0.5
+        return Outcome(self._observe(), gain - _CONTROL_COST * np.square(controls).sum(-1), never, success, never)
+
+    def close(self) -> None:
+        self._sims.close()
+
+    def _observe(self) -> np.ndarray:
+        seen = np.concatenate([self._sims.readings["qpos"][:, 1:], self._sims.readings["qvel"]], 1)
+        return seen.reshape(len(self.tasks), self.lanes, -1)
+
+
+class CheetahDirection(TrialFamily):
+    """Run forwards or backwards. There are two tasks, and so they are those of every split, as in the paper."""
+
+    name = "cheetah-direction"
+    sizes: Mapping[str, int] = {"train": 10**6, "validation": 10_000, "test": 10_000}
+    protocol = (
+        "the wanted direction is hidden, an episode has 200 steps; success is to go that way at 0.5 m/s at its end"
+    )
+    observation_size, action_size, hidden_size, horizon = 17, 6, 1, 200
+    key, speeds = "direction", False
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {self.key: float(rng.choice([-1.0, 1.0]))}
+
+    def hidden(self, task: Task) -> np.ndarray:
+        return np.array([task.parameters[self.key]], "f4")
+
+    def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
+        wanted = np.array([task.parameters[self.key] for task in tasks])
+        return CheetahWorlds(tasks, lanes, self.horizon, wanted, self.speeds)
+
+    def caption(self, task: Task) -> str:
+        return f"{self.key} {task.parameters[self.key]:.1f}"
+
+
+class CheetahVelocity(CheetahDirection):
+    """Run at a speed between 0 and 2 m/s."""
+
+    name = "cheetah-velocity"
+    protocol = "the wanted speed is hidden, an episode has 200 steps; success is to be within 0.2 m/s of it at its end"
+    key, speeds = "velocity", True
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {self.key: float(rng.uniform(0.0, 2.0))}

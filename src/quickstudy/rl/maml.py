@@ -1,0 +1,185 @@
+"""MAML for reinforcement learning: learn the policy from which one step of policy gradient solves a new task.
+
+Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017 (Algorithm 3), with
+TRPO as outer step as in the paper; Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR
+2019 (Algorithm 1), with PPO's clipped objective instead.
+
+theta decides which trajectories the inner step sees. Whether the outer gradient gives it credit for that hangs on the
+second derivative of the inner objective, so there is a choice of estimators:
+- 'likelihood': sum log pi A. Its Hessian lacks the terms of the sampling distribution: no credit (Finn et al.).
+- 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): credit for each action's own advantage.
+- 'dice': sum_t (box_t - box_{t-1}) A_t, where box_t is the product of all ratios up to t. Loaded DiCE (Farquhar,
+  Whiteson, Foerster 2019, eq. 14): unbiased, credit for all actions before too, and so of the largest variance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import Parameters
+from quickstudy.rl.learner import Figures, TrialLearner, finite_step, returns_by_round
+from quickstudy.rl.policy import Gaussian, GaussianPolicy, stack
+from quickstudy.rl.ppo import clipped
+from quickstudy.rl.returns import Judged, ReturnsConfig, judge
+from quickstudy.rl.rollouts import Episodes, collect, parametric
+from quickstudy.rl.trpo import Fisher, TRPOConfig, flatten, trust_region_step
+from quickstudy.rl.worlds import Worlds
+
+Estimator = Literal["likelihood", "lvc", "dice"]
+
+
+@dataclass(frozen=True)
+class MetaPolicyConfig:
+    """Settings of MAML on rewards.
+
+    Attributes:
+        inner_steps: policy gradient steps in training, each on episodes of its own.
+        inner_rate: alpha, of every parameter.
+        later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
+            trained for one step jumps over the goal by a second one of the same length.
+        estimator: of the inner objective, see above.
+        first_order: the inner gradient counts as a constant in the outer one.
+        outer: 'trpo' (Finn et al.) or 'ppo' (Rothfuss et al.).
+        returns: advantages of inner and outer steps.
+        trpo: of the outer step.
+        rate, epochs, clip, penalty: of 'ppo': Adam's rate, its passes over one meta-batch, epsilon, and eta, the
+            weight of the divergence of the policy before adaptation (ProMP, eq. 11).
+    """
+
+    inner_steps: int = 1
+    inner_rate: float = 0.1
+    later_rate: float = 0.1
+    estimator: Estimator = "likelihood"
+    first_order: bool = False
+    outer: Literal["trpo", "ppo"] = "trpo"
+    returns: ReturnsConfig = field(default_factory=lambda: ReturnsConfig(trace=0.9))
+    trpo: TRPOConfig = field(default_factory=TRPOConfig)
+    rate: float = 1e-3
+    epochs: int = 5
+    clip: float = 0.3
+    penalty: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "inner_rate", "later_rate", "rate", "epochs", "clip"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.estimator not in ("likelihood", "lvc", "dice"):
+            raise QuickstudyError(f"estimator must be 'likelihood', 'lvc' or 'dice'; got '{self.estimator}'.")
+
+
+def inner_loss(policy: GaussianPolicy, phi: Parameters, seen: Judged, estimator: Estimator) -> Tensor:
+    """What the inner step descends, [task]; its gradient at the sampling parameters is that of minus the return."""
+    log_prob = policy.predict(phi, seen.observations).log_prob(seen.actions)
+    if estimator == "likelihood":
+        return -seen.mean(log_prob * seen.advantages)
+    since = (log_prob - seen.log_prob) * seen.mask
+    if estimator == "lvc":
+        return -seen.mean(since.exp() * seen.advantages)
+    up_to = since.cumsum(-1)
+    return -seen.mean((up_to.exp() - (up_to - since).exp()) * seen.advantages)
+
+
+class MetaPolicy(TrialLearner):
+    """MAML + TRPO, MAML + PPO, ProMP. Skill: the adapted parameters phi of each task, stacked [task, ...]."""
+
+    def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
+        super().__init__()
+        self.policy, self.config = policy, config
+        self.optimiser = torch.optim.Adam(policy.parameters(), config.rate) if config.outer == "ppo" else None
+
+    def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
+        """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect, and improve theta."""
+        theta = {n: p.detach().clone().requires_grad_() for n, p in self.policy.initial().items()}
+        phi, stages, episodes = self._unmoved(theta, worlds), [], []
+        for k in range(self.config.inner_steps + 1):
+            episodes.append(collect(worlds, parametric(self.policy, phi), rng))
+            stages.append(judge(episodes[-1], self.config.returns))
+            if k < self.config.inner_steps:
+                with torch.no_grad():
+                    phi = self.step(phi, stages[-1], k)
+        figures = returns_by_round(episodes)
+        if self.config.outer == "trpo":
+            return figures | self._trust_region(theta, stages)
+        return figures | self._proximal(stages)
+
+    @torch.no_grad()
+    def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        phi, made = self._unmoved(self.policy.initial(), worlds), []
+        for k in range(rounds + 1):
+            made.append(collect(worlds, parametric(self.policy, phi), rng))
+            if k < rounds:
+                phi = self.step(phi, judge(made[-1], self.config.returns), k)
+        return made
+
+    def step(self, phi: Parameters, seen: Judged, k: int) -> dict[str, Tensor]:
+        """Line 7 of Algorithm 3 for all tasks at once; tasks share no parameter, so one gradient is that of each."""
+        differentiated = torch.is_grad_enabled() and not self.config.first_order
+        with torch.enable_grad():
+            at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
+            loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
+            gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
+        rate = self.config.inner_rate * (self.config.later_rate if k else 1.0)
+        return {n: p - rate * g for (n, p), g in zip(phi.items(), gradient, strict=True)}
+
+    def adapted(self, theta: Parameters, stages: Sequence[Judged]) -> Parameters:
+        """phi as a function of theta, on the episodes that were collected."""
+        phi: Parameters = stack(theta, len(stages[0].mask))
+        for k, seen in enumerate(stages[:-1]):
+            phi = self.step(phi, seen, k)
+        return phi
+
+    def outer_loss(self, theta: Parameters, stages: Sequence[Judged]) -> tuple[Tensor, Tensor]:
+        """The surrogate of minus the return after adaptation, and the mean divergence from the policies that acted."""
+        after = stages[-1]
+        now = self.policy.predict(self.adapted(theta, stages), after.observations)
+        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
+        return -after.mean(ratio * after.advantages).mean(), after.mean(after.old.kl(now)).mean()
+
+    def _trust_region(self, theta: dict[str, Tensor], stages: Sequence[Judged]) -> Figures:
+        loss, _ = self.outer_loss(theta, stages)
+        gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
+        thin = [_every(stage, self.config.trpo.fisher_every) for stage in stages]
+        after = thin[-1]
+        gaussian = self.policy.predict(self.adapted(theta, thin), after.observations)
+        weights = after.mask / after.mask.sum((1, 2), keepdim=True).clamp(min=1.0) / len(after.mask)
+        fisher = Fisher(theta, gaussian, weights, self.config.trpo.damping)
+        moved, figures = trust_region_step(
+            theta, lambda t: self.outer_loss(t, stages), gradient, fisher, self.config.trpo
+        )
+        with torch.no_grad():
+            for name, p in self.policy.named_parameters():
+                p.copy_(moved[name])
+        return figures | {"gradient-norm": float(gradient.norm())}
+
+    def _proximal(self, stages: Sequence[Judged]) -> Figures:
+        """Lines 6 to 10 of ProMP's Algorithm 1."""
+        assert self.optimiser is not None
+        figures: Figures = {}
+        for _ in range(self.config.epochs):
+            loss, figures = self.proximal_loss(self.policy.initial(), stages)
+            figures["gradient-norm"] = finite_step(self.optimiser, self.policy, loss, 1.0)
+        return figures
+
+    def proximal_loss(self, theta: Parameters, stages: Sequence[Judged]) -> tuple[Tensor, Figures]:
+        """Eq. 11 of ProMP: PPO's clipped objective after adaptation, and the divergence before it."""
+        after, before = stages[-1], stages[0]
+        now = self.policy.predict(self.adapted(theta, stages), after.observations)
+        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
+        loss = clipped(ratio, after, self.config.clip).mean()
+        kl = before.mean(before.old.kl(self.policy.predict(theta, before.observations))).mean()
+        return loss + self.config.penalty * kl, {"kl-before": float(kl), "loss": float(loss)}
+
+    def _unmoved(self, theta: Parameters, worlds: Worlds) -> dict[str, Tensor]:
+        return {n: p.detach() for n, p in stack(theta, len(worlds.tasks)).items()}
+
+
+def _every(seen: Judged, n: int) -> Judged:
+    """Every n-th step of all episodes."""
+    return Judged(
+        *(t[:, :, ::n] for t in seen[:5]),
+        Gaussian(*(t[:, :, ::n] for t in seen.old)),
+    )

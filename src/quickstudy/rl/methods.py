@@ -1,0 +1,149 @@
+"""Learning by trial: methods and families by name, and all settings of a training as one plain dataclass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from quickstudy.errors import unknown
+from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
+from quickstudy.rl.learner import TrialLearner
+from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig
+from quickstudy.rl.matched import MatchedConfig, MatchedStart
+from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
+from quickstudy.rl.navigation2d import Navigation2D, SparseNavigation2D
+from quickstudy.rl.opponents import MultiTask, OpponentConfig, Scratch
+from quickstudy.rl.pearl import PEARL, PEARLConfig
+from quickstudy.rl.policy import GaussianPolicy
+from quickstudy.rl.reptile import ReptilePolicy, ReptilePolicyConfig
+from quickstudy.rl.rl2 import RL2, RL2Config
+from quickstudy.rl.train import TrialConfig
+from quickstudy.rl.worlds import TrialFamily, Worlds
+
+FAMILIES: dict[str, Callable[[], TrialFamily]] = {
+    "navigation2d": Navigation2D,
+    "navigation2d-sparse": SparseNavigation2D,
+    "cheetah-direction": CheetahDirection,
+    "cheetah-velocity": CheetahVelocity,
+}
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy of every method without a memory: `quickstudy.rl.policy.GaussianPolicy`.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        activation: 'relu' or 'tanh'.
+        std: deviation of actions before training, in halves of their range.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "relu"
+    std: float = 0.7
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """Everything that decides how a learner is trained; with the family and the method, enough to repeat it."""
+
+    family: str
+    method: str
+    seed: int = 0
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    maml: MetaPolicyConfig = field(default_factory=MetaPolicyConfig)
+    reptile: ReptilePolicyConfig = field(default_factory=ReptilePolicyConfig)
+    rl2: RL2Config = field(default_factory=RL2Config)
+    pearl: PEARLConfig = field(default_factory=PEARLConfig)
+    meta_lstm: LearnedRuleConfig = field(default_factory=LearnedRuleConfig)
+    matched: MatchedConfig = field(default_factory=MatchedConfig)
+    opponents: OpponentConfig = field(default_factory=OpponentConfig)
+    training: TrialConfig = field(default_factory=TrialConfig)
+
+
+def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0) -> GaussianPolicy:
+    return GaussianPolicy(
+        family.observation_size + extra,
+        family.action_size,
+        s.policy.hidden,
+        family.observation_unit,
+        s.policy.std,
+        s.policy.activation,
+    )
+
+
+METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
+    "maml-trpo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="trpo")),
+    "maml-ppo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="likelihood")),
+    "promp": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="lvc")),
+    "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
+    "rl2": lambda s, f: _recurrent(s, f, "lstm"),
+    "rl2-mann": lambda s, f: _recurrent(s, f, "mann"),
+    "pearl": lambda s, f: PEARL(f.observation_size, f.action_size, f.observation_unit, s.pearl),
+    "meta-lstm": lambda s, f: LearnedRule(_policy(s, f), s.meta_lstm),
+    "matched": lambda s, f: _matched(s, f),
+    "scratch": lambda s, f: Scratch(_policy(s, f), s.opponents),
+    "transfer": lambda s, f: MultiTask(_policy(s, f), "fine-tune", f.hidden, s.opponents),
+    "domain-randomisation": lambda s, f: MultiTask(_policy(s, f), "nothing", f.hidden, s.opponents),
+    "oracle": lambda s, f: MultiTask(_policy(s, f, f.hidden_size), "reveal", f.hidden, s.opponents),
+}
+
+UNTRAINED = frozenset({"scratch"})
+"""Methods that learn nothing from the training tasks."""
+
+PRETRAINED_AS = {"transfer": "domain-randomisation"}
+"""Methods whose training is another one's: they differ on test tasks alone."""
+
+_RECURRENT = TrialConfig(meta_batch=40, lanes=2, validation_rounds=1)
+
+DEFAULTS: dict[str, TrialConfig] = {
+    "rl2": _RECURRENT,
+    "rl2-mann": _RECURRENT,
+    "pearl": TrialConfig(meta_batch=20, lanes=2, validation_rounds=1),
+}
+"""The outer loop's settings of methods that need others than the rest."""
+
+
+def _recurrent(s: TrialSettings, family: TrialFamily, core: str) -> TrialLearner:
+    return RL2(
+        family.observation_size,
+        family.action_size,
+        family.observation_unit,
+        replace(s.rl2, core=core),
+    )
+
+
+def _matched(s: TrialSettings, family: TrialFamily) -> TrialLearner:
+    def known(tasks: int, lanes: int) -> Worlds:
+        return family.worlds(family.tasks("train", tasks), lanes)
+
+    return MatchedStart(_policy(s, family), family.observation_size, family.action_size, known, s.matched)
+
+
+def family(name: str) -> TrialFamily:
+    """The family of that name.
+
+    Raises:
+        QuickstudyError: unknown.
+    """
+    if name not in FAMILIES:
+        raise unknown("family of trials", name, FAMILIES)
+    return FAMILIES[name]()
+
+
+def defaults(family: str, method: str, seed: int = 0) -> TrialSettings:
+    """The settings that a command starts from."""
+    return TrialSettings(family, method, seed, training=DEFAULTS.get(method, TrialConfig()))
+
+
+def build(settings: TrialSettings, family: TrialFamily) -> TrialLearner:
+    """The learner that `settings` describe, with initial parameters drawn from its seed.
+
+    Raises:
+        QuickstudyError: an unknown method.
+    """
+    if settings.method not in METHODS:
+        raise unknown("method of learning by trial", settings.method, METHODS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return METHODS[settings.method](settings, family)

@@ -1,0 +1,108 @@
+"""What meta-learning has to beat: learning from nothing, from a policy of all tasks, not learning, and knowing all.
+
+- `Scratch`: PPO on the test task from a random policy.
+- `MultiTask`: one policy trained by PPO on all training tasks at once, which on a test task
+  goes on by PPO ('fine-tune': transfer),
+  stays as it is ('nothing': domain randomisation without adaptation), or
+  sees what is hidden ('reveal': the oracle).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from quickstudy.rl.learner import Figures, TrialLearner, returns_by_round
+from quickstudy.rl.policy import GaussianPolicy, stack
+from quickstudy.rl.ppo import PPO, PPOConfig, learn
+from quickstudy.rl.returns import ReturnsConfig, judge
+from quickstudy.rl.rollouts import Episodes, collect, parametric
+from quickstudy.rl.worlds import Outcome, Worlds
+from quickstudy.task import Task
+
+
+@dataclass(frozen=True)
+class OpponentConfig:
+    """Settings of the opponents.
+
+    Attributes:
+        training: PPO on the training tasks.
+        test: PPO on a test task.
+        returns: advantages.
+    """
+
+    training: PPOConfig = field(default_factory=lambda: PPOConfig(rate=1e-3))
+    test: PPOConfig = field(default_factory=PPOConfig)
+    returns: ReturnsConfig = field(default_factory=ReturnsConfig)
+
+
+class Scratch(TrialLearner):
+    """Learns nothing from the training tasks: its policy is as it was drawn."""
+
+    def __init__(self, policy: GaussianPolicy, config: OpponentConfig = OpponentConfig()) -> None:
+        super().__init__()
+        self.policy, self.config = policy, config
+
+    def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
+        return {}
+
+    def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        start = stack(self.policy.initial(), len(worlds.tasks))
+        return learn(self.policy, start, worlds, rounds, rng, self.config.test, self.config.returns)[0]
+
+
+class MultiTask(Scratch):
+    """One policy for all training tasks.
+
+    Args:
+        at_test: 'fine-tune', 'nothing', or 'reveal', in training too.
+        hidden: what the oracle sees of a task; its policy has that many more inputs.
+    """
+
+    def __init__(
+        self,
+        policy: GaussianPolicy,
+        at_test: Literal["fine-tune", "nothing", "reveal"],
+        hidden: Callable[[Task], np.ndarray],
+        config: OpponentConfig = OpponentConfig(),
+    ) -> None:
+        super().__init__(policy, config)
+        self.at_test, self._hidden = at_test, hidden
+        self._ppo = PPO(policy, policy.initial(), config.training)
+        self.optimiser = self._ppo.optimiser
+
+    def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
+        episodes = self._act(worlds, rng)
+        self._ppo.improve(judge(episodes, self.config.returns), rng)
+        return returns_by_round([episodes])
+
+    def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        if self.at_test == "fine-tune":
+            return super().trial(worlds, rounds, rng)
+        return [self._act(worlds, rng) for _ in range(rounds + 1)]
+
+    def _act(self, worlds: Worlds, rng: torch.Generator) -> Episodes:
+        shown = Revealed(worlds, self._hidden) if self.at_test == "reveal" else worlds
+        return collect(shown, parametric(self.policy, self._ppo.parameters), rng)
+
+
+class Revealed(Worlds):
+    """The same worlds, whose observations also hold what is hidden."""
+
+    def __init__(self, worlds: Worlds, hidden: Callable[[Task], np.ndarray]) -> None:
+        self.tasks, self.lanes, self.horizon = worlds.tasks, worlds.lanes, worlds.horizon
+        self.action_size, self._worlds = worlds.action_size, worlds
+        shown = np.stack([hidden(task) for task in worlds.tasks])
+        self._hidden = np.repeat(shown[:, None], worlds.lanes, 1)
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        return self._with(self._worlds.reset(rng))
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+        outcome = self._worlds.step(actions, alive)
+        return outcome._replace(observations=self._with(outcome.observations))
+
+    def _with(self, observations: np.ndarray) -> np.ndarray:
+        return np.concatenate([observations, self._hidden], -1)

@@ -1,0 +1,119 @@
+"""Run folders of learning by trial: checkpoints, curves and tables, as those of `quickstudy.runs`."""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from quickstudy import checkpoint
+from quickstudy.compare import TRAINING_SECONDS, Protocol, clock, rows
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import Evaluation
+from quickstudy.methods import from_plain
+from quickstudy.results import Cell, Row
+from quickstudy.rl.evaluate import evaluate_trials
+from quickstudy.rl.learner import TrialLearner
+from quickstudy.rl.methods import UNTRAINED, TrialSettings, build, family
+from quickstudy.rl.train import train_by_trial
+from quickstudy.rl.worlds import TrialFamily
+from quickstudy.train import TensorBoard, Trained
+
+
+def train(settings: TrialSettings, family: TrialFamily, folder: Path) -> Trained:
+    """Meta-trains in a run folder, or goes on there; `folder` gets checkpoints, curves and the seconds it took."""
+    learner = build(settings, family)
+    about = {"settings": asdict(settings)}
+    if settings.method in UNTRAINED:
+        checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
+        return Trained(0, None, False, [])
+    with clock(folder / TRAINING_SECONDS):
+        return train_by_trial(
+            learner,
+            family,
+            settings.training,
+            seed=settings.seed,
+            folder=folder,
+            about=about,
+            resume=True,
+            logger=TensorBoard(folder / "tensorboard"),
+            title=f"{settings.method}, seed {settings.seed}",
+        )
+
+
+def check_folder(folder: Path, settings: TrialSettings, resume: bool) -> None:
+    """Raises QuickstudyError where a training must not start in this folder, before anything is computed."""
+    where = folder / "checkpoints/last"
+    if not checkpoint.exists(where):
+        if resume:
+            raise QuickstudyError(f"There is nothing to resume in '{folder}': it has no checkpoints/last.")
+        return
+    if not resume:
+        raise QuickstudyError(f"'{folder}' holds a run already; add --resume to go on with it, or name another folder.")
+    then = asdict(load_settings(folder, "last"))
+    changed = [name for name, value in asdict(settings).items() if then[name] != value]
+    if changed:
+        raise QuickstudyError(
+            f"'{folder}' was trained with other settings of {', '.join(changed)}; resume with the same."
+        )
+
+
+def load_settings(run: Path, which: str = "best") -> TrialSettings:
+    """The settings of a run folder.
+
+    Raises:
+        QuickstudyError: not a run folder of learning by trial.
+    """
+    where = run / "checkpoints" / which
+    if not checkpoint.exists(where):
+        raise QuickstudyError(
+            f"'{run}' is not a run folder: it has no checkpoints/{which}. 'quickstudy rl-train' makes one."
+        )
+    plain = checkpoint.load(where).config.get("settings")
+    if not isinstance(plain, dict):
+        raise QuickstudyError(f"'{where}/config.json' does not say with which settings it was trained.")
+    made: TrialSettings = from_plain(TrialSettings, plain, f"{where}/config.json")
+    return made
+
+
+def load(run: Path, which: str = "best") -> tuple[TrialSettings, TrialFamily, TrialLearner]:
+    """The settings, family and trained learner of a run folder."""
+    settings = load_settings(run, which)
+    of = family(settings.family)
+    learner = build(settings, of)
+    where = run / "checkpoints" / which
+    checkpoint.load_into(learner, checkpoint.load(where).tensors, str(where))
+    return settings, of, learner
+
+
+def evaluate_run(run: Path, split: str, rounds: int, tasks: int, lanes: int, seed: int, command: str) -> Cell:
+    """Evaluates a run's learner on a split and writes the table to the run folder."""
+    started = time.perf_counter()
+    settings, of, learner = load(run)
+    result = evaluate_trials(learner, of, split, rounds, tasks, lanes, seed)
+    made = trial_rows(settings.method, of, [result], learner.pools)
+    cell = table(of, split, made, time.perf_counter() - started, command)
+    cell.write(run / "results" / f"{cell.cell}.json")
+    return cell
+
+
+def trial_rows(method: str, family: TrialFamily, evaluations: list[Evaluation], pools: bool) -> list[Row]:
+    """One row for each round: after how many own episodes, and for a method without a memory how many updates."""
+    first = evaluations[0]
+    tasks, episodes = first.metrics[family.metric].shape[1:]
+    made = rows(method, family, Protocol(tasks=tasks, episodes=episodes), evaluations)
+    return [replace(row, steps=k) for k, row in enumerate(made)] if pools else made
+
+
+def table(family: TrialFamily, split: str, made: list[Row], seconds: float, command: str) -> Cell:
+    return Cell.measured_here(
+        cell=f"rl-{family.name}" + ("" if split == "test" else f"-{split}"),
+        metric=family.metric,
+        unit="",
+        protocol=(
+            f"Held-out tasks of split '{split}'; {family.protocol}; a shot is an own episode with its rewards, no "
+            "demonstration; every episode counts, exploration included; mean undiscounted return of the policy that "
+            "explores with a 95 % bootstrap interval over tasks and seeds."
+        ),
+        command=command,
+        seconds=seconds,
+        rows=made,
+    )

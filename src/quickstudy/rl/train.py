@@ -1,0 +1,197 @@
+"""The outer loop of learning by trial: every method is meta-trained here, and only here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from quickstudy import checkpoint
+from quickstudy.errors import QuickstudyError
+from quickstudy.progress import console, progress
+from quickstudy.rl.evaluate import evaluate_trials
+from quickstudy.rl.learner import Figures, TrialLearner
+from quickstudy.rl.worlds import TrialFamily
+from quickstudy.train import Logger, Trained, stop_on_interrupt
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Settings of the outer loop.
+
+    Attributes:
+        steps: outer steps, one meta-batch of freshly drawn tasks each.
+        meta_batch: tasks in a meta-batch.
+        lanes: episodes of each task between two updates; for a learner with a memory, trials of each task.
+        validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
+        validation_tasks: of each look.
+        validation_rounds: adaptations after which the return on them chooses among checkpoints.
+        most_faults: environments that may fail, rewards that may be no numbers and steps that may be not finite, all
+            together, before training stops.
+    """
+
+    steps: int = 200
+    meta_batch: int = 20
+    lanes: int = 20
+    validate_every: int = 20
+    validation_tasks: int = 20
+    validation_rounds: int = 1
+    most_faults: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "meta_batch", "lanes", "validate_every", "validation_tasks", "validation_rounds"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.most_faults < 0:
+            raise QuickstudyError(f"most_faults must not be negative; got {self.most_faults}.")
+
+
+def train_by_trial(
+    learner: TrialLearner,
+    family: TrialFamily,
+    config: TrialConfig,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    logger: Logger | None = None,
+    title: str = "meta-training",
+) -> Trained:
+    """Meta-trains `learner` in place and leaves it with its best parameters on the validation tasks.
+
+    Args:
+        folder: where `checkpoints/last` and `checkpoints/best` go; nothing is written where it is None.
+        about: plain data that is kept in the checkpoints' config.json.
+        resume: go on from `checkpoints/last` exactly as if there had been no break, if it exists.
+
+    Raises:
+        QuickstudyError: more faults than `config.most_faults`, or a checkpoint that is damaged or does not fit.
+    """
+    run = _Run(learner, family, config, seed, folder, dict(about or {}), logger)
+    if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
+        run.restore()
+    with stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
+        while run.step < config.steps and not stopped.is_set():
+            run.outer_step()
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                run.look()
+                run.save("last")
+            advance(1, run.note())
+    if run.step < config.steps:
+        run.save("last")
+        if folder is not None:
+            console.print(f"Stopped at step {run.step} of {config.steps}; the same command goes on from there.")
+    run.take_best()
+    return Trained(run.step, run.best, run.step < config.steps, run.history)
+
+
+class _Run:
+    """The state of one training, all of which a checkpoint holds."""
+
+    def __init__(
+        self,
+        learner: TrialLearner,
+        family: TrialFamily,
+        config: TrialConfig,
+        seed: int,
+        folder: Path | None,
+        about: dict[str, Any],
+        logger: Logger | None,
+    ) -> None:
+        self.learner, self.family, self.config = learner, family, config
+        self.folder, self.about, self.logger = folder, about, logger
+        self.rng = torch.Generator().manual_seed(seed)
+        self.step, self.faults = 0, 0
+        self.best: float | None = None
+        self.history: list[dict[str, float]] = []
+        self.best_state: dict[str, Tensor] | None = None
+        self._figures: Figures = {}
+
+    def outer_step(self) -> None:
+        config = self.config
+        first = int(torch.randint(self.family.sizes["train"] - config.meta_batch + 1, (), generator=self.rng))
+        worlds = self.family.worlds(self.family.tasks("train", config.meta_batch, first), config.lanes)
+        try:
+            self._figures = self.learner.outer_step(worlds, self.rng)
+        except FloatingPointError as error:
+            self.faults += 1
+            console.print(f"Step {self.step + 1}: {error}; left out.")
+        finally:
+            self.faults += worlds.faults
+            worlds.close()
+        self.step += 1
+        if self.faults > config.most_faults:
+            names = f"{worlds.tasks[0].name} to {worlds.tasks[-1].name}"
+            raise QuickstudyError(
+                f"{self.faults} failures by step {self.step}, the last among {names}; {config.most_faults} are the "
+                "limit. What failed was said above, as it happened."
+            )
+        if self.logger is not None:
+            self.logger.log(self.step, {f"train/{k}": v for k, v in self._figures.items() | {("faults", self.faults)}})
+
+    def note(self) -> str:
+        said = [f"{k} {v:.2f}" for k, v in self._figures.items() if k.startswith("return")]
+        return ", ".join(said) + ("" if self.best is None else f", best {self.best:.2f}")
+
+    def look(self) -> None:
+        """Notes the last step's figures and the returns on validation tasks, and keeps the best parameters."""
+        config = self.config
+        result = evaluate_trials(
+            self.learner, self.family, "validation", config.validation_rounds, config.validation_tasks, config.lanes
+        )
+        by_round = result.metrics[self.family.metric].mean((1, 2)).tolist()
+        figures = {f"validation/return-{k}": value for k, value in enumerate(by_round)}
+        if self.logger is not None:
+            self.logger.log(self.step, figures)
+        if math.isfinite(by_round[-1]) and (self.best is None or by_round[-1] >= self.best):
+            self.best = by_round[-1]
+            self.best_state = {n: t.detach().clone() for n, t in self.learner.state_dict().items()}
+            self.save("best")
+        train = {f"train/{k}": v for k, v in self._figures.items()}
+        self.history.append({"step": float(self.step), "faults": float(self.faults), **train, **figures})
+
+    def save(self, which: Literal["last", "best"]) -> None:
+        if self.folder is None:
+            return
+        config = {**self.about, "training": asdict(self.config), "step": self.step, "history": self.history}
+        state = None
+        if which == "last":
+            state = {
+                "learner": self.learner.state(),
+                "rng": self.rng.get_state(),
+                "step": self.step,
+                "faults": self.faults,
+                "best": self.best,
+                "history": self.history,
+            }
+        checkpoint.save(self.folder / "checkpoints" / which, self.learner.state_dict(), config, state)
+
+    def restore(self) -> None:
+        assert self.folder is not None
+        where = self.folder / "checkpoints/last"
+        saved = checkpoint.load(where)
+        if saved.training is None:
+            raise QuickstudyError(f"'{where}' has no training state to resume from.")
+        then, now = saved.config.get("training", {}), asdict(self.config)
+        changed = [name for name, value in now.items() if then.get(name, value) != value]
+        if changed:
+            raise QuickstudyError(
+                f"'{where}' was trained with other settings ({', '.join(changed)}); resume with the same ones or "
+                "train in a new folder."
+            )
+        checkpoint.load_into(self.learner, saved.tensors, str(where))
+        state = saved.training
+        self.learner.restore(state["learner"])
+        self.rng.set_state(state["rng"])
+        self.step, self.faults, self.best = state["step"], state["faults"], state["best"]
+        self.history = list(state["history"])
+        if self.best is not None:
+            self.best_state = dict(checkpoint.load(self.folder / "checkpoints/best").tensors)
+
+    def take_best(self) -> None:
+        if self.best_state is not None:
+            self.learner.load_state_dict(self.best_state)

@@ -1,0 +1,180 @@
+"""Many environments stepped together, and what happens when one of them breaks.
+
+A `Worlds` holds `lanes` environments of each of several tasks. All lanes begin an episode together; one whose episode
+is over waits for the others, and what it would say is never read.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError
+from quickstudy.progress import console
+from quickstudy.task import Policy, Task, TaskFamily
+
+
+class Outcome(NamedTuple):
+    """What a step led to.
+
+    Attributes:
+        observations: [task, lane, obs].
+        rewards: [task, lane].
+        terminated: [task, lane], the episode is over by the task's own rule; being out of time is not that.
+        success: [task, lane].
+        broken: [task, lane], the environment failed and was made anew: this step did not happen.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    success: np.ndarray
+    broken: np.ndarray
+
+
+class Worlds(ABC):
+    """Environments of some tasks.
+
+    Attributes:
+        tasks, lanes: which, and how many environments each has.
+        horizon: the most steps of an episode; a longer one is truncated.
+        action_size: width of an action.
+        faults: failures so far, of environments and of rewards that are no numbers.
+    """
+
+    tasks: Sequence[Task]
+    lanes: int
+    horizon: int
+    action_size: int
+    faults: int = 0
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        """Begins an episode in every lane: observations [task, lane, obs]."""
+
+    @abstractmethod
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+        """One step of the lanes that are `alive` [task, lane]; actions [task, lane, act] reach from -1 to 1."""
+
+    def close(self) -> None:  # noqa: B027, most have nothing to free
+        """Frees what the environments hold."""
+
+
+class TrialFamily(TaskFamily):
+    """A family that is learned by trial: its tasks give rewards. Actions reach from -1 to 1 and are clipped to it."""
+
+    metric = "return"
+    observation_unit: float = 1.0
+    """What a policy divides observations by."""
+
+    @abstractmethod
+    def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
+        """`lanes` environments of each task."""
+
+    def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
+        raise QuickstudyError(f"Family '{self.name}' has no expert: it is learned by trial and reward.")
+
+    def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
+        worlds = self.worlds(tasks, episodes)
+        observations = worlds.reset(np.random.default_rng(seed))
+        alive = np.ones((len(tasks), episodes), bool)
+        total, success = np.zeros(alive.shape), np.zeros(alive.shape)
+        for _ in range(worlds.horizon):
+            outcome = worlds.step(policy(observations.astype("f4")), alive)
+            total += np.where(alive, outcome.rewards, 0.0)
+            success = np.where(alive, outcome.success, success)
+            alive, observations = alive & ~outcome.terminated & ~outcome.broken, outcome.observations
+        worlds.close()
+        return {"return": total, "success": success}
+
+
+_FAULTS = 20
+"""Environments that may break before it is given up."""
+
+
+class GymWorlds(Worlds):
+    """Gymnasium environments, each in Python; one that raises is named, made anew and counted.
+
+    Args:
+        make: an environment of a task. Its actions are a box, to whose bounds -1 and 1 are mapped.
+        horizon: of an episode; an environment's own truncation ends it earlier.
+        threads: environments stepped at the same time; worth it where a step frees the interpreter.
+
+    Raises:
+        QuickstudyError: from `step` or `reset`, after `faults` environments in all broke.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        lanes: int,
+        make: Callable[[Task], gymnasium.Env],
+        horizon: int,
+        threads: int = 1,
+        faults: int = _FAULTS,
+    ) -> None:
+        self.tasks, self.lanes, self.horizon = list(tasks), lanes, horizon
+        self._make, self._limit = make, faults
+        self._envs = [make(task) for task in self.tasks for _ in range(lanes)]
+        box = self._envs[0].action_space
+        if not isinstance(box, gymnasium.spaces.Box):
+            raise QuickstudyError(f"Learning by trial needs actions in a box; '{self.tasks[0].family}' has {box}.")
+        self.action_size = box.shape[0]
+        self._middle, self._half = (box.high + box.low) / 2, (box.high - box.low) / 2
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        seeds = rng.integers(2**31, size=len(self._envs))
+        self._observations = [self._begin(i, int(seed)) for i, seed in enumerate(seeds)]
+        return self._grid(self._observations)
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+        flat, lanes = actions.reshape(len(self._envs), -1), np.flatnonzero(alive)
+        scaled = self._middle + self._half * np.clip(flat, -1.0, 1.0)
+        tried = list((self._pool.map if self._pool else map)(lambda i: self._try(i, scaled[i]), lanes))
+        rewards, flags = np.zeros(len(flat)), np.zeros((3, len(flat)), bool)
+        for i, result in zip(lanes, tried, strict=True):
+            if isinstance(result, Exception):
+                self._restart(i, result)
+                flags[2, i] = True
+            else:
+                self._observations[i], rewards[i], flags[0, i], flags[1, i] = result
+        return Outcome(self._grid(self._observations), *(self._grid(a) for a in (rewards, *flags)))
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _try(self, i: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool] | Exception:
+        try:
+            observation, reward, terminated, _, info = self._envs[i].step(action.astype("f4"))
+        except Exception as error:  # any failure of a user's environment is the user's to hear of, by name
+            return error
+        return observation, float(reward), terminated, bool(info.get("success", False))
+
+    def _begin(self, i: int, seed: int) -> np.ndarray:
+        while True:
+            try:
+                return np.asarray(self._envs[i].reset(seed=seed)[0])
+            except Exception as error:
+                self._restart(i, error)
+
+    def _restart(self, i: int, error: Exception) -> None:
+        self.faults += 1
+        task = self.tasks[i // self.lanes]
+        said = f"The environment of {task.name} failed ({type(error).__name__}: {error})"
+        if self.faults >= self._limit:
+            raise QuickstudyError(
+                f"{said}; that was failure {self.faults}, and {self._limit} are the limit."
+            ) from error
+        console.print(f"{said}; it was made anew (failure {self.faults} of at most {self._limit}).")
+        self._envs[i] = self._make(task)
+
+    def _grid(self, values: Sequence | np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(v) for v in values]).reshape(len(self.tasks), self.lanes, *np.shape(values[0]))
