@@ -360,9 +360,9 @@ class Resume:
 
         note, folder = runs.read_note(self.run_folder), self.anew or self.run_folder
         if note.get("kind") == "comparison":
-            asked = {name: tuple(v) if isinstance(v, list) else v for name, v in note["asked"].items()}
-            objects = Path(asked["objects"]) if asked.get("objects") else None
-            Compare(**{**asked, "objects": objects}, budget=self.budget, output_dir=folder).run()
+            asked: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in note["asked"].items()}
+            asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
+            Compare(**asked, budget=self.budget, output_dir=folder).run()
             return
         settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{runs.NOTE}")
         there = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
