@@ -73,7 +73,7 @@ def build(kind: "type[Port]", tool: Tool | None, visual: bool = False) -> mujoco
     model = spec.compile()
     for equality in np.flatnonzero(model.eq_type == mujoco.mjtEq.mjEQ_WELD):
         model.eq_data[equality] = [0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]  # as the package's `reset_mocap_welds`
-    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_MESH):
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_MESH).tolist():
         model.geom_rbound[geom] = min(model.geom_rbound[geom], _reach(model, geom))
     return model
 
