@@ -1,5 +1,6 @@
 """The report is one whole file that fetches nothing, says everything in words too, and shows text as text."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quickstudy import plots, rendering, report
+from quickstudy import charts, plots, rendering, report
+from quickstudy.charts import Chart, Series
 from quickstudy.errors import QuickstudyError
-from quickstudy.report import Figure, Report, Video, VideoGroup
+from quickstudy.evaluate import Evaluation
+from quickstudy.report import Failures, Figure, Replay, Report, Video, VideoGroup
 from quickstudy.results import Cell, Row
 
 EVIL = "<script>alert(1)</script> & \"quotes\" 'too'"
@@ -62,6 +65,8 @@ def full(tmp_path: Path) -> Report:
     picture = np.full((32, 48, 3), 90, np.uint8)
     rendering.write_video(clip, [picture] * 5, 10)
     rendering.write_png(png, picture)
+    scene = tmp_path / "a.viser"
+    scene.write_bytes(b"recorded")
     return Report(
         title=f"An arm {EVIL}",
         headline=f"`maml` grasps 93 % {EVIL}",
@@ -72,7 +77,16 @@ def full(tmp_path: Path) -> Report:
             Figure(plots.bars(CELL), "Bars", "two bars"),
             Figure(png.read_bytes(), "Picture", "grey"),
         ],
-        videos=[VideoGroup(f"A box {EVIL}", [Video(clip, "Before", "misses"), Video(clip, f"After {EVIL}", EVIL)])],
+        facts={"family": f"`grasping` {EVIL}"},
+        charts={"Results": [Chart(f"Chart {EVIL}", EVIL, "lines", EVIL, EVIL, [Series(EVIL, [0, 1], [0.2, 0.9])])]},
+        videos=[
+            VideoGroup(
+                f"A box {EVIL}",
+                [Video(clip, "Before", "misses"), Video(clip, f"After {EVIL}", EVIL)],
+                [Replay(scene, f"After {EVIL}")],
+            )
+        ],
+        failures=[Failures(f"maml {EVIL}", [(EVIL, 3, [EVIL, "a box"])])],
         settings={"family": EVIL, "training": {"steps": 3, "hidden": (128, 64)}},
         command=f"quickstudy demo {EVIL}",
         next_steps=[f"Try `quickstudy train` {EVIL}"],
@@ -97,7 +111,13 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path: Path, full: Report) -> 
 def test_text_is_text(full: Report) -> None:
     text = report.render(full)
     assert "<script>alert" not in text
-    assert len(Page(text).all("script")) == 1, "our own"
+    scripts = Page(text).all("script")
+    assert [script.get("type") for script in scripts] == ["application/json", "text/plain", "text/plain", None], (
+        "our own"
+    )
+    data = re.search(r'<script type="application/json">(.*?)</script>', text)
+    assert data is not None
+    assert json.loads(data[1])["series"][0]["name"] == EVIL, "a chart's data survives its own escape"
     assert "<code>maml</code> grasps" in text
 
 
@@ -105,12 +125,15 @@ def test_everything_has_words(full: Report) -> None:
     page = Page(report.render(full))
     assert page.all("html") == [{"lang": "en"}]
     assert len(page.all("h1")) == 1
-    assert len(page.all("caption")) == 1
+    assert len(page.all("caption")) == 2
+    assert [figure["data-alt"] for figure in page.all("figure") if figure.get("class") == "chart"] == [
+        f"Chart {EVIL}. Arrow keys go from point to point. {EVIL} 0.9"
+    ]
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
     assert all(image.get("alt") for image in page.all("img"))
     assert sum(div.get("role") == "img" and bool(div.get("aria-label")) for div in page.all("div")) == 2
     assert all(svg.get("aria-hidden") == "true" for svg in page.all("svg"))
-    assert len(page.all("figcaption")) == 5
+    assert len(page.all("figcaption")) == 7
     for video in page.all("video"):
         assert {"controls", "muted", "playsinline", "aria-label", "poster"} <= video.keys()
         assert (video["width"], video["height"]) == ("48", "32")
@@ -146,3 +169,66 @@ def test_bad_parts(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(QuickstudyError, match="Could not write"):
         report.write(tmp_path / "file" / "report.html", page)
+
+
+def test_the_page_is_small_and_its_policy_lets_nothing_out(full: Report) -> None:
+    text = report.render(full)
+    assert len(text) < 15_000_000
+    policy = next(str(meta["content"]) for meta in Page(text).all("meta") if "http-equiv" in meta)
+    assert not re.search(r"https?:|\*", policy), "no host is allowed"
+    assert text.count('id="viewer"') == text.count('id="scene-1"') == 1
+
+
+def test_a_missing_replay_is_told(tmp_path: Path) -> None:
+    group = VideoGroup("a", [], [Replay(tmp_path / "no.viser", "a")])
+    with pytest.raises(QuickstudyError, match=r"no\.viser' is not a readable replay"):
+        report.render(Report("Title", "Headline", videos=[group]))
+
+
+# ---- what charts show
+
+
+def outcomes(success: list[float], lifted: list[float], slipped: list[float]) -> Evaluation:
+    metrics = {"success": success, "lifted": lifted, "slipped": slipped}
+    return Evaluation("test", ["a", "b"], [1], {n: np.array(v).reshape(1, 2, 2) for n, v in metrics.items()}, [1.0])
+
+
+def test_failures_are_sorted_by_how_by_hand() -> None:
+    one = outcomes([1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0])
+    assert charts.failures(one) == {"never lifted it": [(1, 0), (1, 1)], "lifted it, then lost it": [(0, 1)]}
+    assert charts.failure_of({"success": 0.0, "steps": 9.0}) == charts.OTHERWISE
+    assert charts.failure_of({"success": 0.0, "collisions": 2.0}) == "ran into something"
+    assert charts.failure_of({"success": 1.0, "collisions": 2.0}) == ""
+    chart = charts.failure_chart({"maml": [one, outcomes([1, 1, 1, 1], [1] * 4, [0] * 4)]}, "t")
+    assert chart is not None
+    assert {s.name: s.y for s in chart.series} == {
+        "succeeded": [0.625], "never lifted it": [0.25], "lifted it, then lost it": [0.125],
+    }  # fmt: skip
+    assert charts.failures(Evaluation("test", ["a"], [1], {"mse": np.ones((1, 1, 1))}, [1.0])) == {}
+
+
+def test_a_performance_profile_falls_in_steps() -> None:
+    chart = charts.performance_profile({"maml": [outcomes([1, 0, 1, 1], [1] * 4, [0] * 4)]}, "success", "t", True)
+    assert chart is not None
+    assert list(zip(chart.series[0].x, chart.series[0].y, strict=True)) == [(0.5, 0.5), (1.0, 0.5), (1.0, 0.0)]
+
+
+def test_charts_of_a_cell() -> None:
+    cell = replace(CELL, rows=[
+        Row("maml", 0, 0.1), Row("maml", 5, 0.9, ms=4.0), Row("replay", 1, 0.2, ms=0.0), Row("mann", 5, 0.8, ms=2.0),
+    ])  # fmt: skip
+    bars = charts.after_demonstrations(cell, "t")
+    assert [(s.name, s.y, s.baseline) for s in bars.series] == [
+        ("maml", [0.9], False), ("replay", [0.2], True), ("mann", [0.8], False),
+    ]  # fmt: skip
+    curve = charts.adaptation(cell, "t")
+    assert curve is not None
+    assert curve.series[0].x == [0.0, 5.0]
+    points = charts.against(cell, "ms", "ms", "t", "c")
+    assert points is not None
+    assert (points.kind, [s.name for s in points.series]) == ("points", ["maml", "mann"]), "zero has no logarithm"
+    varied = replace(cell, against="tasks", rows=[Row("maml", 1, 0.1 * n, at=float(n)) for n in (3, 0, 1)])
+    line = charts.against(varied, "at", "tasks", "t", "c", log=False)
+    assert line is not None
+    assert (line.kind, line.series[0].x) == ("lines", [0.0, 1.0, 3.0])
+    assert charts.probabilities(cell, "t") is None
