@@ -51,17 +51,17 @@ def numeric(function, theta: dict[str, torch.Tensor], h: float = 1e-5) -> torch.
     return torch.tensor(slopes, dtype=DOUBLE)
 
 
-def leaves(policy: GaussianPolicy) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone().requires_grad_() for n, p in policy.initial().items()}
+def leaves(policy: MetaPolicy) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone().requires_grad_() for n, p in policy.theta().items()}
 
 
 @pytest.mark.parametrize("estimator", ["likelihood", "lvc", "dice"])
-@pytest.mark.parametrize("inner_steps", [1, 2])
-def test_gradient_by_finite_differences(estimator, inner_steps: int) -> None:
+@pytest.mark.parametrize(("inner_steps", "learn_rates"), [(1, True), (2, False)])
+def test_gradient_by_finite_differences(estimator, inner_steps: int, learn_rates: bool) -> None:
     made = policy()
-    learner = MetaPolicy(made, MetaPolicyConfig(inner_steps, inner_rate=0.3, estimator=estimator))
+    learner = MetaPolicy(made, MetaPolicyConfig(inner_steps, 0.3, learn_rates, estimator=estimator))
     stages = [acted(made, seed) for seed in range(inner_steps + 1)]
-    theta = leaves(made)
+    theta = leaves(learner)
     loss, _ = learner.outer_loss(theta, stages)
     gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
     expected = numeric(lambda t: learner.outer_loss(t, stages)[0], theta)
@@ -74,7 +74,7 @@ def test_first_order_leaves_the_second_derivative_out() -> None:
     gradients = []
     for first_order in (False, True):
         learner = MetaPolicy(made, MetaPolicyConfig(inner_rate=0.3, first_order=first_order))
-        theta = leaves(made)
+        theta = leaves(learner)
         phi = {n: p.detach().requires_grad_() for n, p in learner.adapted(theta, stages).items()}
         loss, _ = learner.outer_loss(theta, stages)
         gradients.append(flatten(torch.autograd.grad(loss, list(theta.values()))))
@@ -105,7 +105,7 @@ def test_padding_changes_no_inner_step() -> None:
         learner = MetaPolicy(made, MetaPolicyConfig(estimator=estimator))
         phi = {n: torch.stack([p.detach()] * 2) for n, p in made.initial().items()}
         with torch.no_grad():
-            for a, b in zip(*(learner.step(phi, s, 0).values() for s in (seen, rubbish)), strict=True):
+            for a, b in zip(*(learner.step(phi, s, 0, {}).values() for s in (seen, rubbish)), strict=True):
                 torch.testing.assert_close(a, b)
 
 
@@ -130,8 +130,9 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     def loss(m: torch.Tensor) -> torch.Tensor:
         return inner_loss(model, {**phi, "bias0": m.view(1, 1)}, seen, estimator).sum()
 
-    at = torch.tensor([mean], dtype=DOUBLE)
-    return torch.stack([torch.func.grad(loss)(at)[0], torch.func.hessian(loss)(at)[0, 0]])
+    at = torch.tensor([mean], dtype=DOUBLE, requires_grad=True)
+    slope = torch.autograd.grad(loss(at), at)[0][0]
+    return torch.stack([slope, torch.autograd.functional.hessian(loss, at)[0, 0]])
 
 
 @pytest.mark.parametrize("estimator", ["lvc", "dice"])
@@ -163,7 +164,8 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
     seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old)
     fixed = {"bias0": torch.zeros(1, 1, dtype=DOUBLE), "log_std": torch.zeros(1, 1, dtype=DOUBLE)}
     for estimator, expected in (("dice", -0.7 * -0.4 * 2.0 / 2), ("lvc", 0.0)):
-        hessian = torch.func.hessian(
-            lambda w, e=estimator: inner_loss(model, {**fixed, "weight0": w.view(1, 1, 2)}, seen, e).sum()
-        )(torch.zeros(2, dtype=DOUBLE))
+        hessian = torch.autograd.functional.hessian(
+            lambda w, e=estimator: inner_loss(model, {**fixed, "weight0": w.view(1, 1, 2)}, seen, e).sum(),
+            torch.zeros(2, dtype=DOUBLE),
+        )
         assert math.isclose(float(hessian[0, 1]), expected, abs_tol=1e-12)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
@@ -38,7 +38,8 @@ class MetaPolicyConfig:
 
     Attributes:
         inner_steps: policy gradient steps in training, each on episodes of its own.
-        inner_rate: alpha, of every parameter.
+        inner_rate: alpha; with learned rates, what they begin with.
+        learn_rates: learn one alpha for each parameter, as part of theta (Meta-SGD, Li et al. 2017).
         later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
             trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
@@ -52,6 +53,7 @@ class MetaPolicyConfig:
 
     inner_steps: int = 1
     inner_rate: float = 0.1
+    learn_rates: bool = False
     later_rate: float = 0.1
     estimator: Estimator = "likelihood"
     first_order: bool = False
@@ -89,47 +91,56 @@ class MetaPolicy(TrialLearner):
     def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
         super().__init__()
         self.policy, self.config = policy, config
-        self.optimiser = torch.optim.Adam(policy.parameters(), config.rate) if config.outer == "ppo" else None
+        rates = {n: torch.full_like(p, config.inner_rate) for n, p in policy.initial().items()}
+        self.rates = nn.ParameterDict(rates if config.learn_rates else {})
+        self.optimiser = torch.optim.Adam(self.parameters(), config.rate) if config.outer == "ppo" else None
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect, and improve theta."""
-        theta = {n: p.detach().clone().requires_grad_() for n, p in self.policy.initial().items()}
-        phi, stages, episodes = self._unmoved(theta, worlds), [], []
-        for k in range(self.config.inner_steps + 1):
-            episodes.append(collect(worlds, parametric(self.policy, phi), rng))
-            stages.append(judge(episodes[-1], self.config.returns))
-            if k < self.config.inner_steps:
-                with torch.no_grad():
-                    phi = self.step(phi, stages[-1], k)
+        episodes, stages = self._learn(worlds, self.config.inner_steps, rng)
+        stages.append(judge(episodes[-1], self.config.returns))
         figures = returns_by_round(episodes)
         if self.config.outer == "trpo":
-            return figures | self._trust_region(theta, stages)
+            return figures | self._trust_region(stages)
         return figures | self._proximal(stages)
 
-    @torch.no_grad()
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        phi, made = self._unmoved(self.policy.initial(), worlds), []
+        return self._learn(worlds, rounds, rng)[0]
+
+    @torch.no_grad()
+    def _learn(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], list[Judged]]:
+        """Acts and adapts in turn; also what was judged before each step."""
+        phi: Parameters = stack(self.policy.initial(), len(worlds.tasks))
+        made, stages = [], []
         for k in range(rounds + 1):
             made.append(collect(worlds, parametric(self.policy, phi), rng))
             if k < rounds:
-                phi = self.step(phi, judge(made[-1], self.config.returns), k)
-        return made
+                stages.append(judge(made[-1], self.config.returns))
+                phi = self.step(phi, stages[-1], k, self.rates)
+        return made, stages
 
-    def step(self, phi: Parameters, seen: Judged, k: int) -> dict[str, Tensor]:
-        """Line 7 of Algorithm 3 for all tasks at once; tasks share no parameter, so one gradient is that of each."""
+    def step(self, phi: Parameters, seen: Judged, k: int, rates: Parameters) -> dict[str, Tensor]:
+        """Line 7 of Algorithm 3 for all tasks at once; tasks share no parameter, so one gradient is that of each.
+
+        Args:
+            k: how many steps came before.
+            rates: alpha by name, where it is learned; else empty.
+        """
         differentiated = torch.is_grad_enabled() and not self.config.first_order
         with torch.enable_grad():
             at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
             loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
             gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
-        rate = self.config.inner_rate * (self.config.later_rate if k else 1.0)
-        return {n: p - rate * g for (n, p), g in zip(phi.items(), gradient, strict=True)}
+        factor = self.config.later_rate if k else 1.0
+        alpha = [factor * rates.get(n, self.config.inner_rate) for n in phi]
+        return {n: p - a * g for (n, p), a, g in zip(phi.items(), alpha, gradient, strict=True)}
 
     def adapted(self, theta: Parameters, stages: Sequence[Judged]) -> Parameters:
         """phi as a function of theta, on the episodes that were collected."""
-        phi: Parameters = stack(theta, len(stages[0].mask))
+        rates = {n.removeprefix("rates."): p for n, p in theta.items() if n.startswith("rates.")}
+        phi: Parameters = stack(self._policy(theta), len(stages[0].mask))
         for k, seen in enumerate(stages[:-1]):
-            phi = self.step(phi, seen, k)
+            phi = self.step(phi, seen, k, rates)
         return phi
 
     def outer_loss(self, theta: Parameters, stages: Sequence[Judged]) -> tuple[Tensor, Tensor]:
@@ -139,7 +150,15 @@ class MetaPolicy(TrialLearner):
         ratio = (now.log_prob(after.actions) - after.log_prob).exp()
         return -after.mean(ratio * after.advantages).mean(), after.mean(after.old.kl(now)).mean()
 
-    def _trust_region(self, theta: dict[str, Tensor], stages: Sequence[Judged]) -> Figures:
+    def theta(self) -> dict[str, Tensor]:
+        """The meta-parameters by name: 'policy.' and, where they are learned, 'rates.'."""
+        return dict(self.named_parameters())
+
+    def _policy(self, theta: Parameters) -> dict[str, Tensor]:
+        return {n.removeprefix("policy."): p for n, p in theta.items() if n.startswith("policy.")}
+
+    def _trust_region(self, stages: Sequence[Judged]) -> Figures:
+        theta = {n: p.detach().clone().requires_grad_() for n, p in self.theta().items()}
         loss, _ = self.outer_loss(theta, stages)
         gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
         thin = [_every(stage, self.config.trpo.fisher_every) for stage in stages]
@@ -151,7 +170,7 @@ class MetaPolicy(TrialLearner):
             theta, lambda t: self.outer_loss(t, stages), gradient, fisher, self.config.trpo
         )
         with torch.no_grad():
-            for name, p in self.policy.named_parameters():
+            for name, p in self.named_parameters():
                 p.copy_(moved[name])
         return figures | {"gradient-norm": float(gradient.norm())}
 
@@ -160,8 +179,8 @@ class MetaPolicy(TrialLearner):
         assert self.optimiser is not None
         figures: Figures = {}
         for _ in range(self.config.epochs):
-            loss, figures = self.proximal_loss(self.policy.initial(), stages)
-            figures["gradient-norm"] = finite_step(self.optimiser, self.policy, loss, 1.0)
+            loss, figures = self.proximal_loss(self.theta(), stages)
+            figures["gradient-norm"] = finite_step(self.optimiser, self, loss, 1.0)
         return figures
 
     def proximal_loss(self, theta: Parameters, stages: Sequence[Judged]) -> tuple[Tensor, Figures]:
@@ -170,11 +189,8 @@ class MetaPolicy(TrialLearner):
         now = self.policy.predict(self.adapted(theta, stages), after.observations)
         ratio = (now.log_prob(after.actions) - after.log_prob).exp()
         loss = clipped(ratio, after, self.config.clip).mean()
-        kl = before.mean(before.old.kl(self.policy.predict(theta, before.observations))).mean()
-        return loss + self.config.penalty * kl, {"kl-before": float(kl), "loss": float(loss)}
-
-    def _unmoved(self, theta: Parameters, worlds: Worlds) -> dict[str, Tensor]:
-        return {n: p.detach() for n, p in stack(theta, len(worlds.tasks)).items()}
+        kl = before.mean(before.old.kl(self.policy.predict(self._policy(theta), before.observations))).mean()
+        return loss + self.config.penalty * kl, {"kl-before": float(kl.detach()), "loss": float(loss.detach())}
 
 
 def _every(seen: Judged, n: int) -> Judged:

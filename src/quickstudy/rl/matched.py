@@ -93,7 +93,7 @@ class MatchedStart(TrialLearner):
         loss, accuracy = self.matching_loss(episodes)
         assert self.optimiser is not None
         finite_step(self.optimiser, self.encoder, loss, 1.0)
-        return returns_by_round([episodes]) | {"matching-loss": float(loss), "matching-accuracy": accuracy}
+        return returns_by_round([episodes]) | {"matching-loss": float(loss.detach()), "matching-accuracy": accuracy}
 
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
         """The first round's episodes choose; the second acts with the known policy as it is; PPO follows."""

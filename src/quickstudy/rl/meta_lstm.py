@@ -81,7 +81,7 @@ class LearnedRule(TrialLearner):
         for _ in range(self.config.epochs):
             loss = self.outer_loss(stages, signals)
             assert self.optimiser is not None
-            figures = {"loss": float(loss), "gradient-norm": finite_step(self.optimiser, self, loss, 1.0)}
+            figures = {"loss": float(loss.detach()), "gradient-norm": finite_step(self.optimiser, self, loss, 1.0)}
         return returns_by_round(episodes) | figures
 
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:

@@ -215,7 +215,11 @@ class PEARL(TrialLearner):
         with torch.no_grad():
             for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
                 slow.lerp_(fast, c.target)
-        return {"critic-loss": float(critic), "divergence": float(divergence), "entropy": float(entropy)}
+        return {
+            "critic-loss": float(critic.detach()),
+            "divergence": float(divergence.detach()),
+            "entropy": float(entropy),
+        }
 
     def _critic_loss(self, batch: Transitions, z: Tensor, rng: torch.Generator) -> Tensor:
         """SAC's soft Bellman error (eqs. 7 and 8 of Haarnoja et al.), whose gradient reaches the encoder through z."""

@@ -82,7 +82,7 @@ class GaussianPolicy(nn.Module):
 
         Args:
             parameters: of one policy, for x [..., obs]; or stacked, [task, ...], for x [task, ..., obs]. Stacked
-                products are one call for all tasks, about twice as fast as `vmap` over them, and the same numbers.
+                products are one call for all tasks, in place of `vmap` over them.
         """
         stacked = parameters["log_std"].ndim == 2
         h = (x.flatten(1, -2) if stacked else x) / self.unit

@@ -184,7 +184,11 @@ class RL2(TrialLearner):
         value = ((values - trial.targets / self.scale).square() * trial.mask).sum() / count
         entropy = (gaussian.entropy() * trial.mask).sum() / count
         loss = policy + self.config.value * value - self.config.entropy * entropy
-        return loss, {"loss": float(policy), "value-loss": float(value), "entropy": float(entropy)}
+        return loss, {
+            "loss": float(policy.detach()),
+            "value-loss": float(value.detach()),
+            "entropy": float(entropy.detach()),
+        }
 
     def _improve(self, trial: Trial) -> Figures:
         loss, figures = self.loss(trial)
