@@ -104,15 +104,29 @@ def save_example(family: TaskFamily, folder: Path) -> Path:
 
 
 def evaluate_run(
-    run: Path, split: str | None, shots: Sequence[int], tasks: int, episodes: int, seed: int, which: str, command: str
+    run: Path,
+    split: str | None,
+    shots: Sequence[int],
+    tasks: int | None,
+    episodes: int | None,
+    seed: int,
+    which: str,
+    command: str,
 ) -> list[Cell]:
-    """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder."""
+    """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder.
+
+    Args:
+        tasks: of each split; by default 100, or all where there are fewer.
+        episodes: of each task; by default 5, or all where there are fewer.
+    """
     settings, family, learner = load(run, which)
     cells = []
+    each = episodes or min(5, family.most_episodes or 5)
     for name in [split] if split else family.test_splits:
+        many = tasks or min(100, family.sizes.get(name) or 100)
         started = time.perf_counter()
-        result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
-        protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
+        result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=many, episodes=each, seed=seed)
+        protocol = Protocol(1, (name,), tuple(shots), many, each)
         made = rows(settings.method, family, protocol, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
     return cells

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from quickstudy.datasets.arrays import NPZ, cache, load_arrays
+from quickstudy.datasets.arrays import NPZ, cache, is_demonstrations, load_arrays
 from quickstudy.datasets.episodes import About, Episode, Recording, alike
 from quickstudy.datasets.omniglot import OmniglotImages, fetch_omniglot, load_omniglot
 from quickstudy.errors import QuickstudyError, unknown
@@ -27,6 +27,7 @@ __all__ = [
     "Recording",
     "alike",
     "cache",
+    "chosen_format",
     "fetch_omniglot",
     "format_of",
     "is_dataset",
@@ -38,8 +39,10 @@ __all__ = [
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether `load` would try to read this: a folder, or a .npz or .csv file."""
-    return path.is_dir() or path.suffix in (".npz", ".csv")
+    """Whether this looks like demonstrations in one of the formats; it may still turn out to be damaged."""
+    if path.is_dir():
+        return any(_module(name).is_one(path) for name in ("lerobot", "minari"))
+    return path.suffix == ".csv" or (path.suffix == ".npz" and is_demonstrations(path))
 
 
 def format_of(path: Path) -> str:
@@ -62,9 +65,12 @@ def load(path: Path) -> Recording:
     """Demonstrations in any of the formats.
 
     Raises:
-        QuickstudyError: nothing is there, or it is not whole or not such a data set.
+        QuickstudyError: nothing is there, or it is not whole, empty or not such a data set.
     """
-    return _module(format_of(Path(path))).load(Path(path))
+    found: Recording = _module(format_of(Path(path))).load(Path(path))
+    if not len(found):
+        raise QuickstudyError(f"'{path}' holds no episode; at least one is needed.")
+    return found
 
 
 def save(path: Path, episodes: Iterable[Episode], about: About, format: str | None = None) -> None:
@@ -78,15 +84,24 @@ def save(path: Path, episodes: Iterable[Episode], about: About, format: str | No
         QuickstudyError: the place is taken, an unknown format or one that does not fit the ending, no episode, one that
             is not fit to learn from, ones that differ, or the disk refuses.
     """
-    path = Path(path)
-    chosen = format or (path.suffix[1:] if path.suffix in (".npz", ".csv") else "lerobot")
-    if chosen not in FORMATS:
-        raise unknown("format", chosen, FORMATS)
+    path, chosen = Path(path), chosen_format(Path(path), format)
     if path.exists():
         raise QuickstudyError(f"'{path}' is there already; name a place that is not.")
     if chosen in ("npz", "csv") and path.suffix != f".{chosen}":
         raise QuickstudyError(f"A file of the format '{chosen}' must end with .{chosen}; got '{path}'.")
     _module(chosen).save(path, episodes, about)
+
+
+def chosen_format(path: Path, format: str | None) -> str:
+    """The format that `save` would write.
+
+    Raises:
+        QuickstudyError: an unknown format.
+    """
+    chosen = format or (path.suffix[1:] if path.suffix in (".npz", ".csv") else "lerobot")
+    if chosen not in FORMATS:
+        raise unknown("format", chosen, FORMATS)
+    return chosen
 
 
 def _module(name: str):  # type: ignore[no-untyped-def]

@@ -43,13 +43,30 @@ def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def is_demonstrations(path: Path) -> bool:
+    """Whether an .npz file holds demonstrations, and not examples of classes or motions; nothing of it is read."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return "observations" in data.files
+    except Exception:  # `load` says what is wrong
+        return False
+
+
 def load(path: Path) -> Recording:
     """The demonstrations of an .npz file, see `NPZ`; unlike the other formats it is held in memory whole.
 
     Raises:
         QuickstudyError: no such file, an array missing, or arrays that do not fit together.
     """
-    arrays = load_arrays(path)
+    return recording(path, load_arrays(path))
+
+
+def recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
+    """The demonstrations in the arrays of an .npz file.
+
+    Raises:
+        QuickstudyError: an array missing, or arrays that do not fit together.
+    """
     try:
         return _recording(path, arrays)
     except QuickstudyError as error:

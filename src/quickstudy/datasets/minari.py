@@ -172,13 +172,13 @@ def _episode(raw: _Raw, spaces: Mapping[str, Any], task: str, rewarded: bool, wh
     steps = len(actions)
     if len(observations) not in (steps, steps + 1):
         raise QuickstudyError(f"{where}: it has {len(observations)} observations for {steps} actions; {steps + 1} fit.")
-    success = (raw.get("infos") or {}).get("success")
+    success = np.ravel((raw.get("infos") or {}).get("success", ()))
     return Episode(
         task,
         observations[:steps],
         actions,
         np.asarray(raw["rewards"])[:steps] if rewarded else None,
-        None if success is None else np.asarray(success)[-steps:].astype(bool) if steps else np.zeros(0, bool),
+        success[len(success) - steps :].astype(bool) if len(success) in (steps, steps + 1) and len(success) else None,
         where=where,
     )
 
