@@ -281,7 +281,8 @@ class Adapt:
 
     run_folder: RunFolder
     demo: tuple[Path, ...]
-    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task; or data sets of
+    one task."""
     output: Path | None = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
 
@@ -387,6 +388,41 @@ class Report:
         console.print(f"The report is in [bold]{write_report(self.run_folder, command_line())}[/]")
 
 
+@dataclass(frozen=True)
+class Push:
+    """Share a trained learner, with a model card: quickstudy push RUN owner/name, or quickstudy push RUN ./folder."""
+
+    run_folder: RunFolder
+    target: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
+    """A repository of the Hugging Face Hub, or a folder that is not there yet."""
+    license: str = ""
+    """The learner's licence, as the Hub names them: apache-2.0, cc-by-4.0, ..."""
+
+    def run(self) -> None:
+        from quickstudy.sharing import push
+
+        where = push(self.run_folder, self.target, self.license)
+        console.print(f"The learner is in [bold]{where}[/]; its README.md says what it is.")
+        console.print(f"Next: [bold]quickstudy pull {self.target}[/] on another machine.")
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Get a learner that was shared, as a run folder: quickstudy pull owner/name, or quickstudy pull ./folder."""
+
+    source: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
+    """A repository of the Hugging Face Hub, or a folder that push made."""
+    output_dir: Path | None = None
+    """The run folder; runs/<name> by default."""
+
+    def run(self) -> None:
+        from quickstudy.sharing import pull
+
+        run = pull(self.source, self.output_dir)
+        console.print(f"The run is in [bold]{run}[/]; [bold]{run / 'README.md'}[/] says what it is.")
+        console.print(f"Next: [bold]quickstudy adapt {run} --demo DEMO.npz[/]")
+
+
 def command_line() -> str:
     """The command as it was typed."""
     return shlex.join(["quickstudy", *sys.argv[1:]])
@@ -420,6 +456,8 @@ def _commands(arguments: Sequence[str]) -> Any:
         | Annotated[Match, subcommand("match")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
+        | Annotated[Push, subcommand("push")]
+        | Annotated[Pull, subcommand("pull")]
     )
 
 

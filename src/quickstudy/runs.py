@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from quickstudy import checkpoint, families, files
+from quickstudy import checkpoint, datasets, families, files
 from quickstudy.compare import Protocol, rows, write_cell
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
@@ -26,6 +26,7 @@ from quickstudy.evaluate import Evaluation, adapt, evaluate
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods import METHODS, Settings, build, from_plain
 from quickstudy.results import Cell
+from quickstudy.skills.elsewhere import Elsewhere
 from quickstudy.task import TaskFamily
 
 
@@ -88,10 +89,13 @@ def load(run: Path, which: str = "best") -> tuple[Settings, TaskFamily, MetaLear
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
     """
     settings = load_settings(run, which)
-    family = families.get(settings.family)
-    learner = build(settings, family)
     where = Path(run) / "checkpoints" / which
-    checkpoint.load_into(learner, checkpoint.load(where).tensors, str(where))
+    found = checkpoint.load(where)
+    known = found.config.get("interface")  # of a learner that was pulled, whose tasks may be elsewhere
+    away = settings.family not in families.FAMILIES and isinstance(known, dict)
+    family = Elsewhere(settings.family, known or {}) if away else families.get(settings.family)
+    learner = build(settings, family)
+    checkpoint.load_into(learner, found.tensors, str(where))
     return settings, family, learner.eval()
 
 
@@ -133,13 +137,13 @@ def evaluate_run(
 
 
 def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Path, float, float, float]:
-    """Adapts a run's learner to demonstrations in files of one task, and saves the skill as safetensors.
+    """Adapts a run's learner to demonstrations of one task in files or data sets, and saves the skill as safetensors.
 
     Returns:
         where the skill is, the imitation error on the demonstrations before and after, and the milliseconds it took.
     """
-    _, _, learner = load(run)
-    demonstrations = [Demonstration.load(path) for path in files]
+    _, family, learner = load(run)
+    demonstrations = [one for path in files for one in demonstrations_in(path, family.rate)]
     adapt(learner, demonstrations)  # the first call of a process loads modules for seconds, which no robot waits for
     started = time.perf_counter()
     skill = adapt(learner, demonstrations)
@@ -155,6 +159,27 @@ def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Pa
     path = output or run / "skill.safetensors"
     save_skill(skill, path)
     return path, before, after, milliseconds
+
+
+def demonstrations_in(path: Path, rate: float | None) -> list[Demonstration]:
+    """The demonstrations of a file, or of a data set of one task.
+
+    Args:
+        rate: the steps a second that they must have, if both sides say it.
+
+    Raises:
+        QuickstudyError: not a demonstration or a data set, several tasks, or another rate.
+    """
+    if path.suffix == ".npz" and not datasets.holds(path, "task"):
+        return [Demonstration.load(path)]
+    recording = datasets.load(path)
+    labels = sorted(recording.counts)
+    if len(labels) > 1:
+        raise QuickstudyError(f"'{path}' has {len(labels)} tasks ('{labels[0]}', '{labels[1]}'); one is adapted to.")
+    theirs = recording.about.rate
+    if rate and theirs and not np.isclose(rate, theirs, rtol=0.01):
+        raise QuickstudyError(f"'{path}' has {theirs:g} steps a second; this learner was trained at {rate:g}.")
+    return [one for one, _ in recording.demonstrations()]
 
 
 def save_skill(skill: Skill, path: Path) -> None:

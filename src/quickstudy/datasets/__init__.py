@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from quickstudy.datasets.arrays import NPZ, cache, is_demonstrations, load_arrays
+from quickstudy.datasets.arrays import NPZ, cache, holds, load_arrays
 from quickstudy.datasets.episodes import About, Episode, Recording, alike
 from quickstudy.datasets.omniglot import OmniglotImages, fetch_omniglot, load_omniglot
 from quickstudy.errors import QuickstudyError, unknown
@@ -30,6 +30,7 @@ __all__ = [
     "chosen_format",
     "fetch_omniglot",
     "format_of",
+    "holds",
     "is_dataset",
     "load",
     "load_arrays",
@@ -42,7 +43,7 @@ def is_dataset(path: Path) -> bool:
     """Whether this looks like demonstrations in one of the formats; it may still turn out to be damaged."""
     if path.is_dir():
         return any(_module(name).is_one(path) for name in ("lerobot", "minari"))
-    return path.suffix == ".csv" or (path.suffix == ".npz" and is_demonstrations(path))
+    return path.suffix == ".csv" or (path.suffix == ".npz" and holds(path, "observations"))
 
 
 def format_of(path: Path) -> str:

@@ -43,11 +43,11 @@ def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def is_demonstrations(path: Path) -> bool:
-    """Whether an .npz file holds demonstrations, and not examples of classes or motions; nothing of it is read."""
+def holds(path: Path, name: str) -> bool:
+    """Whether an .npz file has an array of this name; nothing else of it is read."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            return "observations" in data.files
+            return name in data.files
     except Exception:  # `load` says what is wrong
         return False
 

@@ -148,6 +148,7 @@ def alike(episodes: Iterable[Episode]) -> Iterator[Episode]:
                     "be alike."
                 )
         yield episode
+        del episode  # or the images of two episodes would be held at once
 
 
 def _form(episode: Episode) -> dict[str, object]:

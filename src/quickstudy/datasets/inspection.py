@@ -1,7 +1,7 @@
 """What a data set holds, in numbers and plots, before anything is learned from it."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ class Inspection:
         counts: episodes by task.
         observations, actions: their channels.
         succeeded: episodes that ended in success, or None where nobody said.
-        examples: the first episode of some tasks.
+        examples: the first episode of some tasks, with its first images.
         warnings: what stands in the way of learning, each a sentence.
     """
 
@@ -119,10 +119,12 @@ def inspect(path: Path) -> Inspection:
                 one.add(part)
             lengths.append(len(episode))
             if len(examples) < _SHOWN:
-                examples.setdefault(episode.task, episode)
+                first = {name: images[:1] for name, images in episode.images.items()}
+                examples.setdefault(episode.task, replace(episode, images=first))
             if episode.success is not None:
                 ends.append(bool(episode.success[-1:].any()))
             advance()
+            del episode  # or the images of two episodes would be held at once
     about = recording.about.named(*(len(one.mean) for one in running))
     observations, actions = running[0].channels(about.observations), running[1].channels(about.actions)
     return Inspection(
@@ -211,7 +213,8 @@ def plot(found: Inspection, path: Path) -> None:
     named += [("action", n, i) for i, n in enumerate(found.actions.names)]
     fair = min(len(found.actions.names), _PANELS // 3)
     shown = named[: len(found.observations.names)][: _PANELS - 1 - fair] + named[len(found.observations.names) :][:fair]
-    columns, rows = 4, -(-(len(shown) + 1) // 4)
+    images = found.examples[0].images
+    columns, rows = 4, -(-(len(shown) + 1 + len(images)) // 4)
     figure = Figure(figsize=(3.4 * columns, 2.1 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -226,8 +229,11 @@ def plot(found: Inspection, path: Path) -> None:
         axis.tick_params(labelsize=7)
     for axis in axes[len(shown) + 1 :]:
         axis.set_axis_off()
+    for axis, (name, frames) in zip(axes[len(shown) + 1 :], images.items(), strict=False):
+        axis.imshow(frames[0])
+        axis.set_title(f"camera: {name}"[:40], fontsize=9)
     handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
     figure.supxlabel("seconds" if found.about.rate else "steps", fontsize=9)
     with files.partial(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

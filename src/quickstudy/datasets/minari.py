@@ -150,7 +150,7 @@ def _flat(values: Any, space: Mapping[str, Any], where: str) -> np.ndarray:
         parts = [_flat(values[key], one, where) for key, one in zip(keys, space["subspaces"], strict=True)]
     else:
         array = np.asarray(values)
-        parts = [array.reshape(len(array), -1)]
+        parts = [array.reshape(len(array), int(np.prod(array.shape[1:])))]
     lengths = {len(part) for part in parts}
     if len(lengths) > 1:
         raise QuickstudyError(f"{where}: its observations have {sorted(lengths)} steps; all need as many.")
