@@ -86,7 +86,7 @@ def test_files_of_limited_size(tmp_path, monkeypatch):
     monkeypatch.setattr(lerobot, "_FILES_IN_A_CHUNK", 3)
     datasets.save(tmp_path / "many", walks(), ABOUT, "lerobot")
     files = sorted(path.relative_to(tmp_path / "many/data") for path in (tmp_path / "many/data").glob("*/*"))
-    assert len(files) > 4
+    assert len(files) >= 4
     assert str(files[3]) == "chunk-001/file-000.parquet"
     for one, other in zip(walks(), datasets.load(tmp_path / "many"), strict=True):
         same(one, other)
@@ -123,7 +123,7 @@ def test_a_video_that_is_cut_off_or_gone(tmp_path):
     whole = video.read_bytes()
     for content, sentence in ((whole[:1000], "not a whole video|ends after"), (b"", "not a whole video")):
         video.write_bytes(content)
-        with pytest.raises(QuickstudyError, match=rf"{video.name}' ({sentence}).*fetch or record it again"):
+        with pytest.raises(QuickstudyError, match=rf"{video.name}' .*({sentence}).*fetch or record it again"):
             list(datasets.load(folder).with_images())
     video.unlink()
     with pytest.raises(QuickstudyError, match="There is no video"):
@@ -221,7 +221,7 @@ def test_truncated_parquet(walked, name):
 def test_a_file_that_ends_too_early(walked):
     table = pq.read_table(walked / DATA)
     pq.write_table(table.slice(0, 140), walked / DATA)
-    assert "ends 10 rows before the last of its episodes does" in mistake(walked)
+    assert "ends within an episode, 1 rows too early" in mistake(walked)
 
 
 def test_an_older_version(walked):

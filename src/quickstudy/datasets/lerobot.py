@@ -234,9 +234,9 @@ class _Rows:
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(self._path, error) from error
             if batch is None:
+                missing = count - sum(map(len, self._kept))
                 raise QuickstudyError(
-                    f"'{self._path}' ends {count - sum(map(len, self._kept))} rows before the last of its episodes "
-                    "does; fetch or record it again."
+                    f"'{self._path}' ends within an episode, {missing} rows too early; fetch or record it again."
                 )
             self._kept.append(batch)
         table = pa.Table.from_batches(self._kept) if self._kept else pa.table({})

@@ -172,13 +172,13 @@ def _episode(raw: _Raw, spaces: Mapping[str, Any], task: str, rewarded: bool, wh
     steps = len(actions)
     if len(observations) not in (steps, steps + 1):
         raise QuickstudyError(f"{where}: it has {len(observations)} observations for {steps} actions; {steps + 1} fit.")
-    success = np.ravel((raw.get("infos") or {}).get("success", ()))
+    said = (raw.get("infos") or {}).get("success")
     return Episode(
         task,
         observations[:steps],
         actions,
         np.asarray(raw["rewards"])[:steps] if rewarded else None,
-        success[len(success) - steps :].astype(bool) if len(success) in (steps, steps + 1) and len(success) else None,
+        None if said is None else np.ravel(said)[max(0, np.size(said) - steps) :].astype(bool),  # the first is reset's
         where=where,
     )
 
