@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from quickstudy import datasets
-from quickstudy.datasets import OmniglotImages, fetch_omniglot, load_arrays, load_omniglot
+from quickstudy.datasets import OmniglotImages, fetch_omniglot, load_arrays, load_omniglot, omniglot
 from quickstudy.errors import QuickstudyError
 
 BACKGROUND = {"Zulu": 2, "Alpha": 1}
@@ -47,8 +47,8 @@ def lake(tmp_path, monkeypatch) -> Path:
     archive(folder / "images_background.zip", BACKGROUND)
     archive(folder / "images_evaluation.zip", EVALUATION)
     hashes = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-    monkeypatch.setattr(datasets, "_OMNIGLOT_MD5", hashes)
-    monkeypatch.setattr(datasets, "_OMNIGLOT", folder.as_uri() + "/")
+    monkeypatch.setattr(omniglot, "_OMNIGLOT_MD5", hashes)
+    monkeypatch.setattr(omniglot, "_OMNIGLOT", folder.as_uri() + "/")
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
     return folder
 
@@ -114,7 +114,7 @@ def test_another_file_under_the_same_name_is_refused(lake):
     for source in (None, lake):
         said = mistake(source)
         assert "What came as images_evaluation.zip is not Omniglot" in said
-        assert datasets._OMNIGLOT_MD5["images_evaluation.zip"] in said
+        assert omniglot._OMNIGLOT_MD5["images_evaluation.zip"] in said
 
 
 def test_without_network_it_says_what_to_do(lake):
@@ -169,7 +169,7 @@ def test_files_that_are_no_arrays(tmp_path):
         load_arrays(tmp_path / "none.npz", "x")
 
 
-@pytest.mark.skipif(not datasets._omniglot().exists(), reason="'quickstudy data omniglot' was not run")
+@pytest.mark.skipif(not omniglot._omniglot().exists(), reason="'quickstudy data omniglot' was not run")
 def test_the_real_one():
     data: OmniglotImages = load_omniglot()
     assert data.images.shape == (1623, 20, 28, 28)

@@ -523,7 +523,9 @@ def test_an_unknown_protocol(like_omniglot):
         Omniglot(5, "vinyal", like_omniglot)
 
 
-fetched = pytest.mark.skipif(not datasets._omniglot().exists(), reason="'quickstudy data omniglot' was not run")
+fetched = pytest.mark.skipif(
+    not datasets.omniglot._omniglot().exists(), reason="'quickstudy data omniglot' was not run"
+)
 
 
 @fetched

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learners.baselines import FineTuneConfig
@@ -121,11 +121,41 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Data:
-    """Fetch a data set into the cache, once: quickstudy data omniglot."""
+class Record:
+    """Let a family's experts demonstrate tasks, and write what they did as a data set: quickstudy record grasping."""
 
-    name: Positional[Literal["omniglot"]]
-    """The data set."""
+    family: FamilyName
+    demos: int = 5
+    """Demonstrations of each task."""
+    tasks: int = 20
+    """Tasks."""
+    split: str = "train"
+    """The split that they are of."""
+    format: Literal["lerobot", "minari", "npz", "csv"] | None = None
+    """Of the data set; what the ending of --output says, or lerobot."""
+    output: Path | None = None
+    """A folder, or a file that ends with .npz or .csv; recordings/<family>-<split> by default."""
+    rate: float | None = None
+    """Steps a second that the data set states; the family's own by default."""
+    seed: int = 0
+    """Draws the starts and the noise."""
+
+    def run(self) -> None:
+        from quickstudy import families
+        from quickstudy.record import record
+
+        family = families.get(self.family)
+        ending = f".{self.format}" if self.format in ("npz", "csv") else ""
+        path = self.output or Path("recordings") / f"{family.name}-{self.split}{ending}"
+        record(family, self.split, self.tasks, self.demos, path, self.format, self.rate, self.seed)
+        console.print(f"{self.tasks} tasks with {self.demos} demonstrations each are in [bold]{path}[/].")
+        console.print(f"Next: [bold]quickstudy data inspect {path}[/], or [bold]quickstudy train {path}[/]")
+
+
+@dataclass(frozen=True)
+class FetchOmniglot:
+    """Fetch Omniglot into the cache, once: quickstudy data omniglot."""
+
     source: Annotated[Path | None, arg(name="from")] = None
     """A folder with its archives that were downloaded by hand, or a file that this command made elsewhere."""
 
@@ -134,6 +164,42 @@ class Data:
 
         fetch_omniglot(self.source)
         console.print("Next: [bold]quickstudy train omniglot-5way --method prototypical[/]")
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Look through a data set: its episodes, rates and ranges, and channels that are missing or constant."""
+
+    path: Positional[Path]
+    """A LeRobotDataset v3 or a Minari folder, or a .npz or .csv file of demonstrations."""
+    output: Path | None = None
+    """The plots' file; <name>-inspection.png in the current folder by default."""
+
+    def run(self) -> None:
+        from quickstudy.datasets.inspection import inspect, plot, tables
+
+        found = inspect(self.path)
+        for table in tables(found):
+            console.print(table)
+        for warning in found.warnings:
+            console.print(f"[yellow]Note:[/] {escape(warning)}", soft_wrap=True)
+        output = self.output or Path(f"{self.path.absolute().stem}-inspection.png")
+        plot(found, output)
+        console.print(f"The plots are in [bold]{output}[/].")
+        console.print(f"Next: [bold]quickstudy train {self.path}[/]")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look through a data set of demonstrations, or fetch one: quickstudy data inspect PATH."""
+
+    what: OmitSubcommandPrefixes[
+        Annotated[FetchOmniglot, subcommand("omniglot", prefix_name=False)]
+        | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
+    ]
+
+    def run(self) -> None:
+        self.what.run()
 
 
 @dataclass(frozen=True)
@@ -193,10 +259,10 @@ class Evaluate:
     """A split of the family; every test split by default."""
     shots: tuple[int, ...] = (0, 1)
     """Numbers of demonstrations to adapt from."""
-    tasks: int = 100
-    """Held-out tasks of each split."""
-    episodes: int = 5
-    """Episodes of each task; every one counts."""
+    tasks: int | None = None
+    """Held-out tasks of each split; 100, or all where there are fewer."""
+    episodes: int | None = None
+    """Episodes of each task, of which every one counts; 5, or all where there are fewer."""
     seed: int = 0
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: str = "best"
@@ -232,7 +298,8 @@ class Adapt:
 
     run_folder: RunFolder
     demo: tuple[Path, ...]
-    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task; or data sets of
+    one task."""
     output: Path | None = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
 
@@ -297,8 +364,8 @@ class Compare:
     """Test splits; all of them by default."""
     shots: tuple[int, ...] = (0, 1, 3, 5)
     """Numbers of demonstrations to adapt from."""
-    tasks: int = 100
-    """Held-out tasks of each split."""
+    tasks: int | None = None
+    """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
     """Episodes of each task; every one counts."""
     steps: int | None = None
@@ -321,10 +388,10 @@ class Compare:
         family = families.get(self.family, self.objects, self.unit)
         methods = all_methods(family) if self.methods == ("all",) else self.methods
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
-        splits, tasks = self.splits, self.tasks
-        if self.objects is not None and splits in ((), (OBJECTS,)):
-            splits, tasks = (OBJECTS,), min(tasks, family.sizes[OBJECTS])
-        protocol = Protocol(self.seeds, splits, self.shots, tasks, self.episodes)
+        splits = (OBJECTS,) if self.objects is not None and not self.splits else self.splits
+        tasks = self.tasks or min([100, *(family.sizes.get(split, 100) for split in splits or family.test_splits)])
+        tuning = min(Protocol.tuning_tasks, family.sizes.get("validation", 0))
+        protocol = Protocol(self.seeds, splits, self.shots, tasks, self.episodes, tuning)
 
         def settings_for(method: str, seed: int) -> Settings:
             settings = defaults(self.family, method, seed)
@@ -423,6 +490,41 @@ class Report:
         console.print(f"The report is in [bold]{path}[/] ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Push:
+    """Share a trained learner, with a model card: quickstudy push RUN owner/name, or quickstudy push RUN ./folder."""
+
+    run_folder: RunFolder
+    target: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
+    """A repository of the Hugging Face Hub, or a folder that is not there yet."""
+    license: str = ""
+    """The learner's licence, as the Hub names them: apache-2.0, cc-by-4.0, ..."""
+
+    def run(self) -> None:
+        from quickstudy.sharing import push
+
+        where = push(self.run_folder, self.target, self.license)
+        console.print(f"The learner is in [bold]{where}[/]; its README.md says what it is.")
+        console.print(f"Next: [bold]quickstudy pull {self.target}[/] on another machine.")
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Get a learner that was shared, as a run folder: quickstudy pull owner/name, or quickstudy pull ./folder."""
+
+    source: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
+    """A repository of the Hugging Face Hub, or a folder that push made."""
+    output_dir: Path | None = None
+    """The run folder; runs/<name> by default."""
+
+    def run(self) -> None:
+        from quickstudy.sharing import pull
+
+        run = pull(self.source, self.output_dir)
+        console.print(f"The run is in [bold]{run}[/]; [bold]{run / 'README.md'}[/] says what it is.")
+        console.print(f"Next: [bold]quickstudy adapt {run} --demo DEMO.npz[/]")
+
+
 def command_line() -> str:
     """The command as it was typed."""
     return shlex.join(["quickstudy", *sys.argv[1:]])
@@ -430,7 +532,7 @@ def command_line() -> str:
 
 def _train_defaults(arguments: Sequence[str]) -> Any:
     """`Train` with the defaults of the family and method that are named in the arguments."""
-    words = [word for word in arguments[1:2] if not word.startswith("-")]
+    words = [word for word in arguments[1:2] if arguments[0] == "train" and not word.startswith("-")]
     family = words[0] if words else "grasping"
     method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
     method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
@@ -438,13 +540,17 @@ def _train_defaults(arguments: Sequence[str]) -> Any:
     return Train(**{**settings, "family": family if words else tyro.MISSING})
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command = (
+def _commands(arguments: Sequence[str]) -> Any:
+    """All commands, as tyro takes them; the defaults of 'train' are those of what is to be trained on.
+
+    Raises:
+        QuickstudyError: that is a data set that cannot be read.
+    """
+    return (
         Annotated[Demo, subcommand("demo")]
         | Annotated[Families, subcommand("families")]
         | Annotated[Check, subcommand("check")]
+        | Annotated[Record, subcommand("record")]
         | Annotated[Data, subcommand("data")]
         | Annotated[Train, subcommand("train", default=_train_defaults(arguments))]
         | Annotated[Evaluate, subcommand("evaluate")]
@@ -456,9 +562,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Report, subcommand("report")]
         | Annotated[RLTrain, subcommand("rl-train", default=train_defaults(arguments))]
         | Annotated[RLEvaluate, subcommand("rl-evaluate")]
+        | Annotated[Push, subcommand("push")]
+        | Annotated[Pull, subcommand("pull")]
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tyro.cli(command, prog="quickstudy", description=_ABOUT, args=arguments or ["--help"]).run()
+        tyro.cli(_commands(arguments), prog="quickstudy", description=_ABOUT, args=arguments or ["--help"]).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

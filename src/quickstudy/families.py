@@ -13,7 +13,7 @@ from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.progress import progress
 from quickstudy.skills.classic import PointNavigation, Sinusoid
-from quickstudy.skills.demonstrated import Demonstrated
+from quickstudy.skills.demonstrated import QUERIES, SHARES, Demonstrated, check_shares, split_labels
 from quickstudy.skills.grasping import Grasping
 from quickstudy.skills.grasping_panda import GraspingPanda
 from quickstudy.skills.gym_family import Expert, GymFamily
@@ -46,7 +46,7 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
 
 
 def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
-    """The family of this name, or that of a user's file `<name>.npz`, see `from_file`.
+    """The family of this name, or that of a user's own data at this path, see `from_file`.
 
     `ml1-<task>` is any of Meta-World's 50 tasks; `ml1-<task>-scrambled` has the numbers of an observation in an order
     of each task's own.
@@ -62,36 +62,79 @@ def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
         if name not in kinds:
             raise QuickstudyError(f"Objects are for {' and '.join(kinds)}; '{name}' has no use for mesh files.")
         return kinds[name](objects=objects, unit=unit)
-    if name.endswith(".npz"):
-        return from_file(Path(name))
+    if name in FAMILIES:
+        return FAMILIES[name]()
     if name.startswith("ml1-"):
         return ml1(name.removeprefix("ml1-").removesuffix("-scrambled"), scramble=name.endswith("-scrambled"))
-    if name not in FAMILIES:
-        raise unknown("family", name, FAMILIES)
-    return FAMILIES[name]()
+    if name.endswith((".npz", ".csv")) or "/" in name or Path(name).is_dir():
+        return from_file(Path(name))
+    raise unknown("family", name, FAMILIES)
 
 
 def from_file(path: Path) -> TaskFamily:
-    """A family of a user's own .npz file; what it holds says of which kind.
+    """A family of a user's own data; what is there says of which kind.
 
-    `x` and `y`, perhaps `ways`: `from_arrays`. `observations`, `actions` and `task`, perhaps `start`:
-    `from_demonstrations`. `points` and `task`: `quickstudy.skills.motions`.
+    A folder or a .csv: demonstrations, `from_dataset`. An .npz with `observations`, `actions` and `task`: the same. An
+    .npz with `x` and `y`, perhaps `ways`: `from_arrays`. An .npz with `points` and `task`: `quickstudy.skills.motions`.
 
     Its name is the file's, in lower case with dashes, so that its results do not depend on where the file lies.
 
     Raises:
-        QuickstudyError: no such file, or arrays that are no such family.
+        QuickstudyError: nothing there, or nothing that is such a family.
     """
-    arrays = datasets.load_arrays(path)
-    name = "-".join(re.findall("[a-z0-9]+", path.stem.lower())) or "arrays"
+    if path.suffix != ".npz" or path.is_dir() or datasets.is_dataset(path):
+        return from_dataset(path)
+    arrays, name = datasets.load_arrays(path), _name(path)
     try:
-        if "observations" in arrays:
-            return from_demonstrations(*episodes_of(arrays), name=name)
         if "points" in arrays or "robotasks9" in arrays:
             return Motions(path, name=name)
     except QuickstudyError as error:
         raise QuickstudyError(f"'{path}': {error}") from error
     return _recognition(path, name)
+
+
+def from_dataset(
+    path: Path,
+    *,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
+    queries: int = QUERIES,
+    seed: int = 0,
+) -> Demonstrated:
+    """A family of recorded demonstrations in any of the formats of `quickstudy.datasets`; the labels are its tasks.
+
+    Args:
+        path: a folder or file; its name becomes the family's.
+        splits, queries, seed: as in `from_demonstrations`.
+
+    Raises:
+        QuickstudyError: nothing there or nothing that is read, an episode that is not fit to learn from, or too few
+            tasks or demonstrations of one.
+    """
+    recording = datasets.load(path)
+    demonstrations, tasks = [], []
+    with progress(f"reading {path.name}", len(recording)) as advance:
+        for demonstration, task in recording.demonstrations():
+            demonstrations.append(demonstration)
+            tasks.append(task)
+            advance()
+    try:
+        return from_demonstrations(
+            demonstrations,
+            tasks,
+            splits=splits,
+            queries=queries,
+            seed=seed,
+            name=_name(path),
+            rate=recording.about.rate,
+        )
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+
+
+def _name(path: Path) -> str:
+    """A family's name from that of its file."""
+    stem = path.stem if path.suffix in (".npz", ".csv") else path.absolute().name
+    return "-".join(re.findall("[a-z0-9]+", stem.lower())) or "arrays"
 
 
 def _recognition(path: Path, name: str) -> Recognition:
@@ -168,15 +211,6 @@ def from_arrays(
     )
 
 
-def check_shares(splits: Sequence[float]) -> None:
-    """Raises QuickstudyError unless these are shares for training, validation and test."""
-    if len(splits) != 3 or min(splits) < 0 or splits[0] * splits[2] == 0 or not np.isclose(sum(splits), 1.0):
-        raise QuickstudyError(
-            "splits must be three shares for training, validation (which may be 0) and test that sum to 1; got "
-            f"{tuple(splits)}."
-        )
-
-
 def from_gymnasium(
     make_env: Callable[..., gymnasium.Env],
     parameters: Draw,
@@ -230,10 +264,11 @@ def from_demonstrations(
     demonstrations: Sequence[Demonstration | tuple[np.ndarray, np.ndarray]],
     tasks: Sequence[str | int],
     *,
-    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = (0.6, 0.2, 0.2),
-    queries: int = 2,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
+    queries: int = QUERIES,
     seed: int = 0,
     name: str = "demonstrations",
+    rate: float | None = None,
 ) -> Demonstrated:
     """A family of a user's own demonstrations, judged by the imitation of those that were not shown.
 
@@ -243,6 +278,7 @@ def from_demonstrations(
         splits: shares of the tasks for training, validation and test; or the tasks of each split by name.
         queries: demonstrations of each task that are kept to judge by.
         seed: draws which task goes where, and which demonstrations are kept.
+        rate: steps a second, if known.
 
     Raises:
         QuickstudyError: arrays, labels or splits that are not such, or too few tasks or demonstrations of one.
@@ -255,59 +291,9 @@ def from_demonstrations(
     of: dict[str, list[Demonstration]] = {label: [] for label in sorted(set(labels))}
     for one, label in zip(demonstrations, labels, strict=True):
         of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
-    chosen = _split_labels(list(of), splits, seed)
-    return Demonstrated(name, {split: {label: of[label] for label in some} for split, some in chosen.items()}, queries)
-
-
-def episodes_of(arrays: Mapping[str, np.ndarray]) -> tuple[list[Demonstration], list[str]]:
-    """Demonstrations and their tasks of arrays [episode, step, ...], or [row, ...] with the row where each starts.
-
-    Raises:
-        QuickstudyError: an array is missing, or they do not fit together.
-    """
-    missing = [key for key in ("observations", "actions", "task") if key not in arrays]
-    if missing:
-        raise QuickstudyError(f"Demonstrations need observations, actions and task; the array {missing[0]} is missing.")
-    parts = [arrays["observations"], arrays["actions"]]
-    if "start" in arrays:
-        start = arrays["start"]
-        whole = start.ndim == 1 and start.dtype.kind in "iu" and len(start) > 1 and start[0] == 0
-        if not whole or (np.diff(start.astype(int)) < 1).any() or any(start[-1] != len(part) for part in parts):
-            raise QuickstudyError(
-                "'start' must be whole numbers that rise from 0 to the number of rows of observations and actions."
-            )
-        parts = [np.split(part, start[1:-1]) for part in parts]  # type: ignore[misc]
-    if len(parts[0]) != len(parts[1]):
-        raise QuickstudyError(f"Got {len(parts[0])} episodes of observations and {len(parts[1])} of actions.")
-    return [Demonstration(*pair) for pair in zip(*parts, strict=True)], [str(t) for t in np.ravel(arrays["task"])]
-
-
-def _split_labels(
-    labels: Sequence[str], splits: Sequence[float] | Mapping[str, Sequence[str | int]], seed: int
-) -> dict[str, list[str]]:
-    """Which labels belong to which split."""
-    if isinstance(splits, Mapping):
-        chosen = {split: [str(label) for label in some] for split, some in splits.items()}
-        for split, some in chosen.items():
-            for label in some:
-                if label not in labels:
-                    raise unknown(f"task in split '{split}'", label, labels)
-        for label in labels:
-            where = [split for split, some in chosen.items() if label in some]
-            if len(where) > 1:
-                raise QuickstudyError(f"Task '{label}' is in the splits {' and '.join(where)}; they may not share one.")
-    else:
-        check_shares(splits)
-        ends = (np.cumsum(splits)[:2] * len(labels)).round().astype(int)
-        parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends)
-        chosen = {s: [labels[i] for i in p] for s, p in zip(("train", "validation", "test"), parts, strict=True)}
-    tests = [split for split in chosen if split not in ("train", "validation")]
-    if not {"train", "validation"} <= chosen.keys() or not tests:
-        raise QuickstudyError(f"A family needs 'train', 'validation' and a test split; got {', '.join(chosen)}.")
-    empty = [split for split in ("train", *tests) if not chosen[split]]
-    if empty:
-        raise QuickstudyError(f"Of {len(labels)} tasks the split '{empty[0]}' gets none.")
-    return chosen
+    chosen = split_labels(list(of), splits, seed)
+    tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
+    return Demonstrated(name, tasks_of, queries, rate=rate)
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

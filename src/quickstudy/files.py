@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,7 @@ def partial(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise QuickstudyError(f"Could not write '{path}': {reason}.") from error
+        raise _refused(path, error) from error
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -38,3 +38,29 @@ def write(path: Path, content: bytes | str) -> None:
     """
     with partial(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to write to; on success it takes that name, which must not be taken yet.
+
+    Raises:
+        QuickstudyError: something is there already, or as `partial`.
+    """
+    path = Path(path)
+    if path.exists():
+        raise QuickstudyError(f"'{path}' is there already; name a place that is not.")
+    temporary = path.absolute().with_name(f".{path.absolute().name}.partial-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refused(path: Path, error: OSError) -> QuickstudyError:
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+    return QuickstudyError(f"Could not write '{path}': {reason}.")

@@ -4,11 +4,13 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quickstudy import datasets
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss
@@ -24,6 +26,7 @@ from quickstudy.learners.reptile import Reptile, ReptileConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.learners.warp import Warp
 from quickstudy.nets import MLP, ConvNet
+from quickstudy.skills.demonstrated import QUERIES, SHARES, split_labels
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
 
@@ -281,17 +284,42 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 
 
 def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
-    """The default settings of a family, and the general ones for a family without its own."""
-    settings = (
-        _RECOGNITION
-        if family.endswith(".npz")
-        else DEFAULTS.get(family, _ML1 if family.startswith("ml1-") else Settings(family, "maml"))
-    )
+    """The default settings of a family, and the general ones for a family without its own.
+
+    Raises:
+        QuickstudyError: `family` is the path of a data set that cannot be read, or has too few tasks.
+    """
+    if family not in DEFAULTS and datasets.is_dataset(Path(family)):
+        settings = _for_dataset(Path(family))
+    else:
+        other = (
+            _RECOGNITION if family.endswith(".npz") else _ML1 if family.startswith("ml1-") else Settings(family, "maml")
+        )
+        settings = DEFAULTS.get(family, other)
     method = method or settings.method
     settings = replace(settings, family=family, method=method, seed=seed)
     for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
         settings = replace(settings, **{group: replace(getattr(settings, group), **c) for group, c in changes.items()})
     return settings
+
+
+def _for_dataset(path: Path) -> Settings:
+    """Settings for the tasks and demonstrations that a data set has."""
+    counts = datasets.load(path).counts
+    try:
+        splits = split_labels(sorted(counts), SHARES, seed=0)
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+    tasks, validation = len(splits["train"]), len(splits["validation"])
+    demonstrations = min(counts[label] for label in splits["train"])
+    return Settings(
+        str(path),
+        "maml",
+        training=TrainConfig(
+            steps=2000, meta_batch=min(16, tasks), queries=max(1, min(2, demonstrations - 1)), validate_every=500
+        ),
+        data=DataConfig(min(400, tasks), min(10, demonstrations), min(40, validation), QUERIES),
+    )
 
 
 def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: int = 0) -> BaseLearner:

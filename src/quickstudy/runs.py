@@ -27,7 +27,7 @@ import safetensors.torch
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from quickstudy import checkpoint, families, files
+from quickstudy import checkpoint, datasets, families, files
 from quickstudy.compare import Protocol, rows, rows_by_task, write_cell
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
@@ -37,6 +37,7 @@ from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
 from quickstudy.provenance import commit, machine, versions
 from quickstudy.results import BASELINES, Cell, table
+from quickstudy.skills.elsewhere import Elsewhere
 from quickstudy.skills.grasping import OBJECTS
 from quickstudy.task import TaskFamily
 
@@ -237,10 +238,13 @@ def load(
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
     """
     settings = load_settings(run, which)
-    family = families.get(settings.family, objects, unit)
-    learner = build(settings, family)
     where = Path(run) / "checkpoints" / which
-    checkpoint.load_into(learner, checkpoint.load(where).tensors, str(where))
+    found = checkpoint.load(where)
+    known = found.config.get("interface")  # of a learner that was pulled, whose tasks may be elsewhere
+    away = settings.family not in families.FAMILIES and isinstance(known, dict)
+    family = Elsewhere(settings.family, known or {}) if away else families.get(settings.family, objects, unit)
+    learner = build(settings, family)
+    checkpoint.load_into(learner, found.tensors, str(where))
     return settings, family, learner.eval()
 
 
@@ -256,8 +260,8 @@ def evaluate_run(
     run: Path,
     split: str | None,
     shots: Sequence[int],
-    tasks: int,
-    episodes: int,
+    tasks: int | None,
+    episodes: int | None,
     seed: int,
     which: str,
     command: str,
@@ -267,19 +271,23 @@ def evaluate_run(
     """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder.
 
     Args:
+        tasks: of each split; by default 100, or all where there are fewer.
+        episodes: of each task; by default 5, or all where there are fewer.
         objects, unit: mesh files, each of which is a task of the split 'objects'; that split alone is evaluated where
             no other is named, object by object.
     """
     settings, family, learner = load(run, which, objects, unit)
-    if objects is not None and split in (None, OBJECTS):
-        split, tasks = OBJECTS, min(tasks, family.sizes[OBJECTS])
+    if objects is not None and split is None:
+        split = OBJECTS
     cells = []
+    each = episodes or min(5, family.most_episodes or 5)
     for name in [split] if split else family.test_splits:
+        many = tasks or min(100, family.sizes.get(name) or 100)
         started = time.perf_counter()
-        result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=many, episodes=each, seed=seed)
         words = "-".join(map(str, shots))
-        result.save(run / "evaluations" / f"{name}-{tasks}x{episodes}-shots-{words}.json")
-        protocol = Protocol(1, (name,), tuple(shots), tasks, episodes)
+        result.save(run / "evaluations" / f"{name}-{many}x{each}-shots-{words}.json")
+        protocol = Protocol(1, (name,), tuple(shots), many, each)
         made = rows(settings.method, family, protocol, [result])
         if name == OBJECTS:
             made += rows_by_task(settings.method, family, [result])
@@ -288,13 +296,13 @@ def evaluate_run(
 
 
 def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Path, float, float, float]:
-    """Adapts a run's learner to demonstrations in files of one task, and saves the skill as safetensors.
+    """Adapts a run's learner to demonstrations of one task in files or data sets, and saves the skill as safetensors.
 
     Returns:
         where the skill is, the imitation error on the demonstrations before and after, and the milliseconds it took.
     """
-    _, _, learner = load(run)
-    demonstrations = [Demonstration.load(path) for path in files]
+    _, family, learner = load(run)
+    demonstrations = [one for path in files for one in demonstrations_in(path, family.rate)]
     adapt(learner, demonstrations)  # the first call of a process loads modules for seconds, which no robot waits for
     started = time.perf_counter()
     skill = adapt(learner, demonstrations)
@@ -310,6 +318,27 @@ def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Pa
     path = output or run / "skill.safetensors"
     save_skill(skill, path)
     return path, before, after, milliseconds
+
+
+def demonstrations_in(path: Path, rate: float | None) -> list[Demonstration]:
+    """The demonstrations of a file, or of a data set of one task.
+
+    Args:
+        rate: the steps a second that they must have, if both sides say it.
+
+    Raises:
+        QuickstudyError: not a demonstration or a data set, several tasks, or another rate.
+    """
+    if path.suffix == ".npz" and not datasets.holds(path, "task"):
+        return [Demonstration.load(path)]
+    recording = datasets.load(path)
+    labels = sorted(recording.counts)
+    if len(labels) > 1:
+        raise QuickstudyError(f"'{path}' has {len(labels)} tasks ('{labels[0]}', '{labels[1]}'); one is adapted to.")
+    theirs = recording.about.rate
+    if rate and theirs and not np.isclose(rate, theirs, rtol=0.01):
+        raise QuickstudyError(f"'{path}' has {theirs:g} steps a second; this learner was trained at {rate:g}.")
+    return [one for one, _ in recording.demonstrations()]
 
 
 def save_skill(skill: Skill, path: Path) -> None:

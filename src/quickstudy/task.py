@@ -85,6 +85,10 @@ class TaskFamily(ABC):
     """Width of `hidden`, what an oracle sees of a task."""
     horizon: int
     """The most steps that an episode, and so a demonstration, can have."""
+    rate: float | None = None
+    """Steps a second; None where a step has no duration, or nobody said which."""
+    most_episodes: int | None = None
+    """How many episodes of a task can be run; None where there are always more."""
 
     @property
     def test_splits(self) -> list[str]:

@@ -58,6 +58,7 @@ class Grasping(TaskFamily):
         "drawn anew for every episode, success is lifted by 10 cm and still held, unslipped and upright, a second later"
     )
     metric: ClassVar[str] = "success"
+    rate = 20.0
     arm: Arm = SAWYER
     observation_size = len(OBSERVATION)
     action_size = len(ACTION)

@@ -1,9 +1,8 @@
-"""Data sets that are fetched once and kept in the user's cache, and arrays that a user brings along."""
+"""Omniglot, fetched once and kept in the user's cache."""
 
 import hashlib
 import http.client
 import io
-import os
 import re
 import shutil
 import urllib.request
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from quickstudy import files
+from quickstudy.datasets.arrays import cache, load_arrays
 from quickstudy.errors import QuickstudyError
 from quickstudy.progress import console, progress
 
@@ -50,12 +50,6 @@ class OmniglotImages(NamedTuple):
     evaluation: np.ndarray
 
 
-def cache() -> Path:
-    """Where data sets are kept: $QUICKSTUDY_CACHE, or the usual cache folder of the user."""
-    chosen = os.environ.get("QUICKSTUDY_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
-
-
 def load_omniglot(path: Path | None = None) -> OmniglotImages:
     """Reads what `fetch_omniglot` put into the cache, or such a file elsewhere.
 
@@ -72,25 +66,6 @@ def load_omniglot(path: Path | None = None) -> OmniglotImages:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in read._asdict().items())
         raise QuickstudyError(f"'{where}' is not Omniglot as 'quickstudy data omniglot' writes it: it has {shapes}.")
     return read._replace(alphabet=read.alphabet.astype(int), evaluation=read.evaluation.astype(bool))
-
-
-def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
-    Raises:
-        QuickstudyError: no such file, not an .npz file, or a needed array missing.
-    """
-    if not path.is_file():
-        raise QuickstudyError(f"There is no file '{path}'.")
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except Exception as error:  # a damaged archive raises whatever its decompression stumbles over
-        raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise QuickstudyError(f"'{path}' lacks the array '{missing[0]}'; it needs {', '.join(needed)}.")
-    return arrays
 
 
 def fetch_omniglot(source: Path | None = None) -> Path:

@@ -1,0 +1,147 @@
+"""Plain files: arrays in an .npz, and the cache that they may be kept in."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy import files
+from quickstudy.datasets.episodes import About, Episode, Recording, to_write
+from quickstudy.errors import QuickstudyError
+
+NPZ = (
+    "An .npz of demonstrations holds 'observations' [row, obs] and 'actions' [row, act], all episodes one below the "
+    "other; 'start' [episode + 1], the row where each begins and, last, the number of rows; and 'task' [episode]. "
+    "Without 'start', arrays are [episode, step, ...]. It may hold 'rewards' and 'success' [row], 'rate' (steps a "
+    "second), 'observation_names' and 'action_names'."
+)
+
+
+def cache() -> Path:
+    """Where data sets are kept: $QUICKSTUDY_CACHE, or the usual cache folder of the user."""
+    chosen = os.environ.get("QUICKSTUDY_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
+
+
+def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        QuickstudyError: no such file, not an .npz file, or a needed array missing.
+    """
+    if not path.is_file():
+        raise QuickstudyError(f"There is no file '{path}'.")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+    except Exception as error:  # a damaged archive raises whatever its decompression stumbles over
+        raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise QuickstudyError(f"'{path}' lacks the array '{missing[0]}'; it needs {', '.join(needed)}.")
+    return arrays
+
+
+def holds(path: Path, name: str) -> bool:
+    """Whether an .npz file has an array of this name; nothing else of it is read."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return name in data.files
+    except Exception:  # `load` says what is wrong
+        return False
+
+
+def load(path: Path) -> Recording:
+    """The demonstrations of an .npz file, see `NPZ`; unlike the other formats it is held in memory whole.
+
+    Raises:
+        QuickstudyError: no such file, an array missing, or arrays that do not fit together.
+    """
+    return recording(path, load_arrays(path))
+
+
+def recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
+    """The demonstrations in the arrays of an .npz file.
+
+    Raises:
+        QuickstudyError: an array missing, or arrays that do not fit together.
+    """
+    try:
+        return _recording(path, arrays)
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+
+
+def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
+    missing = [key for key in ("observations", "actions", "task") if key not in arrays]
+    if missing:
+        raise QuickstudyError(f"Demonstrations need observations, actions and task; the array {missing[0]} is missing.")
+    tasks = [str(task) for task in np.ravel(arrays["task"])]
+    columns = {
+        key: _split(arrays[key], arrays.get("start"))
+        for key in ("observations", "actions", "rewards", "success")
+        if key in arrays
+    }
+    for key, parts in columns.items():
+        if len(parts) != len(columns["observations"]):
+            raise QuickstudyError(
+                f"Got {len(columns['observations'])} episodes of observations and {len(parts)} of {key}."
+            )
+        bad = [i for i, part in enumerate(parts) if part.ndim != (2 if key in ("observations", "actions") else 1)]
+        if bad or arrays[key].dtype.kind not in "fiub":
+            raise QuickstudyError(f"The array {key} has shape {arrays[key].shape} of {arrays[key].dtype}. {NPZ}")
+    if len(columns["observations"]) != len(tasks):
+        raise QuickstudyError(f"Got {len(columns['observations'])} episodes and the task of {len(tasks)}.")
+    rate = arrays.get("rate")
+    if rate is not None and (rate.shape != () or rate.dtype.kind not in "fiu" or not rate > 0):
+        raise QuickstudyError(f"'rate' must be one positive number of steps a second; got {rate}.")
+    names = (tuple(map(str, arrays.get(f"{kind}_names", ()))) for kind in ("observation", "action"))
+    about = About(None if rate is None else float(rate), *names)
+    first = np.concatenate([[0], np.cumsum([len(part) for part in columns["observations"]])])
+
+    def read(images: bool) -> Iterator[Episode]:
+        for i, task in enumerate(tasks):
+            mine = {key: parts[i] for key, parts in columns.items()}
+            success = mine["success"].astype(bool) if "success" in mine else None
+            where = f"'{path}', episode {i} (from row {first[i]})"
+            yield Episode(task, mine["observations"], mine["actions"], mine.get("rewards"), success, where=where)
+
+    widths = (columns[key][0].shape[1] if tasks else 0 for key in ("observations", "actions"))
+    return Recording(path, "npz", about.named(*widths), tasks, read)
+
+
+def _split(array: np.ndarray, start: np.ndarray | None) -> list[np.ndarray]:
+    """The episodes of an array, as views into it."""
+    if start is None:
+        return list(array)
+    whole = start.ndim == 1 and start.dtype.kind in "iu" and len(start) > 1 and start[0] == 0
+    if not whole or (np.diff(start.astype(int)) < 1).any() or start[-1] != len(array):
+        raise QuickstudyError(
+            "'start' must be whole numbers that rise from 0 to the number of rows of observations and actions."
+        )
+    return np.split(array, start[1:-1])
+
+
+def save(path: Path, episodes: Iterable[Episode], about: About) -> None:
+    """Writes an .npz file, see `NPZ`, whole or not at all; images are left out.
+
+    Raises:
+        QuickstudyError: no episode, one that is not fit to learn from, ones that differ, or the disk refuses.
+    """
+    first, every = to_write(episodes)
+    about = about.named(first.observations.shape[1], first.actions.shape[1])
+    kept = list(every)
+    arrays = {
+        "task": np.array([episode.task for episode in kept]),
+        "start": np.concatenate([[0], np.cumsum([len(episode) for episode in kept])]),
+        "observation_names": np.array(about.observations),
+        "action_names": np.array(about.actions),
+    }
+    if about.rate is not None:
+        arrays["rate"] = np.array(about.rate)
+    for key in ("observations", "actions", "rewards", "success"):
+        if getattr(first, key) is not None:
+            arrays[key] = np.concatenate([getattr(episode, key) for episode in kept])
+    with files.partial(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)

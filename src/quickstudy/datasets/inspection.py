@@ -1,0 +1,239 @@
+"""What a data set holds, in numbers and plots, before anything is learned from it."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Column, Table
+
+from quickstudy import datasets, files
+from quickstudy.datasets.episodes import About, Episode, alike
+from quickstudy.errors import QuickstudyError
+from quickstudy.progress import progress
+
+_CONSTANT = 1e-8
+_SHOWN = 3
+"""Tasks whose first episode is drawn."""
+_PANELS = 24
+"""Channels that are drawn, at most."""
+_NEEDED = 3
+"""Episodes of a task that learning needs: one to be shown, two to be judged by."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of observations or actions.
+
+    Attributes:
+        names: [channel].
+        low, high, mean, deviation: [channel], over all finite values of all steps; NaN where there are none.
+        missing: [channel], values that are not finite.
+    """
+
+    names: tuple[str, ...]
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    missing: np.ndarray
+
+    @property
+    def constant(self) -> list[str]:
+        """Channels that never change."""
+        return [n for n, low, high in zip(self.names, self.low, self.high, strict=True) if high - low <= _CONSTANT]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        lengths: [episode], steps.
+        counts: episodes by task.
+        observations, actions: their channels.
+        succeeded: episodes that ended in success, or None where nobody said.
+        examples: the first episode of some tasks, with its first images.
+        warnings: what stands in the way of learning, each a sentence.
+    """
+
+    path: Path
+    format: str
+    about: About
+    lengths: np.ndarray
+    counts: Counter[str]
+    observations: Channels
+    actions: Channels
+    succeeded: int | None
+    examples: list[Episode]
+    warnings: list[str]
+
+
+class _Running:
+    """Figures of channels over many episodes (Chan et al. 1979)."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.missing = np.zeros(width), np.zeros(width, int)
+        self.mean, self.squares = np.zeros(width), np.zeros(width)
+        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
+
+    def add(self, values: np.ndarray) -> None:
+        there = np.isfinite(values)
+        count = there.sum(0)
+        known = np.where(there, values, 0.0).astype(float)
+        mean = known.sum(0) / np.maximum(count, 1)
+        squares = (there * np.square(known - mean)).sum(0)
+        total = np.maximum(self.count + count, 1)
+        away = mean - self.mean
+        self.squares += squares + away**2 * self.count * count / total
+        self.mean += away * count / total
+        self.low = np.minimum(self.low, np.where(there, values, np.inf).min(0, initial=np.inf))
+        self.high = np.maximum(self.high, np.where(there, values, -np.inf).max(0, initial=-np.inf))
+        self.count += count
+        self.missing += len(values) - count
+
+    def channels(self, names: tuple[str, ...]) -> Channels:
+        seen = self.count > 0
+        low, high, mean = (np.where(seen, x, np.nan) for x in (self.low, self.high, self.mean))
+        deviation = np.sqrt(np.where(seen, self.squares, np.nan) / np.maximum(self.count, 1))
+        return Channels(names, low, high, mean, deviation, self.missing)
+
+
+def inspect(path: Path) -> Inspection:
+    """Goes through a data set once, one episode at a time, its videos included.
+
+    Raises:
+        QuickstudyError: nothing there, nothing that is read, or a damaged file; but values that are not finite,
+            constant channels and lonely labels are counted.
+    """
+    recording = datasets.load(path)
+    lengths: list[int] = []
+    running: list[_Running] = []
+    examples: dict[str, Episode] = {}
+    ends: list[bool] = []
+    with progress(f"reading {path.name}", len(recording)) as advance:
+        for episode in alike(recording.with_images()):
+            parts = (episode.observations, episode.actions)
+            running = running or [_Running(part.shape[1]) for part in parts]
+            for one, part in zip(running, parts, strict=True):
+                one.add(part)
+            lengths.append(len(episode))
+            if len(examples) < _SHOWN:
+                first = {name: images[:1] for name, images in episode.images.items()}
+                examples.setdefault(episode.task, replace(episode, images=first))
+            if episode.success is not None:
+                ends.append(bool(episode.success[-1:].any()))
+            advance()
+            del episode  # or the images of two episodes would be held at once
+    about = recording.about.named(*(len(one.mean) for one in running))
+    observations, actions = running[0].channels(about.observations), running[1].channels(about.actions)
+    return Inspection(
+        path,
+        recording.format,
+        about,
+        np.array(lengths),
+        recording.counts,
+        observations,
+        actions,
+        sum(ends) if ends else None,
+        list(examples.values()),
+        _warnings(observations, actions, np.array(lengths), recording.counts, about),
+    )
+
+
+def _warnings(
+    observations: Channels, actions: Channels, lengths: np.ndarray, counts: Counter[str], about: About
+) -> list[str]:
+    said = []
+    for kind, channels in (("observation", observations), ("action", actions)):
+        gaps = [f"{n} ({m})" for n, m in zip(channels.names, channels.missing, strict=True) if m]
+        if gaps:
+            said.append(f"values that are not finite in the {kind} channels {_some(gaps)}; learning refuses them.")
+        if channels.constant:
+            said.append(f"the {kind} channels {_some(channels.constant)} never change.")
+    lonely = sorted(task for task, count in counts.items() if count < _NEEDED)
+    if lonely:
+        said.append(f"{len(lonely)} tasks have fewer than the {_NEEDED} episodes that learning needs: {_some(lonely)}.")
+    if len(counts) < _NEEDED:
+        said.append(f"there are {len(counts)} tasks; training, validation and test need one each at least.")
+    if (lengths == 0).any():
+        said.append(f"{(lengths == 0).sum()} episodes are empty, the first is episode {int(np.argmin(lengths))}.")
+    if about.rate is None:
+        said.append("the frame rate is not known.")
+    return said
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def tables(found: Inspection) -> list[Table]:
+    """What was found, for a terminal."""
+    about = Table(Column(no_wrap=True), "", show_header=False)
+    lengths, rate = found.lengths, found.about.rate
+    duration = f", {lengths.mean() / rate:.1f} s on average" if rate else ""
+    rows = {
+        "data set": f"{found.path} ({found.format})",
+        "episodes": f"{len(lengths):,} of {len(found.counts):,} tasks, {min(found.counts.values())} to "
+        f"{max(found.counts.values())} a task",
+        "steps": f"{lengths.sum():,}; an episode has {lengths.min()} to {lengths.max()}, median "
+        f"{np.median(lengths):g}{duration}",
+        "frame rate": f"{rate:g} steps a second" if rate else "not known",
+    }
+    if found.succeeded is not None:
+        rows["success"] = f"{found.succeeded:,} of {len(lengths):,} episodes"
+    if found.about.cameras:
+        sizes = {name: found.examples[0].images[name].shape[1:3] for name in found.about.cameras}
+        rows["cameras"] = ", ".join(f"{name} {h} x {w}" for name, (h, w) in sizes.items())
+    for row in rows.items():
+        about.add_row(*row)
+    return [about, _channels("observation", found.observations), _channels("action", found.actions)]
+
+
+def _channels(title: str, channels: Channels) -> Table:
+    table = Table(Column(title, no_wrap=True), "lowest", "highest", "mean", "deviation", "missing")
+    figures = (channels.low, channels.high, channels.mean, channels.deviation)
+    for i, name in enumerate(channels.names):
+        table.add_row(name, *(f"{figure[i]:.4g}" for figure in figures), str(channels.missing[i] or ""))
+    return table
+
+
+def plot(found: Inspection, path: Path) -> None:
+    """Draws the lengths and the first channels of some episodes into a PNG.
+
+    Raises:
+        QuickstudyError: the disk refuses, or `path` does not end with .png.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if path.suffix != ".png":
+        raise QuickstudyError(f"The plots become a .png; got '{path}'.")
+    named = [("observation", n, i) for i, n in enumerate(found.observations.names)]
+    named += [("action", n, i) for i, n in enumerate(found.actions.names)]
+    fair = min(len(found.actions.names), _PANELS // 3)
+    shown = named[: len(found.observations.names)][: _PANELS - 1 - fair] + named[len(found.observations.names) :][:fair]
+    images = found.examples[0].images
+    columns, rows = 4, -(-(len(shown) + 1 + len(images)) // 4)
+    figure = Figure(figsize=(3.4 * columns, 2.1 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes[0].hist(found.lengths, bins=min(30, max(1, len(set(found.lengths.tolist())))), color="#7d848c")
+    axes[0].set(title="steps of an episode", ylabel="episodes")
+    for axis, (kind, name, i) in zip(axes[1:], shown, strict=False):
+        for episode in found.examples:
+            values = episode.observations if kind == "observation" else episode.actions
+            times = np.arange(len(values)) / (found.about.rate or 1.0)
+            axis.plot(times, values[:, i], linewidth=1.0, label=episode.task[:40])
+        axis.set_title(f"{kind}: {name}"[:40], fontsize=9)
+        axis.tick_params(labelsize=7)
+    for axis in axes[len(shown) + 1 :]:
+        axis.set_axis_off()
+    for axis, (name, frames) in zip(axes[len(shown) + 1 :], images.items(), strict=False):
+        axis.imshow(frames[0])
+        axis.set_title(f"camera: {name}"[:40], fontsize=9)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+    figure.supxlabel("seconds" if found.about.rate else "steps", fontsize=9)
+    with files.partial(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")

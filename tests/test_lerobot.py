@@ -1,0 +1,282 @@
+"""LeRobotDataset v3 in and out. That LeRobot itself agrees is checked by `tests/peers/check.py`."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+
+from quickstudy import datasets
+from quickstudy.datasets import About, lerobot, videos
+from quickstudy.errors import QuickstudyError
+from recorded import recordings, same, walks
+
+DATA = "data/chunk-000/file-000.parquet"
+LIST = "meta/episodes/chunk-000/file-000.parquet"
+ABOUT = About(10.0, ("x", "y"), ("right", "up"))
+
+
+@pytest.fixture
+def walked(tmp_path) -> Path:
+    datasets.save(tmp_path / "walks", walks(), ABOUT, "lerobot")
+    return tmp_path / "walks"
+
+
+def mistake(folder: Path) -> str:
+    with pytest.raises(QuickstudyError) as error:
+        list(datasets.load(folder).demonstrations())
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def rewrite(path: Path, change) -> None:
+    """Writes a parquet file anew with its columns changed."""
+    table = pq.read_table(path)
+    columns = {name: table[name] for name in table.column_names}
+    change(columns)
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), path)
+
+
+@settings(max_examples=10, deadline=None)
+@given(episodes=recordings())
+def test_round_trip(tmp_path_factory, episodes):
+    folder = tmp_path_factory.mktemp("lerobot") / "data"
+    datasets.save(folder, episodes, About(12.5), "lerobot")
+    found = datasets.load(folder)
+    assert found.about.rate == 12.5
+    assert found.tasks == [episode.task for episode in episodes]
+    for one, other in zip(episodes, found, strict=True):
+        same(one, other)
+
+
+def test_what_lerobot_looks_for(walked):
+    info = json.loads((walked / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["fps"], info["total_episodes"]) == ("v3.0", 10, 20)
+    assert info["total_frames"] == 5 * (6 + 7 + 8 + 9)
+    assert info["features"]["observation.state"] == {"dtype": "float32", "shape": [2], "names": ["x", "y"]}
+    tasks = pq.read_table(walked / "meta/tasks.parquet")
+    assert tasks.to_pydict() == {"task_index": list(range(5)), "__index_level_0__": [f"goal {i}" for i in range(5)]}
+    data = pq.read_table(walked / DATA).to_pydict()
+    assert data["frame_index"][:8] == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert data["timestamp"][5] == pytest.approx(0.5)
+    assert data["task_index"][-1] == 4
+    listed = pq.read_table(walked / LIST).to_pydict()
+    assert listed["dataset_from_index"][:3] == [0, 6, 13]
+    assert listed["tasks"][-1] == ["goal 4"]
+
+
+def test_statistics_are_those_of_all_steps(walked):
+    """But for quantiles, of which LeRobot takes the weighted mean over episodes."""
+    stats = json.loads((walked / "meta/stats.json").read_text())
+    steps = np.concatenate([episode.observations for episode in walks()]).astype(float)
+    for what, wanted in {"mean": steps.mean(0), "std": steps.std(0), "min": steps.min(0), "max": steps.max(0)}.items():
+        np.testing.assert_allclose(stats["observation.state"][what], wanted, rtol=1e-9)
+    assert stats["observation.state"]["count"] == [150]
+    quantiles = [np.quantile(e.observations.astype(float), 0.1, 0) * len(e) / 150 for e in walks()]
+    np.testing.assert_allclose(stats["observation.state"]["q10"], np.sum(quantiles, 0), rtol=1e-9)
+
+
+def test_files_of_limited_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(lerobot, "_FILE_BYTES", 2000)
+    monkeypatch.setattr(lerobot, "_FILES_IN_A_CHUNK", 3)
+    datasets.save(tmp_path / "many", walks(), ABOUT, "lerobot")
+    files = sorted(path.relative_to(tmp_path / "many/data") for path in (tmp_path / "many/data").glob("*/*"))
+    assert len(files) >= 4
+    assert str(files[3]) == "chunk-001/file-000.parquet"
+    for one, other in zip(walks(), datasets.load(tmp_path / "many"), strict=True):
+        same(one, other)
+
+
+def test_several_features_make_one_observation(walked):
+    info = json.loads((walked / "meta/info.json").read_text())
+    extra = {"observation.load": {"dtype": "float64", "shape": [1], "names": None}}
+    info["features"] = extra | info["features"]
+    (walked / "meta/info.json").write_text(json.dumps(info))
+    rewrite(walked / DATA, lambda columns: columns.update({"observation.load": pa.array(np.arange(150.0))}))
+    found = datasets.load(walked)
+    assert found.about.observations == ("load", "state.x", "state.y")
+    second = list(found)[1]
+    np.testing.assert_array_equal(second.observations[:, 0], np.arange(6, 13))
+    np.testing.assert_array_equal(second.observations[:, 1:], list(walks())[1].observations)
+
+
+def test_images_become_videos_and_come_back(tmp_path):
+    datasets.save(tmp_path / "seen", walks(3, 2, images=True), ABOUT, "lerobot")
+    found = datasets.load(tmp_path / "seen")
+    assert found.about.cameras == ("front",)
+    assert all(not episode.images for episode in found)  # only where they are asked for
+    for one, other in zip(walks(3, 2, images=True), found.with_images(), strict=True):
+        away = other.images["front"].astype(int) - one.images["front"]
+        assert away.shape == (len(one), 32, 48, 3)
+        assert np.abs(away).max() <= 3
+
+
+def test_a_video_that_is_cut_off_or_gone(tmp_path):
+    folder = tmp_path / "seen"
+    datasets.save(folder, walks(3, 2, images=True), ABOUT, "lerobot")
+    (video,) = folder.glob("videos/*/*/*.mp4")
+    whole = video.read_bytes()
+    for content, sentence in ((whole[:1000], "not a whole video|ends after"), (b"", "not a whole video")):
+        video.write_bytes(content)
+        with pytest.raises(QuickstudyError, match=rf"{video.name}' .*({sentence}).*fetch or record it again"):
+            list(datasets.load(folder).with_images())
+    video.unlink()
+    with pytest.raises(QuickstudyError, match="There is no video"):
+        list(datasets.load(folder).with_images())
+
+
+def test_a_video_of_another_frame_rate(tmp_path):
+    folder = tmp_path / "seen"
+    datasets.save(folder, walks(3, 2, images=True), ABOUT, "lerobot")
+    (video,) = folder.glob("videos/*/*/*.mp4")
+    film = videos.Film(video, 5.0, (32, 48))
+    film.add(np.zeros((39, 32, 48, 3), np.uint8))
+    film.close()
+    with pytest.raises(QuickstudyError, match=r"a frame at 0.2 s where 10 frames a second.*give 0.1 s"):
+        list(datasets.load(folder).with_images())
+
+
+def test_a_missing_column(walked):
+    rewrite(walked / DATA, lambda columns: columns.pop("action"))
+    assert f"'{walked / DATA}' lacks the column 'action'; it needs episode_index, observation.state" in mistake(walked)
+    info = json.loads((walked / "meta/info.json").read_text())
+    del info["features"]["action"]
+    (walked / "meta/info.json").write_text(json.dumps(info))
+    assert "to learn from it needs 'action' and at least one 'observation.…'" in mistake(walked)
+    del info["fps"]
+    (walked / "meta/info.json").write_text(json.dumps(info))
+    assert "meta/info.json' lacks 'fps'" in mistake(walked)
+
+
+def test_another_frame_rate(walked):
+    def faster(columns):
+        times = columns["timestamp"].to_numpy().copy()
+        times[6:13] /= 2
+        columns["timestamp"] = pa.array(times)
+
+    rewrite(walked / DATA, faster)
+    assert (
+        "file-000.parquet', row 7: time stamp 0.05 s where 10 steps a second, the frame rate in meta/info.json, give "
+        "0.1 s" in mistake(walked)
+    )
+
+
+def test_numbers_that_are_not_finite(walked):
+    def spoil(columns):
+        flat = columns["observation.state"].combine_chunks().flatten().to_numpy().copy()
+        flat[2 * 9 + 1] = np.nan
+        columns["observation.state"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), 2)
+
+    rewrite(walked / DATA, spoil)
+    assert "episode 1 (from row 6): A demonstration's observations must be finite; step 3, column 1 is nan" in mistake(
+        walked
+    )
+
+
+def test_unequal_widths(walked):
+    def widen(columns):
+        rows = columns["action"].to_pylist()
+        rows[8] = [0.0, 1.0, 2.0]
+        columns["action"] = pa.array(rows, pa.list_(pa.float32()))
+
+    rewrite(walked / DATA, widen)
+    assert "row 8: 'action' has 3 numbers; all rows need 2, as meta/info.json says" in mistake(walked)
+
+
+def test_words_in_place_of_numbers(walked):
+    rewrite(walked / DATA, lambda columns: columns.update(action=pa.array(["left"] * 150)))
+    assert "column 'action' holds string; numbers are accepted" in mistake(walked)
+
+
+def test_an_empty_episode(walked):
+    def empty(columns):
+        lengths = columns["length"].to_numpy().copy()
+        lengths[2] = 0
+        columns["length"] = pa.array(lengths)
+
+    rewrite(walked / LIST, empty)
+    assert f"'{walked / LIST}', row 2: episode 2 has length 0; each needs at least one step" in mistake(walked)
+
+
+def test_rows_that_do_not_fit_the_list(walked):
+    rewrite(walked / LIST, lambda c: c.update(length=pa.array(c["length"].to_numpy() + 1)))
+    assert "row 6: it is of episode 1 where meta/episodes says 0" in mistake(walked)
+
+
+@pytest.mark.parametrize("name", [DATA, LIST])
+def test_truncated_parquet(walked, name):
+    whole = (walked / name).read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:3], b""):
+        (walked / name).write_bytes(content)
+        assert f"'{walked / name}' is not a whole parquet file" in mistake(walked)
+    (walked / name).unlink()
+    assert "There is no file" in mistake(walked) or "no meta/episodes" in mistake(walked)
+
+
+def test_a_file_that_ends_too_early(walked):
+    table = pq.read_table(walked / DATA)
+    pq.write_table(table.slice(0, 140), walked / DATA)
+    assert "ends within an episode, 1 rows too early" in mistake(walked)
+
+
+def test_an_older_version(walked):
+    info = json.loads((walked / "meta/info.json").read_text())
+    (walked / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
+    assert "says version 'v2.1'; v3.0 is read" in mistake(walked)
+    (walked / "meta/info.json").write_text("{")
+    assert "is not readable JSON" in mistake(walked)
+
+
+def test_two_tasks_in_an_episode(walked):
+    def both(columns):
+        tasks = columns["tasks"].to_pylist()
+        tasks[4] = ["goal 1", "goal 2"]
+        columns["tasks"] = pa.array(tasks)
+
+    rewrite(walked / LIST, both)
+    assert "row 4: episode 4 has the tasks ['goal 1', 'goal 2']; each episode needs exactly one" in mistake(walked)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "sentence"),
+    [
+        (
+            lambda e: replace(e, actions=e.actions[:, :1]),
+            r"actions of width 1; the episodes before it have .* 2|have 2",
+        ),
+        (lambda e: replace(e, actions=e.actions * np.nan), "must be finite; step 0, column 0 is nan"),
+        (lambda e: replace(e, observations=e.observations[:0], actions=e.actions[:0], rewards=None), "got none"),
+        (lambda e: replace(e, rewards=e.rewards[:-1]), "rewards for"),
+        (lambda e: replace(e, task=" "), "it has no task"),
+        (lambda e: replace(e, success=None), "success: False"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "x.npz", "x.csv"])
+def test_nothing_is_half_written(tmp_path, spoiled, sentence, name):
+    def episodes():
+        for i, episode in enumerate(walks()):
+            yield spoiled(episode) if i == 13 else episode
+
+    with pytest.raises(QuickstudyError, match=rf"an episode \(13\).*({sentence})"):
+        datasets.save(tmp_path / name, episodes(), ABOUT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_save_refuses(tmp_path, walked):
+    with pytest.raises(QuickstudyError, match="needs a frame rate"):
+        datasets.save(tmp_path / "x", walks(), About(), "lerobot")
+    with pytest.raises(QuickstudyError, match="is there already"):
+        datasets.save(walked, walks(), ABOUT)
+    with pytest.raises(QuickstudyError, match="at least one episode; got none"):
+        datasets.save(tmp_path / "x", [], ABOUT)
+    with pytest.raises(QuickstudyError, match="There are 3 names for 2 channels of observations"):
+        datasets.save(tmp_path / "x", walks(), About(10.0, ("a", "b", "c")))
+    odd = (replace(e, images={"front": np.zeros((len(e), 33, 48, 3), np.uint8)}) for e in walks())
+    with pytest.raises(QuickstudyError, match="an even height and width"):
+        datasets.save(tmp_path / "x", odd, ABOUT)
+    assert not (tmp_path / "x").exists()
