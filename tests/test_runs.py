@@ -95,6 +95,9 @@ def test_a_folder_alone_repeats_and_goes_on(root: Path, tmp_path: Path) -> None:
 def test_folders_that_say_nothing(tmp_path: Path) -> None:
     with pytest.raises(QuickstudyError, match=r"it has no run\.json"):
         runs.read_note(tmp_path)
+    (tmp_path / runs.NOTE).write_text('{"kind": "comparison", "command": "quickstudy demo"}')
+    with pytest.raises(SystemExit):
+        main(["resume", str(tmp_path)])
     for content, sentence in (("{", "not a readable JSON file"), ("[1]", r"must hold a JSON object; got \[1\]")):
         (tmp_path / runs.NOTE).write_text(content)
         with pytest.raises(QuickstudyError, match=sentence):

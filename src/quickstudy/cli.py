@@ -236,6 +236,7 @@ class Train:
     def run(self) -> None:
         from quickstudy import families, runs
         from quickstudy.compare import source_for, train
+        from quickstudy.provenance import note_start
 
         names = {"output_dir", "resume"}
         settings = Settings(**{n: getattr(self, n) for n in self.__dataclass_fields__ if n not in names})
@@ -243,7 +244,7 @@ class Train:
         folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
         runs.check_folder(folder, settings, self.resume)
         build(settings, family)  # an unknown method is told before anything is recorded
-        runs.note_start(folder, "training", command_line(), {"settings": asdict(settings)})
+        note_start(folder, "training", command_line(), {"settings": asdict(settings)})
         train(settings, family, source_for(settings, family), folder, self.resume)
         runs.save_example(family, folder)
         console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
@@ -380,7 +381,7 @@ class Compare:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy import families, runs, tables
+        from quickstudy import families, tables
         from quickstudy.budget import Budget, seconds_of
         from quickstudy.compare import Protocol, all_methods, compare
 
@@ -398,12 +399,11 @@ class Compare:
             training = replace(settings.training, steps=self.steps or settings.training.steps)
             return replace(settings, training=training)
 
-        about = {"methods": methods, "splits": self.splits or family.test_splits, "protocol": asdict(protocol)}
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
         asked["objects"] = str(self.objects) if self.objects else None
-        runs.note_start(folder, "comparison", command_line(), {**about, "asked": asked})
+        own = self.objects is not None
         cells = compare(
-            family, methods, settings_for, protocol, folder, command_line(), budget, self.objects is not None
+            family, methods, settings_for, protocol, folder, command_line(), budget, asked=asked, by_task=own
         )
         if cells:
             tables.print_comparison(cells)
@@ -424,14 +424,19 @@ class Resume:
     def run(self) -> None:
         from quickstudy import runs
         from quickstudy.methods import from_plain
+        from quickstudy.provenance import NOTE, read_note
 
-        note, folder = runs.read_note(self.run_folder), self.anew or self.run_folder
+        note, folder = read_note(self.run_folder), self.anew or self.run_folder
+        if not note.keys() & {"asked", "settings"}:
+            raise QuickstudyError(
+                f"'{self.run_folder}' is gone on with by the command that made it: {note.get('command', 'unknown')}."
+            )
         if note.get("kind") == "comparison":
             asked: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in note["asked"].items()}
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
             Compare(**asked, budget=self.budget, output_dir=folder).run()
             return
-        settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{runs.NOTE}")
+        settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{NOTE}")
         there = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
         Train(**there, output_dir=folder, resume=runs.begun(folder)).run()
 

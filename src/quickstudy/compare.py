@@ -6,7 +6,7 @@ Each (method, seed) is a folder of its own; what is finished is never run again,
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from quickstudy.learner import MetaLearner, recognition_loss
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain, suits
 from quickstudy.progress import console, progress
+from quickstudy.provenance import note_start
 from quickstudy.results import Cell, Row
 from quickstudy.statistics import bootstrap
 from quickstudy.task import TaskFamily
@@ -278,6 +279,7 @@ def compare(
     folder: Path,
     command: str,
     budget: Budget | None = None,
+    asked: Mapping[str, Any] | None = None,
     by_task: bool = False,
 ) -> list[Cell]:
     """Trains, evaluates and ranks each method with each seed.
@@ -288,6 +290,7 @@ def compare(
     Args:
         settings_for: the settings of (method, seed).
         command: the command that repeats this, for the table.
+        asked: what was asked for, as plain data, from which `quickstudy resume` repeats it.
         by_task: add a row for each task, where they have names that mean something to people.
 
     Returns:
@@ -301,6 +304,8 @@ def compare(
     for split in splits:
         family.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
     _remember(folder, {method: settings_for(method, 0) for method in methods})
+    about = {"methods": list(methods), "splits": splits, "protocol": asdict(protocol)}
+    note_start(folder, "comparison", command, {**about, "asked": dict(asked)} if asked else about)
     source = functools.cache(lambda: source_for(settings_for(methods[0], 0), family))
     made: dict[str, list[_Run]] = {method: [] for method in methods}
     left: list[str] = []

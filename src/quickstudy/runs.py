@@ -35,13 +35,12 @@ from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, adapt, evaluate
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods import METHODS, UNTRAINED, Settings, build, from_plain
-from quickstudy.provenance import commit, machine, versions
+from quickstudy.provenance import NOTE, read_note
 from quickstudy.results import BASELINES, Cell, table
 from quickstudy.skills.elsewhere import Elsewhere
 from quickstudy.skills.grasping import OBJECTS
 from quickstudy.task import TaskFamily
 
-NOTE = "run.json"
 State = Literal["finished", "running", "stopped"]
 
 
@@ -67,43 +66,6 @@ class Run:
     progress: tuple[int, int]
     headline: str
     changed: float
-
-
-def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> None:
-    """Writes run.json: all that it takes to go on with a run or to repeat it, and who is at work on it.
-
-    The command and the versions that a run began with stay; `process` and `host` are those of now.
-    """
-    path = folder / NOTE
-    began = {
-        "kind": kind,
-        "command": command,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "versions": versions(),
-        "machine": machine(),
-    }
-    then = read_note(folder) if path.exists() else {}
-    now = {"process": os.getpid(), "host": socket.gethostname()}
-    files.write(path, json.dumps({**began, **then, **about, **now}, indent=1) + "\n")
-
-
-def read_note(folder: Path) -> dict[str, Any]:
-    """What `note_start` wrote.
-
-    Raises:
-        QuickstudyError: there is none, or it is damaged.
-    """
-    path = Path(folder) / NOTE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise QuickstudyError(f"'{folder}' says not how it was made: it has no {NOTE}.") from error
-    except (OSError, ValueError) as error:
-        raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
-    if not isinstance(found, dict):
-        raise QuickstudyError(f"'{path}' must hold a JSON object; got {found!r}.")
-    return found
 
 
 def listed(root: Path) -> list[Run]:
