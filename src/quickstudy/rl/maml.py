@@ -18,11 +18,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
 from quickstudy.rl.learner import Figures, TrialLearner, finite_step, returns_by_round
-from quickstudy.rl.policy import Gaussian, GaussianPolicy, stack
+from quickstudy.rl.policy import GaussianPolicy, stack
 from quickstudy.rl.ppo import clipped
 from quickstudy.rl.returns import Judged, ReturnsConfig, judge
 from quickstudy.rl.rollouts import Episodes, collect, parametric
@@ -116,7 +117,7 @@ class MetaPolicy(TrialLearner):
             made.append(collect(worlds, parametric(self.policy, phi), rng))
             if k < rounds:
                 stages.append(judge(made[-1], self.config.returns))
-                phi = self.step(phi, stages[-1], k, self.rates)
+                phi = self.step(phi, stages[-1], k, dict(self.rates))
         return made, stages
 
     def step(self, phi: Parameters, seen: Judged, k: int, rates: Parameters) -> dict[str, Tensor]:
@@ -195,7 +196,5 @@ class MetaPolicy(TrialLearner):
 
 def _every(seen: Judged, n: int) -> Judged:
     """Every n-th step of all episodes."""
-    return Judged(
-        *(t[:, :, ::n] for t in seen[:5]),
-        Gaussian(*(t[:, :, ::n] for t in seen.old)),
-    )
+    thin: Judged = tree_map(lambda t: t[:, :, ::n], seen)
+    return thin

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -104,7 +105,7 @@ DEFAULTS: dict[str, TrialConfig] = {
 """The outer loop's settings of methods that need others than the rest."""
 
 
-def _recurrent(s: TrialSettings, family: TrialFamily, core: str) -> TrialLearner:
+def _recurrent(s: TrialSettings, family: TrialFamily, core: Literal["lstm", "mann"]) -> TrialLearner:
     return RL2(
         family.observation_size,
         family.action_size,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
@@ -117,4 +118,5 @@ def shorten(gradient: tuple[Tensor, ...], norm: float, shared: bool) -> list[Ten
 
 def pick(seen: Judged, lanes: Tensor) -> Judged:
     """These lanes of every task."""
-    return Judged(*(t[:, lanes] for t in seen[:5]), type(seen.old)(*(t[:, lanes] for t in seen.old)))
+    picked: Judged = tree_map(lambda t: t[:, lanes], seen)
+    return picked

@@ -143,14 +143,13 @@ class RL2(TrialLearner):
         self.core: Core = (
             LSTMCore(inputs, config.width) if config.core == "lstm" else MemoryCore(inputs, config.width, config.memory)
         )
-        self.actor = nn.Sequential(
-            nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, action_size)
-        )
+        head = nn.Linear(config.width, action_size)
+        with torch.no_grad():
+            head.weight.mul_(0.01)
+        self.actor = nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), head)
         self.critic = nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 1))
         self.log_std = nn.Parameter(torch.full((action_size,), config.std).log())
         self.register_buffer("scale", torch.zeros(()))
-        with torch.no_grad():
-            self.actor[-1].weight.mul_(0.01)
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:

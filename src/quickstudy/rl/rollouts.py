@@ -112,11 +112,9 @@ def collect(worlds: Worlds, actor: Actor, rng: torch.Generator, carried: Seen | 
         last, seen = following, Seen(following, action, reward, torch.zeros_like(reward), torch.from_numpy(alive))
         if not alive.any():
             break
-    episodes = Episodes(
-        *(torch.stack(part, 2) for part in zip(*steps, strict=True)),
-        last,
-        *(torch.from_numpy(flag) for flag in (ended, success.astype(bool), broken)),
-    )
+    padded = [torch.stack(part, 2) for part in zip(*steps, strict=True)]
+    flags = [torch.from_numpy(flag) for flag in (ended, success.astype(bool), broken)]
+    episodes = Episodes._make([*padded, last, *flags])
     _report(worlds, episodes)
     return episodes
 

@@ -133,7 +133,7 @@ class GymWorlds(Worlds):
         return self._grid(self._observations)
 
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
-        flat, lanes = actions.reshape(len(self._envs), -1), np.flatnonzero(alive)
+        flat, lanes = actions.reshape(len(self._envs), -1), np.flatnonzero(alive).tolist()
         scaled = self._middle + self._half * np.clip(flat, -1.0, 1.0)
         tried = list((self._pool.map if self._pool else map)(lambda i: self._try(i, scaled[i]), lanes))
         rewards, flags = np.zeros(len(flat)), np.zeros((3, len(flat)), bool)
