@@ -126,8 +126,8 @@ def main() -> None:
         unit="",
         protocol=(
             f"{WORLDS} worlds on {os.cpu_count()} cores, {STEPS} control steps of the experts' actions with noise, the "
-            f"same on all sides; ML10: its ten training tasks, two worlds each. Median of {REPEATS} turns; ratio: speed "
-            "relative to the faster of metaworld's own synchronous and asynchronous vector environments."
+            f"same on all sides; ML10: its ten training tasks, two worlds each. Median of {REPEATS} turns; ratio: "
+            "speed relative to the faster of metaworld's own synchronous and asynchronous vector environments."
         ),
         command="python -m benchmarks.speed_metaworld",
         seconds=time.perf_counter() - started,
