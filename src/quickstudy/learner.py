@@ -26,7 +26,7 @@ def imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def root_imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
-    """The root of `imitation_loss`, smooth at zero, so that a task whose demonstrations hardly vary counts as others do."""
+    """The root of `imitation_loss`, smooth at zero: a task whose demonstrations hardly vary counts as others do."""
     return (imitation_loss(prediction, batch) + 1e-6).sqrt()
 
 
