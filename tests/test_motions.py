@@ -4,14 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from quickstudy import DemonstrationSet, evaluate, families
+from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
+from quickstudy.learner import imitation_loss
 from quickstudy.learners.baselines import NearestNeighbour, recorded_base
+from quickstudy.methods import build, defaults
 from quickstudy.skills import recordings
+from quickstudy.skills.classic import Sinusoid
 from quickstudy.skills.motions import OBSERVATION, STEPS, Curves, Motions, actions, carried, curves, errors, observe
 from quickstudy.skills.motions_training import disguised, through
 from quickstudy.skills.recordings import Motion, from_arrays, load
@@ -215,6 +220,13 @@ def test_made_up_tasks_vary_like_demonstrations(family):
         np.testing.assert_allclose(found.positions[:, -1], 0.0, atol=1e-9)
         spread, size = found.positions.std(0).mean(), np.abs(found.positions).mean()
         assert 0.005 < spread / size < 1.0
+
+
+def test_it_is_learned_by_the_error_that_it_is_judged_by(family):
+    learner = build(defaults("motions"), family)
+    batch = Batch(torch.zeros(1, 2, 3), torch.zeros(1, 2, 6), torch.tensor([[1.0, 0.0]]), torch.zeros(1, 0))
+    assert learner.base.criterion(torch.full((1, 2, 6), 0.3), batch).item() == pytest.approx(0.3, rel=1e-4)
+    assert build(defaults("sinusoid"), Sinusoid()).base.criterion is imitation_loss
 
 
 def test_learners_run_on_it(family):

@@ -25,6 +25,11 @@ def imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
     return masked_mean((prediction - batch.y).square().mean(-1), batch.mask)
 
 
+def root_imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """The root of `imitation_loss`, smooth at zero: a task whose demonstrations hardly vary counts as others do."""
+    return (imitation_loss(prediction, batch) + 1e-6).sqrt()
+
+
 def recognition_loss(prediction: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy of logits against one-hot labels over real steps, a scalar; padding has no part in it."""
     return masked_mean(-(batch.y * prediction.log_softmax(-1)).sum(-1), batch.mask)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quickstudy import datasets
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss
+from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss, root_imitation_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
 from quickstudy.learners.hypernet import Hypernet, HypernetClassifier, HypernetConfig
@@ -339,7 +339,9 @@ def _raw(family: TaskFamily) -> BaseLearner:
 
 
 def _criterion(family: TaskFamily) -> Callable[[Tensor, Batch], Tensor]:
-    return recognition_loss if family.labelled else imitation_loss
+    if family.labelled:
+        return recognition_loss
+    return root_imitation_loss if family.metric == "rmse" else imitation_loss
 
 
 def _maml(**options: Any) -> Callable[[Settings, TaskFamily], MetaLearner]:
