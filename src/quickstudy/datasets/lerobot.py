@@ -203,7 +203,7 @@ def _opened(path: Path, wanted: Sequence[str]) -> pq.ParquetFile:
     if not path.is_file():
         raise QuickstudyError(f"There is no file '{path}', which the data set's list of episodes names.")
     try:
-        file = pq.ParquetFile(path, memory_map=False)
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     missing = [name for name in wanted if name not in file.schema_arrow.names]

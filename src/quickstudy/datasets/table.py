@@ -35,6 +35,12 @@ class _Columns:
     def of(self, kind: str) -> list[str]:
         return [name for name in self.every if name.startswith(f"{kind}.")]
 
+    @property
+    def wanted(self) -> list[str]:
+        """Those that are read; a file may have others beside them."""
+        known = ("episode", "task", "timestamp", "reward", "success")
+        return [name for name in self.every if name in known or name.startswith(("observation.", "action."))]
+
 
 def load(path: Path) -> Recording:
     """The demonstrations of a .csv file, see `CSV`.
@@ -119,7 +125,7 @@ def _first_look(path: Path, columns: _Columns) -> tuple[list[str], float | None]
 
 
 def _episodes(path: Path, columns: _Columns, rate: float | None) -> Iterator[tuple[Episode, int]]:
-    for part, row in _parts(path, columns.every):
+    for part, row in _parts(path, columns.wanted):
         number, labels = part["episode"][0].as_py(), part["task"].unique().to_pylist()
         where = f"'{path}', episode {number} (from line {row + 2})"
         if len(labels) > 1:
