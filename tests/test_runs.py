@@ -55,6 +55,7 @@ def test_runs_are_listed_with_what_they_are(root: Path) -> None:
         (2**22 + 1, socket.gethostname(), "stopped"),
         (1, "elsewhere", "stopped"),
     ],
+    ids=["here", "gone", "elsewhere"],  # equal in all workers, whatever their process ids
 )
 def test_a_run_is_running_while_its_process_lives_here(tmp_path: Path, process: int, host: str, state: str) -> None:
     settings = {"family": "grasping", "method": "maml", "training": {"steps": 10}}
