@@ -237,9 +237,8 @@ class Claim:
                         train_tasks=tasks,
                         demonstrations=tasks * data.demonstrations,
                     )
-            cells.append(
-                self.cell("data-efficiency" + ("" if "tasks" in against else "-demonstrations"), made, against)
-            )
+            name = "data-efficiency" if against == "training tasks" else "data-efficiency-demonstrations"
+            cells.append((name, made, against))
         return cells
 
     def learning_efficiency(self) -> list[Made]:

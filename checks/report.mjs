@@ -74,6 +74,8 @@ if (!only || only === "replay") {
     await new Promise(done => setTimeout(done, Number(process.env.WAIT ?? 20000)));
     const frame = await tab.$(".stage iframe");
     const inside = await frame.contentFrame();
+    await inside.evaluate(() => document.querySelector(".mantine-Notification-closeButton")?.click()); // "software WebGL"
+    await new Promise(done => setTimeout(done, 2000));
     const canvas = await inside.$("canvas");
     if (!canvas) fault("the 3D replay has no canvas"); else console.log("the 3D replay has a canvas");
     await tab.screenshot({path: `${shots}/replay.png`});

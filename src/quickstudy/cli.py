@@ -244,8 +244,9 @@ class Train:
         folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
         runs.check_folder(folder, settings, self.resume)
         build(settings, family)  # an unknown method is told before anything is recorded
+        source = source_for(settings, family)
         note_start(folder, "training", command_line(), {"settings": asdict(settings)})
-        train(settings, family, source_for(settings, family), folder, self.resume)
+        train(settings, family, source, folder, self.resume)
         runs.save_example(family, folder)
         console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
         console.print(f"Next: [bold]quickstudy evaluate {folder}[/]")

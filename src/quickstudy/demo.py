@@ -171,7 +171,6 @@ def _facts(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
     facts = {
         "family": f"`{_family(cells)}`, held-out: {', '.join(tables.split_of(cell, cells) for cell in cells)}",
         "methods": ", ".join(dict.fromkeys(row.method for cell in cells for row in cell.rows)),
-        "measured": results.measured(first),
     }
     counts = first.protocol.split("; each learner")[0].split("; ", 1)[-1]
     used = [row for cell in cells for row in cell.rows if row.train_tasks]
@@ -179,7 +178,7 @@ def _facts(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
         steps = f", {max(row.env_steps or 0 for row in used):,} steps" if any(row.env_steps for row in used) else ""
         tasks, shown = max(row.train_tasks or 0 for row in used), max(row.demonstrations or 0 for row in used)
         facts["trained on"] = f"{tasks:,} tasks, {shown:,} demonstrations{steps}"
-    return {**facts, "what is hidden, and what counts": counts}
+    return {**facts, "measured": results.measured(first), "what is hidden, and what counts": counts}
 
 
 def _charts(

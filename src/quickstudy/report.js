@@ -39,6 +39,11 @@ function logTicks(low, high, room) {
 
 // A method keeps its colour and its mark from chart to chart; "maml, seed 1" has those of "maml".
 const looks = {true: new Map(), false: new Map()};
+const outcomes = new Map();
+function outcomeLook(name) {
+  if (!outcomes.has(name)) outcomes.set(name, outcomes.size ? `var(${PALETTE[[1, 5, 3, 4, 0][(outcomes.size - 1) % 5]]})` : "var(--good)");
+  return {colour: outcomes.get(name)};
+}
 function lookOf(series) {
   const known = looks[Boolean(series.baseline)], name = series.name.split(",")[0];
   if (!known.has(name)) known.set(name, known.size);
@@ -61,10 +66,7 @@ class Chart {
   }
 
   look() {
-    return this.data.series.map((series, i) => {
-      if (this.data.kind === "stack") return {colour: i === 0 ? "var(--good)" : `var(${PALETTE[[1, 5, 3, 4, 0][(i - 1) % 5]]})`};
-      return lookOf(series);
-    });
+    return this.data.series.map(series => this.data.kind === "stack" ? outcomeLook(series.name) : lookOf(series));
   }
 
   legend() {
@@ -190,7 +192,7 @@ class Chart {
       } else s.low.forEach((low, k) => make("line", {x1: x(s.x[k]), x2: x(s.x[k]), y1: y(low), y2: y(s.high[k]), style, "stroke-width": 1.4}, svg));
       if (kind === "lines") make("path", {d: path(s.y), style, class: "line", "stroke-dasharray": look.dash}, svg);
       s.x.forEach((_, k) => {
-        if (s.x.length <= 12) this.mark(svg, x(s.x[k]), y(s.y[k]), look, 4);
+        if (s.x.length <= 12 && new Set(s.x).size === s.x.length) this.mark(svg, x(s.x[k]), y(s.y[k]), look, 4);
         const bounds = s.low.length ? ` [${show(s.low[k], percent)}, ${show(s.high[k], percent)}]` : "";
         this.points.push({x: x(s.x[k]), y: y(s.y[k]), text: `${s.name}: ${show(s.y[k], percent)}${bounds} at ${show(s.x[k])} ${this.data.x}`});
       });
