@@ -8,8 +8,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from quickstudy import datasets, rendering
+from quickstudy import datasets, families, rendering
+from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
+from quickstudy.results import Cell
 from quickstudy.skills import grasping_meshes as meshes
 from quickstudy.skills import grasping_objects
 from quickstudy.skills.grasping import OBJECTS, Grasping, build
@@ -238,6 +240,25 @@ def test_what_the_expert_cannot_lift_is_left_out(tmp_path: Path, monkeypatch: py
     save(tmp_path / "eels", "eel.stl", box(0.11, 0.051, 0.041))
     with pytest.raises(QuickstudyError, match=r"'eel.stl' cannot be grasped reliably .* succeeded in 4 of 8 tries"):
         Objects(tmp_path / "eels", "m", SAWYER, 1)
+
+
+# ---- the command line
+
+
+def test_a_run_is_evaluated_object_by_object(folder: Path, family: Grasping, tmp_path: Path):
+    run, few = tmp_path / "run", ["--data.tasks", "4", "--data.demonstrations", "3", "--training.meta-batch", "2"]
+    main(["train", "grasping", "--method", "nearest", "--output-dir", str(run), *few])
+    main(["evaluate", str(run), "--objects", str(folder), "--shots", "1", "--episodes", "1"])
+    cell = Cell.read(run / "results/grasping-objects.json")
+    assert [row.workload for row in cell.rows] == ["", *(family.caption(task) for task in family.tasks(OBJECTS, 2))]
+    assert (cell.rows[0].tasks, cell.rows[1].episodes) == (2, 1)
+    assert cell.rows[0].value == pytest.approx(np.mean([row.value for row in cell.rows[1:]]))
+
+
+def test_objects_are_for_grasping(folder: Path):
+    assert families.get("grasping", folder).sizes[OBJECTS] == 2
+    with pytest.raises(QuickstudyError, match="for grasping and grasping-panda; 'sinusoid' has no use for mesh files"):
+        families.get("sinusoid", folder)
 
 
 # ---- bad input
