@@ -11,6 +11,8 @@ more ways: the table says so, and counts both trainings.
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,7 +212,7 @@ def write(cell: str, rows: Sequence[Row], name: str, what: Recognise, command: s
 
 
 def main(what: Recognise) -> None:
-    command = "python -m benchmarks.omniglot"
+    command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])
     tables: dict[tuple[str, int], list[Row]] = {}
     with clock(what.output_dir / "seconds.json"):
         for ways in what.ways:

@@ -223,10 +223,10 @@ _NAVIGATION_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         (family, method): {
-            "training": {"steps": steps, "meta_batch": tasks, "queries": 5, "most_shots": 5, "base_rate": 0.1}
+            "training": {"steps": 3000, "meta_batch": tasks, "queries": 10, "most_shots": 5, "base_rate": 0.1}
         }
-        for family, tasks in (("omniglot-5way", 8), ("omniglot-20way", 2))
-        for method, steps in (("mann", 1500), ("mann-raw", 4000))
+        for family, tasks in (("omniglot-5way", 16), ("omniglot-20way", 4))
+        for method in ("mann", "mann-raw")
     },
     **{
         (family, method): {"training": {"steps": 2000, "validate_every": 500}}
