@@ -14,7 +14,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.skills import navigation_layouts as layouts
 from quickstudy.skills import navigation_maps as maps
 from quickstudy.skills import navigation_tasks as tasks
-from quickstudy.skills.navigation import Navigation
+from quickstudy.skills.navigation import MAPS, Navigation
 from quickstudy.skills.navigation_episode import place_code, pose, ranges
 from quickstudy.skills.navigation_layouts import CELL, CELLS, HALF, Wall, cell, fill, place, walls
 from quickstudy.skills.navigation_maps import OccupancyMap
@@ -417,6 +417,8 @@ def test_a_task_on_a_map_of_ones_own(flat: Path):
 
 
 def test_tasks_of_ones_own_maps_make_a_split(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for variable in MAPS.values():
+        monkeypatch.delenv(variable, raising=False)
     assert "plans" not in Navigation(threads=1).sizes
     with pytest.raises(QuickstudyError, match="Split 'plans' of 'navigation' needs maps: set QUICKSTUDY_PLANS"):
         Navigation(threads=1).tasks("plans", 1)

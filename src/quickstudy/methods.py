@@ -209,7 +209,7 @@ _NAVIGATION_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mann": {
         "mann": {"slots": 64, "controller": 128, "support_loss": 1.0},
-        "training": {"steps": 800, "validate_every": 400, "queries": 1, "most_shots": 3},
+        "training": {"steps": 500, "validate_every": 250, "meta_batch": 8, "queries": 1, "most_shots": 3},
     },
     "reptile": {"reptile": {"inner_steps": 10, "batch": 50}},
     "meta-lstm": {
