@@ -281,8 +281,8 @@ class Adapt:
 
     run_folder: RunFolder
     demo: tuple[Path, ...]
-    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task; or data sets of
-    one task."""
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets; all of one
+    task."""
     output: Path | None = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
 

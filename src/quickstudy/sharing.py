@@ -146,8 +146,8 @@ def _card(name: str, target: str, settings: Settings, family: TaskFamily, cells:
 
 # {name}
 
-A `{settings.method}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task from one or a
-few demonstrations.
+A `{settings.method}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task from one
+or a few demonstrations.
 
 ## How to use it
 
