@@ -271,7 +271,7 @@ def long(count: int, steps: int = 200) -> "list[Episode]":
 def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, count):
     """What three times as many episodes take more is not a quarter of what there is more of them;
     benchmarks/data_memory.py has 10,000."""
-    monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 17)
+    monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 14)
     monkeypatch.setattr("quickstudy.datasets.lerobot._ROWS", 1000)
     monkeypatch.setattr("quickstudy.datasets.lerobot._FILE_BYTES", 500_000)
 

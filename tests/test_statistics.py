@@ -80,7 +80,7 @@ def test_properties(scores: np.ndarray, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(scores.shape[1])
     assert iqm(scores[:, order]) == pytest.approx(value)
     assert improvement(scores, scores[:, :]) == pytest.approx(0.5)
-    assert improvement(scores + 1, scores) == 1.0
+    assert improvement(scores + np.ptp(scores) + 1, scores) == 1.0
     low, high = interval(scores, replicates=50, seed=seed)
     assert scores.min() - 1e-9 <= low <= high <= scores.max() + 1e-9
     assert (np.diff(profile(scores, np.linspace(-0.1, 1.1, 9))) <= 0).all()

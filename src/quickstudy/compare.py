@@ -341,7 +341,7 @@ def _cell_of(
     seconds: float,
     folder: Path,
     command: str,
-    by_task: bool,
+    by_task: bool = False,
 ) -> Cell:
     """The table of one split, the best method on top."""
     evaluations = {method: [run.evaluation(split) for run in runs] for method, runs in done.items()}

@@ -66,7 +66,7 @@ def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
         return FAMILIES[name]()
     if name.startswith("ml1-"):
         return ml1(name.removeprefix("ml1-").removesuffix("-scrambled"), scramble=name.endswith("-scrambled"))
-    if name.endswith((".npz", ".csv")) or "/" in name or Path(name).is_dir():
+    if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
         return from_file(Path(name))
     raise unknown("family", name, FAMILIES)
 
