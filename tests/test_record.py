@@ -267,10 +267,10 @@ def long(count: int, steps: int = 200) -> "list[Episode]":
         yield Episode(f"task {i % 10}", x[:, :40], x[:, 40:])
 
 
-@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 5)])
+@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 40)])
 def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, count):
-    """What three times as many episodes take more is not a quarter of what there is more of them;
-    benchmarks/data_memory.py has 10,000."""
+    """What three times as many episodes take more is not half of what there is more of them, whatever readers fetch
+    ahead; benchmarks/data_memory.py has 10,000."""
     monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 14)
     monkeypatch.setattr("quickstudy.datasets.lerobot._ROWS", 1000)
     monkeypatch.setattr("quickstudy.datasets.lerobot._FILE_BYTES", 500_000)
@@ -286,7 +286,7 @@ def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, c
         return python + arrow - before
 
     peak(2)  # imports
-    assert peak(3 * count) - peak(count) < 0.25 * 2 * count * 200 * 44 * 4
+    assert peak(3 * count) - peak(count) < 0.5 * 2 * count * 200 * 44 * 4
 
 
 def test_a_family_of_demonstrations_adds_little_to_them():
