@@ -213,7 +213,7 @@ def failure_chart(evaluations: Evaluations, title: str) -> Chart | None:
 
 def _last(cell: Cell) -> list[Row]:
     """The row of each method with the most demonstrations."""
-    last = {}
+    last: dict[str, Row] = {}
     for row in cell.rows:
         if row.value is not None and (row.method not in last or (row.shots or 0) >= (last[row.method].shots or 0)):
             last[row.method] = row

@@ -534,11 +534,11 @@ def rows(
         values = scores(evaluations, family.metric, i)
         likely: dict[str, Any] = {}
         if reference is not None and shots in reference[0].shots:
-            pair = [values, scores(reference, family.metric, reference[0].shots.index(shots))]
-            pair = pair if family.higher_is_better else pair[::-1]
+            other = scores(reference, family.metric, reference[0].shots.index(shots))
+            better, worse = (values, other) if family.higher_is_better else (other, values)
             likely = {
-                "improvement": round(statistics.improvement(*pair), 4),
-                "improvement_ci95": _rounded(statistics.improvement_interval(*pair)),
+                "improvement": round(statistics.improvement(better, worse), 4),
+                "improvement_ci95": _rounded(statistics.improvement_interval(better, worse)),
             }
         made.append(
             Row(

@@ -76,7 +76,7 @@ class _Scene:
 
     def _build(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         server, (eye, centre) = self._server, _camera(model, data)
-        server.initial_camera.position, server.initial_camera.look_at = eye, centre
+        server.initial_camera.position, server.initial_camera.look_at = np.array(eye), np.array(centre)
         server.initial_camera.up = (0.0, 0.0, 1.0)
         for body in range(model.nbody):
             first, count = int(model.body_geomadr[body]), int(model.body_geomnum[body])
@@ -94,7 +94,7 @@ class _Scene:
                     f"/{body}/{geom}",
                     np.asarray(mesh.vertices, np.float32),
                     np.asarray(mesh.faces, np.uint32),
-                    color=tuple(float(c) for c in colour[:3]),
+                    color=np.asarray(colour[:3], np.float64),
                     opacity=None if colour[3] >= 1 else float(colour[3]),
                     wxyz=model.geom_quat[geom],
                     position=model.geom_pos[geom],
