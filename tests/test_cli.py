@@ -84,6 +84,8 @@ def test_an_unknown_method_is_told_before_anything_is_trained(capsys, tmp_path):
     assert "which holds 10000" in mistake(
         capsys, "compare", "point-navigation", "--tasks", "20000", "--output-dir", tmp_path / "x"
     )
+    said = mistake(capsys, "compare", "point-navigation", "--methods", "warp", "--output-dir", tmp_path / "x")
+    assert "Method 'warp' needs a family that says where hand, object and goal are observed" in said
     assert not (tmp_path / "x").exists()
 
 

@@ -358,7 +358,7 @@ class Compare:
 
     family: FamilyName
     methods: tuple[str, ...] = COMPARED
-    """Method names as for train, and transfer-equal-time; or all."""
+    """Method names as for train, and transfer-equal-time; or all. Of the default, those that suit the family."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
@@ -387,7 +387,9 @@ class Compare:
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
         family = families.get(self.family, self.objects, self.unit)
-        methods = all_methods(family) if self.methods == ("all",) else self.methods
+        suited = all_methods(family)
+        usual = tuple(method for method in COMPARED if method in suited)
+        methods = {("all",): suited, COMPARED: usual}.get(self.methods, self.methods)
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
         splits = (OBJECTS,) if self.objects is not None and not self.splits else self.splits
         tasks = self.tasks or min([100, *(family.sizes.get(split, 100) for split in splits or family.test_splits)])

@@ -300,6 +300,7 @@ def compare(
     for method in methods:
         if method not in {*METHODS, *PRETRAINED_AS}:
             raise unknown("method", method, {*METHODS, *PRETRAINED_AS})
+        build(settings_for(PRETRAINED_AS.get(method, method), 0), family)  # what does not suit is told first
     splits = list(protocol.splits) or family.test_splits
     for split in splits:
         family.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
