@@ -38,14 +38,14 @@ class Starts:
     splits: tuple[str, ...] = ("sizes", "shapes")
     seeds: int = 1
     tasks: int = 100
-    episodes: int = 5
+    episodes: int = 3
     steps: tuple[int, ...] = (0, 5, 20)
     """Of fine-tuning on the one demonstration."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Of these steps, one of which is chosen on validation tasks."""
     known: FineTuneConfig = field(default_factory=lambda: FineTuneConfig(200, 1e-3))
     """How a known task's skill is made."""
-    tuning_tasks: int = 40
+    tuning_tasks: int = 30
     tuning_episodes: int = 2
     matcher_steps: int = STEPS
     training_steps: int | None = None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quickstudy import families
@@ -127,8 +127,8 @@ def test_a_family_without_an_environment_says_so():
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=12))
 def test_an_unknown_family_gets_one_sentence(name):
-    if name in families.FAMILIES:
-        return
+    assume(name not in families.FAMILIES and "/" not in name and not name.startswith(("ml1-", ".")))
+    assume(not name.endswith((".npz", ".csv")))  # what may be a path is read as one
     with pytest.raises(QuickstudyError) as error:
         families.get(name)
     assert all(known in str(error.value) for known in families.FAMILIES)
