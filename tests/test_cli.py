@@ -187,7 +187,8 @@ def test_families_are_listed_and_drawn(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "families", "data", "train", "evaluate", "adapt", "match", "compare", "report"]
+    "command",
+    ["demo", "families", "record", "push", "pull", "data", "train", "evaluate", "adapt", "match", "compare", "report"],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:

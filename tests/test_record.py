@@ -267,7 +267,7 @@ def long(count: int, steps: int = 200) -> "list[Episode]":
         yield Episode(f"task {i % 10}", x[:, :40], x[:, 40:])
 
 
-@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 5)])
+@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 20)])
 def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, count):
     """What three times as many episodes take more is not a quarter of what there is more of them;
     benchmarks/data_memory.py has 10,000."""
