@@ -192,7 +192,8 @@ def test_families_are_listed_and_drawn(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "families", "data", "train", "evaluate", "adapt", "match", "compare", "resume", "runs", "report"],
+    ["demo", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare", "resume", "runs"]
+    + ["report", "rl-train", "rl-evaluate", "push", "pull"],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:

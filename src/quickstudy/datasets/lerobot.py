@@ -44,6 +44,8 @@ _FILE_BYTES = 100 * 2**20
 _VIDEO_BYTES = 200 * 2**20
 _ROWS = 8192
 """Steps that are kept before they are written, and read at once."""
+_LISTED = 100
+"""The same of the list of episodes, whose rows have many columns."""
 
 _IMAGES = "observation.images."
 _BOOKKEEPING: dict[str, Any] = {
@@ -414,7 +416,7 @@ class _Writer:
         self._features, self._rate, self._root = features, rate, root
         self._films: dict[str, videos.Film] = {}
         self._filmed: Counter[str] = Counter()
-        self._data, self._list = _Tables(root, _DATA), _Tables(root, _EPISODES)
+        self._data, self._list = _Tables(root, _DATA, _ROWS), _Tables(root, _EPISODES, _LISTED)
         self._episodes = self._steps = 0
         self._stats: dict[str, Any] = {}
 
@@ -511,12 +513,15 @@ class _Writer:
 class _Tables:
     """Rows in one parquet file after another, each of limited size.
 
+    Args:
+        rows: how many are kept before they are written.
+
     Attributes:
         place: chunk and file that rows go to.
     """
 
-    def __init__(self, root: Path, pattern: str) -> None:
-        self._root, self._pattern, self._number, self._bytes = root, pattern, 0, 0
+    def __init__(self, root: Path, pattern: str, rows: int) -> None:
+        self._root, self._pattern, self._rows, self._number, self._bytes = root, pattern, rows, 0, 0
         self._kept: list[pa.Table] = []
         self._file: pq.ParquetWriter | None = None
 
@@ -529,7 +534,7 @@ class _Tables:
         where = self.place
         self._kept.append(table)
         self._bytes += table.nbytes
-        if sum(map(len, self._kept)) >= _ROWS or self._bytes >= _FILE_BYTES:
+        if sum(map(len, self._kept)) >= self._rows or self._bytes >= _FILE_BYTES:
             self._flush()
         if self._bytes >= _FILE_BYTES:
             self.close()
