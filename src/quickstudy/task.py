@@ -135,6 +135,24 @@ class TaskFamily(ABC):
             metrics, each [task, episode]; `metric` is one of them. Every episode counts, however it ended.
         """
 
+    def actions(self, policy: Policy, observations: np.ndarray, tasks: Sequence[Task], episodes: int) -> np.ndarray:
+        """What a policy does in all worlds, [task x episode, act], for `run` of a family that simulates them together.
+
+        Args:
+            observations: [task x episode, obs].
+
+        Raises:
+            QuickstudyError: actions of another shape, or that are not finite.
+        """
+        wanted = (len(tasks), episodes, self.action_size)
+        given = np.asarray(policy(observations.reshape(len(tasks), episodes, -1)))
+        if given.shape != wanted:
+            raise QuickstudyError(f"A policy of '{self.name}' returns actions {wanted}; got {given.shape}.")
+        if not np.isfinite(given).all():
+            bad = tasks[int(np.argwhere(~np.isfinite(given))[0, 0])]
+            raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
+        return given.reshape(-1, self.action_size)
+
     def caption(self, task: Task) -> str:
         """A task in a few words, for people."""
         return f"task {task.index}"
@@ -162,3 +180,28 @@ class TaskFamily(ABC):
             QuickstudyError: the family has no environment (it is a regression, say).
         """
         raise QuickstudyError(f"Family '{self.name}' has no environment: its tasks are data only.")
+
+
+def check_run(tasks: Sequence[Task], episodes: int) -> None:
+    """Raises QuickstudyError unless there is something to run."""
+    if not tasks or episodes < 1:
+        raise QuickstudyError(f"Running needs tasks and episodes; got {len(tasks)} tasks, {episodes} episodes.")
+
+
+def check_count(count: int) -> None:
+    """Raises QuickstudyError unless a demonstration is asked for."""
+    if count < 1:
+        raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
+
+
+def in_parts(
+    demonstrate: Callable[[Sequence[Task], int, int], list[list[Demonstration]]],
+    tasks: Sequence[Task],
+    count: int,
+    seed: int,
+    worlds: int,
+) -> list[list[Demonstration]]:
+    """`demonstrate` of as many tasks at a time as fit into `worlds` worlds, a task's demonstrations together."""
+    check_count(count)
+    chunk = max(1, worlds // count)
+    return [d for first in range(0, len(tasks), chunk) for d in demonstrate(tasks[first : first + chunk], count, seed)]

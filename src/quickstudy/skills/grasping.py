@@ -29,7 +29,7 @@ from quickstudy.skills.grasping_episode import (
 from quickstudy.skills.grasping_expert import expert
 from quickstudy.skills.grasping_objects import Objects
 from quickstudy.skills.grasping_sawyer import SAWYER
-from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.task import Policy, Task, TaskFamily, check_run, in_parts
 
 TRAIN_SHAPES = ("box", "cylinder", "sphere", "capsule", "l_shape", "t_shape")
 HELD_OUT_SHAPES = ("ellipsoid", "mesh")
@@ -132,13 +132,7 @@ class Grasping(TaskFamily):
         Raises:
             QuickstudyError: the expert failed a task in every attempt; failures are never returned.
         """
-        if count < 1:
-            raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
-        demonstrations: list[list[Demonstration]] = []
-        chunk = max(1, self.worlds // count)
-        for first in range(0, len(tasks), chunk):
-            demonstrations += self._demonstrate(tasks[first : first + chunk], count, seed)
-        return demonstrations
+        return in_parts(self._demonstrate, tasks, count, seed, self.worlds)
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
         """Runs `episodes` whole episodes of every task; all worlds live at once (about half a megabyte each).
@@ -146,22 +140,13 @@ class Grasping(TaskFamily):
         Returns:
             'success', 'lifted' (ever 10 cm up), 'slipped' (lost after a lift) and 'steps', each [task, episode].
         """
-        if not tasks or episodes < 1:
-            raise QuickstudyError(f"Running needs tasks and episodes; got {len(tasks)} tasks, {episodes} episodes.")
+        check_run(tasks, episodes)
         shape = (len(tasks), episodes)
         state = self._episodes([task for task in tasks for _ in range(episodes)])
         generators = [task.generator(_EPISODE, seed, episode) for task in tasks for episode in range(episodes)]
         observations = state.reset(generators)
         while state.active.any():
-            actions = np.asarray(policy(observations.reshape(*shape, -1)))
-            if actions.shape != (*shape, self.action_size):
-                raise QuickstudyError(
-                    f"A grasping policy returns actions {(*shape, self.action_size)}; got {actions.shape}."
-                )
-            if not np.isfinite(actions).all():
-                bad = tasks[int(np.argwhere(~np.isfinite(actions))[0, 0])]
-                raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
-            observations = state.step(actions.reshape(-1, self.action_size))
+            observations = state.step(self.actions(policy, observations, tasks, episodes))
         state.worlds.close()
         outcome = {"success": state.success, "lifted": state.lifted, "slipped": state.slipped, "steps": state.steps}
         return {name: array.reshape(shape).astype(np.float64) for name, array in outcome.items()}

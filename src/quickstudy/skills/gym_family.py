@@ -17,7 +17,7 @@ from gymnasium import spaces
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.skills.gym_parameters import Space
-from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.task import Policy, Task, TaskFamily, check_count, check_run
 
 Expert = Callable[[gymnasium.Env, np.ndarray], np.ndarray]
 """The user's own environment and its observation to the action that solves it."""
@@ -125,8 +125,7 @@ class GymFamily(TaskFamily):
         Raises:
             QuickstudyError: the expert failed a task in every attempt; failures are never returned.
         """
-        if count < 1:
-            raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
+        check_count(count)
         return [[self._demonstrate(task, seed, place) for place in range(count)] for task in tasks]
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
@@ -135,21 +134,13 @@ class GymFamily(TaskFamily):
         Returns:
             'success', 'return' and 'steps', each [task, episode].
         """
-        if not tasks or episodes < 1:
-            raise QuickstudyError(f"Running needs tasks and episodes; got {len(tasks)} tasks, {episodes} episodes.")
+        check_run(tasks, episodes)
         shape = (len(tasks), episodes)
         pairs = list(itertools.product(range(len(tasks)), range(episodes)))
         runs = [_Episode(self, tasks[i], tasks[i].generator(_EPISODE, seed, j)) for i, j in pairs]
         while not all(one.over for one in runs):
-            given = np.asarray(policy(np.stack([one.seen for one in runs]).reshape(*shape, -1)))
-            if given.shape != (*shape, self.action_size):
-                raise QuickstudyError(
-                    f"A policy of '{self.name}' returns actions {(*shape, self.action_size)}; got {given.shape}."
-                )
-            if not np.isfinite(given).all():
-                bad = tasks[int(np.argwhere(~np.isfinite(given))[0, 0])]
-                raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
-            for one, action in zip(runs, given.reshape(len(runs), -1), strict=True):
+            given = self.actions(policy, np.stack([one.seen for one in runs]), tasks, episodes)
+            for one, action in zip(runs, given, strict=True):
                 one.step(action)
         return self._outcome(runs, shape)
 

@@ -30,7 +30,7 @@ from quickstudy.skills.metaworld.catalogue import (
 )
 from quickstudy.skills.metaworld.port import Tool
 from quickstudy.skills.metaworld.worlds import ACTION, OBSERVATION, PORTS, MetaWorlds
-from quickstudy.task import Places, Policy, Task, TaskFamily
+from quickstudy.task import Places, Policy, Task, TaskFamily, check_run, in_parts
 
 TOOLS = ("hammer-v3", "stick-push-v3", "peg-insert-side-v3", "assembly-v3")
 """Tool tasks to train on; the fifth, stick-pull, is kept for the split 'tasks'."""
@@ -148,13 +148,7 @@ class Manipulation(TaskFamily):
         Raises:
             QuickstudyError: the expert failed a task in every attempt; failures are never returned.
         """
-        if count < 1:
-            raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
-        demonstrations: list[list[Demonstration]] = []
-        chunk = max(1, self.worlds // count)
-        for first in range(0, len(tasks), chunk):
-            demonstrations += self._demonstrate(tasks[first : first + chunk], count, seed)
-        return demonstrations
+        return in_parts(self._demonstrate, tasks, count, seed, self.worlds)
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
         """Runs `episodes` whole episodes of `horizon` steps of every task.
@@ -163,8 +157,7 @@ class Manipulation(TaskFamily):
             'success' (at any step), 'success_last' (at the last step), 'return' (sum of v2 rewards, 0 to 10 each) and
             'steps' (to the first success, or the horizon), each [task, episode].
         """
-        if not tasks or episodes < 1:
-            raise QuickstudyError(f"Running needs tasks and episodes; got {len(tasks)} tasks, {episodes} episodes.")
+        check_run(tasks, episodes)
         shape = (len(tasks), episodes)
         of = [self.check(task) for task in tasks for _ in range(episodes)]
         generators = [task.generator(_EPISODE, seed, episode) for task in tasks for episode in range(episodes)]
@@ -172,15 +165,7 @@ class Manipulation(TaskFamily):
         observations = state.reset(generators)
         total, steps, success = np.zeros(len(of)), np.full(len(of), self.horizon), np.zeros(len(of), dtype=bool)
         for step in range(self.horizon):
-            actions = np.asarray(policy(observations.reshape(*shape, -1)))
-            if actions.shape != (*shape, self.action_size):
-                raise QuickstudyError(
-                    f"A policy of '{self.name}' returns actions {(*shape, self.action_size)}; got {actions.shape}."
-                )
-            if not np.isfinite(actions).all():
-                bad = tasks[int(np.argwhere(~np.isfinite(actions))[0, 0])]
-                raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
-            observations = state.step(actions.reshape(-1, self.action_size))
+            observations = state.step(self.actions(policy, observations, tasks, episodes))
             total += state.worlds.reward
             steps = np.where(~success & state.worlds.success, step + 1, steps)
             success |= state.worlds.success

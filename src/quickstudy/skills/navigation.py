@@ -31,7 +31,7 @@ from quickstudy.skills.navigation_layouts import HALF
 from quickstudy.skills.navigation_maps import OccupancyMap
 from quickstudy.skills.navigation_planner import Expert, plan
 from quickstudy.skills.navigation_scene import Body
-from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.task import Policy, Task, TaskFamily, check_run, in_parts
 
 STYLES: Mapping[str, tuple[str, ...]] = {
     "train": ("rooms", "rooms", "maze", "hall"),
@@ -152,13 +152,7 @@ class Navigation(TaskFamily):
         Raises:
             QuickstudyError: the expert failed a task in every attempt; failures are never returned.
         """
-        if count < 1:
-            raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
-        demonstrations: list[list[Demonstration]] = []
-        chunk = max(1, self.worlds // count)
-        for first in range(0, len(tasks), chunk):
-            demonstrations += self._demonstrate(tasks[first : first + chunk], count, seed)
-        return demonstrations
+        return in_parts(self._demonstrate, tasks, count, seed, self.worlds)
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
         """Runs `episodes` whole episodes of every task; all worlds live at once (about 0.2 megabytes each).
@@ -168,8 +162,7 @@ class Navigation(TaskFamily):
             'collisions', how often the robot began to touch a wall; 'detour', metres driven over those of the
             shortest way to the goal, whether it was reached or not; 'steps'.
         """
-        if not tasks or episodes < 1:
-            raise QuickstudyError(f"Running needs tasks and episodes; got {len(tasks)} tasks, {episodes} episodes.")
+        check_run(tasks, episodes)
         shape = (len(tasks), episodes)
         of = [task for task in tasks for _ in range(episodes)]
         state = self._episodes(of)
@@ -177,15 +170,7 @@ class Navigation(TaskFamily):
         starts = _starts(of, generators)
         observations = state.reset(starts, generators)
         while state.active.any():
-            actions = np.asarray(policy(observations.reshape(*shape, -1)))
-            if actions.shape != (*shape, self.action_size):
-                raise QuickstudyError(
-                    f"A navigation policy returns actions {(*shape, self.action_size)}; got {actions.shape}."
-                )
-            if not np.isfinite(actions).all():
-                bad = tasks[int(np.argwhere(~np.isfinite(actions))[0, 0])]
-                raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
-            observations = state.step(actions.reshape(-1, self.action_size))
+            observations = state.step(self.actions(policy, observations, tasks, episodes))
         state.worlds.close()
         shortest = np.array([shortest_way(task, start) for task, start in zip(of, starts, strict=True)])
         outcome = {

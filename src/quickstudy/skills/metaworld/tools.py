@@ -1,5 +1,6 @@
 """Tasks that are done with a tool: hammer, stick-push, stick-pull, peg-insert-side, assembly."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import mujoco
@@ -101,8 +102,9 @@ class _Stick(Port):
     def drawn_body(self, model: mujoco.MjModel) -> int:
         return int(model.geom_bodyid[model.geom("objGeom").id])
 
+    @abstractmethod
     def goal_height(self, data: mujoco.MjData) -> float:
-        raise NotImplementedError
+        """Where the goal is above the table, metres."""
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.start[world], self.target[world] = [*vector[:2], 0.02], [*vector[3:5], self.goal_height(data)]
