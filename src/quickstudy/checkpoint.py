@@ -117,6 +117,25 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(_parse_tensors(folder / MODEL, content[MODEL]), config, training)
 
 
+def load_to_resume(folder: Path, now: Mapping[str, Any], defaults: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint whose training goes on with the settings `now`; one added since then has its default.
+
+    Raises:
+        QuickstudyError: as `load` does; or without a training state, or trained with other settings.
+    """
+    saved = load(folder)
+    if saved.training is None:
+        raise QuickstudyError(f"'{folder}' has no training state to resume from.")
+    then = {**defaults, **saved.config.get("training", {})}
+    if then != now:
+        changed = [name for name, value in now.items() if then.get(name) != value]
+        raise QuickstudyError(
+            f"'{folder}' was trained with other settings ({', '.join(changed)}); resume with the same ones or train in "
+            "a new folder."
+        )
+    return saved
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copies a state_dict into a module that must have exactly its names and shapes.
 

@@ -299,17 +299,8 @@ class _Run:
     def restore(self) -> None:
         assert self.folder is not None
         where = self.folder / "checkpoints/last"
-        saved = checkpoint.load(where)
-        if saved.training is None:
-            raise QuickstudyError(f"'{where}' has no training state to resume from.")
-        # A setting that was added since has its default.
-        then = {**asdict(TrainConfig()), **saved.config.get("training", {})}
-        if then != asdict(self.config):
-            changed = [k for k, v in asdict(self.config).items() if then.get(k) != v]
-            raise QuickstudyError(
-                f"'{where}' was trained with other settings ({', '.join(changed)}); resume with the same ones or "
-                "train in a new folder."
-            )
+        saved = checkpoint.load_to_resume(where, asdict(self.config), asdict(TrainConfig()))
+        assert saved.training is not None
         checkpoint.load_into(self.learner, saved.tensors, str(where))
         state = saved.training
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])

@@ -173,16 +173,8 @@ class _Run:
     def restore(self) -> None:
         assert self.folder is not None
         where = self.folder / "checkpoints/last"
-        saved = checkpoint.load(where)
-        if saved.training is None:
-            raise QuickstudyError(f"'{where}' has no training state to resume from.")
-        then, now = saved.config.get("training", {}), asdict(self.config)
-        changed = [name for name, value in now.items() if then.get(name, value) != value]
-        if changed:
-            raise QuickstudyError(
-                f"'{where}' was trained with other settings ({', '.join(changed)}); resume with the same ones or "
-                "train in a new folder."
-            )
+        saved = checkpoint.load_to_resume(where, asdict(self.config), asdict(TrialConfig()))
+        assert saved.training is not None
         checkpoint.load_into(self.learner, saved.tensors, str(where))
         state = saved.training
         self.learner.restore(state["learner"])
