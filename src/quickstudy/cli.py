@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,19 +15,9 @@ from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.learners.baselines import FineTuneConfig
-from quickstudy.learners.hypernet import HypernetConfig
-from quickstudy.learners.maml import MAMLConfig
-from quickstudy.learners.mann import MANNConfig
-from quickstudy.learners.matching import MatchingConfig
-from quickstudy.learners.meta_lstm import MetaLSTMConfig
-from quickstudy.learners.prototypical import PrototypicalConfig
-from quickstudy.learners.reptile import ReptileConfig
-from quickstudy.learners.siamese import SiameseConfig
-from quickstudy.methods import COMPARED, DataConfig, NetworkConfig, Settings, build, defaults
+from quickstudy.methods import COMPARED, Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.rl.cli import RLEvaluate, RLTrain, train_defaults
-from quickstudy.train import TrainConfig
 
 OBJECTS = "objects"
 """The split of a user's own objects, see `quickstudy.skills.grasping`."""
@@ -203,7 +193,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Settings):
     """Meta-train a method on a family: quickstudy train grasping --method maml --seed 1.
 
     Every default shown is that of the named family and method."""
@@ -211,7 +201,7 @@ class Train:
     family: FamilyName
     method: str = "maml"
     """One of: maml fomaml anil meta-sgd reptile meta-lstm mann mann-raw siamese matching matching-fce matching-convex
-    prototypical hypernet transfer scratch no-adaptation oracle replay nearest."""
+    prototypical hypernet transfer scratch no-adaptation oracle replay nearest warp."""
     seed: int = 0
     """Draws the initial parameters and the meta-batches."""
     output_dir: Path | None = None
@@ -220,26 +210,13 @@ class Train:
     """A run whose base network the training starts from, as far as the two are alike."""
     resume: bool = False
     """Go on with the training in --output-dir exactly where it stopped."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    maml: MAMLConfig = field(default_factory=MAMLConfig)
-    reptile: ReptileConfig = field(default_factory=ReptileConfig)
-    meta_lstm: MetaLSTMConfig = field(default_factory=MetaLSTMConfig)
-    mann: MANNConfig = field(default_factory=MANNConfig)
-    siamese: SiameseConfig = field(default_factory=SiameseConfig)
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
-    prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
-    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
-    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
-    training: TrainConfig = field(default_factory=TrainConfig)
-    data: DataConfig = field(default_factory=DataConfig)
 
     def run(self) -> None:
         from quickstudy import families, runs
         from quickstudy.compare import source_for, train
         from quickstudy.provenance import note_start
 
-        names = {"output_dir", "resume"}
-        settings = Settings(**{n: getattr(self, n) for n in self.__dataclass_fields__ if n not in names})
+        settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
         family = families.get(self.family)
         folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
         runs.check_folder(folder, settings, self.resume)

@@ -1,7 +1,7 @@
 """Commands of learning by trial: `quickstudy rl-train` and `quickstudy rl-evaluate`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,19 +10,11 @@ import tyro
 from tyro.conf import Positional, arg
 
 from quickstudy.progress import console
-from quickstudy.rl.maml import MetaPolicyConfig
-from quickstudy.rl.matched import MatchedConfig
-from quickstudy.rl.meta_lstm import LearnedRuleConfig
-from quickstudy.rl.methods import PolicyConfig, TrialSettings, defaults
-from quickstudy.rl.opponents import OpponentConfig
-from quickstudy.rl.pearl import PEARLConfig
-from quickstudy.rl.reptile import ReptilePolicyConfig
-from quickstudy.rl.rl2 import RL2Config
-from quickstudy.rl.train import TrialConfig
+from quickstudy.rl.methods import TrialSettings, defaults
 
 
 @dataclass(frozen=True)
-class RLTrain:
+class RLTrain(TrialSettings):
     """Meta-train a method that learns by trial and reward: quickstudy rl-train navigation2d --method maml-trpo.
 
     Every default shown is that of the named method."""
@@ -38,23 +30,13 @@ class RLTrain:
     """The run folder; runs/<family>-<method>/<time> by default."""
     resume: bool = False
     """Go on with the training in --output-dir exactly where it stopped."""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    maml: MetaPolicyConfig = field(default_factory=MetaPolicyConfig)
-    reptile: ReptilePolicyConfig = field(default_factory=ReptilePolicyConfig)
-    rl2: RL2Config = field(default_factory=RL2Config)
-    pearl: PEARLConfig = field(default_factory=PEARLConfig)
-    meta_lstm: LearnedRuleConfig = field(default_factory=LearnedRuleConfig)
-    matched: MatchedConfig = field(default_factory=MatchedConfig)
-    opponents: OpponentConfig = field(default_factory=OpponentConfig)
-    training: TrialConfig = field(default_factory=TrialConfig)
 
     def run(self) -> None:
         from quickstudy.rl import runs
         from quickstudy.rl.methods import family
         from quickstudy.runs import new_folder
 
-        names = {"output_dir", "resume"}
-        settings = TrialSettings(**{n: getattr(self, n) for n in self.__dataclass_fields__ if n not in names})
+        settings = TrialSettings(**{name: getattr(self, name) for name in TrialSettings.__dataclass_fields__})
         folder = self.output_dir or new_folder(Path("runs"), self.family, self.method)
         runs.check_folder(folder, settings, self.resume)
         trained = runs.train(settings, family(self.family), folder)
