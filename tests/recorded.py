@@ -1,12 +1,16 @@
 """Made-up recordings for the tests of data sets."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from quickstudy import datasets
 from quickstudy.datasets import Episode
+from quickstudy.errors import QuickstudyError
 
 _NUMBERS = st.floats(-1e6, 1e6, width=32)
 
@@ -50,3 +54,12 @@ def same(a: Episode, b: Episode) -> None:
         assert (one is None) == (other is None), name
         if one is not None:
             np.testing.assert_array_equal(np.asarray(one, "f4"), np.asarray(other, "f4"), err_msg=name)
+
+
+def refused(path: Path) -> str:
+    """The one line that reading a data set ends in, which must name it."""
+    with pytest.raises(QuickstudyError) as error:
+        list(datasets.load(path).demonstrations())
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -2,7 +2,6 @@
 
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
 from quickstudy.methods import defaults
 from quickstudy.results import Cell
-from recorded import recordings, same, walks
+from recorded import recordings, refused, same, walks
 
 ABOUT = About(10.0, ("x", "y"), ("right", "up"))
 
@@ -32,22 +31,14 @@ def mistake(capsys, *arguments: object) -> str:
     return lines[0]
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(QuickstudyError) as error:
-        list(datasets.load(path).demonstrations())
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@pytest.mark.parametrize("ending", ["npz", "csv"])
+@pytest.mark.parametrize("format", ["npz", "csv", "lerobot", "minari"])
 @settings(max_examples=20, deadline=None)
 @given(episodes=recordings())
-def test_round_trip(tmp_path_factory, ending, episodes):
-    path = tmp_path_factory.mktemp("plain") / f"data.{ending}"
-    datasets.save(path, episodes, About(12.5))
+def test_round_trip(tmp_path_factory, format, episodes):
+    path = tmp_path_factory.mktemp("in and out") / f"data.{format}"
+    datasets.save(path, episodes, About(12.5), format)
     found = datasets.load(path)
-    timed = ending == "npz" or max(map(len, episodes)) > 1  # a .csv tells its rate by time stamps
+    timed = format != "csv" or max(map(len, episodes)) > 1  # a .csv tells its rate by time stamps
     assert found.about.rate == (12.5 if timed else None)
     assert list(found.tasks) == [episode.task for episode in episodes]
     for one, other in zip(episodes, found, strict=True):
