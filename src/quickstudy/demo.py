@@ -66,8 +66,7 @@ def demo(folder: Path, video: bool) -> Path:
         console.print(f"No video: {rendering.why_not()}")
     elif video:
         footage.take(folder, folder / f"{FILMED}-seed0", {s: evaluations(folder, s) for s in family.test_splits})
-    for cell in cells:
-        results.print_table(cell)
+    tables.print_comparison(cells)
     report = write_report(folder, "quickstudy demo", video)
     run = folder / f"{FILMED}-seed0"
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")
