@@ -6,8 +6,8 @@
 
 Writes benchmarks/results/omniglot-{5w1s,5w5s,20w1s,20w5s,within-alphabet}.json. A learner is trained with one shot and
 evaluated with one and with five. Methods without parameters for single classes are trained on 60-way tasks alone, as
-Snell et al. 2017 do, and evaluated on both. Some start from a network that was trained before, by another method or on
-more ways: the table says so, and counts both trainings.
+Snell et al. 2017 do, and evaluated on both. Some start from the embedding that prototypical networks have learned
+there: the table says so, and counts both trainings.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -36,15 +37,32 @@ from quickstudy.methods import Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
 
-ANY_WAYS = frozenset({"prototypical", "siamese", "matching", "matching-fce", "hypernet"})
+NARROW = "-narrow"
+"""What is added to a method's name where its network is the small one of the methods that go through it often."""
+
+ANY_WAYS = frozenset({"prototypical", "prototypical" + NARROW, "siamese", "matching", "matching-fce", "hypernet"})
 """Methods none of whose parameters belongs to a class."""
 
+DESCENDING = ("maml", "maml-batch-statistics", "anil", "reptile", "meta-lstm")
+
 STARTS = {
-    "mann": ("prototypical", "omniglot-60way"),
-    "hypernet": ("prototypical", "omniglot-60way"),
-    **dict.fromkeys(("maml", "maml-batch-statistics", "anil", "reptile", "meta-lstm"), ("maml", "omniglot-20way")),
+    **dict.fromkeys(("mann", "hypernet"), "prototypical"),
+    **dict.fromkeys(DESCENDING, "prototypical" + NARROW),
 }
-"""Methods whose base network starts as what another method, or the same one, learned on another family."""
+"""Methods whose base network starts as what another method learned on 60-way tasks."""
+
+FROM_START: dict[str, dict[str, dict[str, Any]]] = {
+    **{
+        method: {"training": {"steps": 800, "rate": 3e-4, "validate_every": 200}}
+        for method in ("maml", "maml-batch-statistics", "anil")
+    },
+    "reptile": {
+        "reptile": {"inner_optimiser": "sgd", "inner_rate": 0.01},
+        "training": {"steps": 1000, "validate_every": 250},
+    },
+    "meta-lstm": {"training": {"steps": 300, "base_rate": 0.2}},
+}
+"""What these do otherwise than when they train from a random network: fewer and smaller steps."""
 
 TRANSDUCTIVE = "-batch-statistics"
 """What is added to a method's name where its network normalises by the statistics of the batch at hand."""
@@ -61,6 +79,7 @@ METHODS = (
     "anil",
     "reptile",
     "prototypical",
+    "prototypical" + NARROW,
     "hypernet",
     "nearest",
 )
@@ -97,16 +116,22 @@ class Recognise:
 
 def start_of(method: str, family: str) -> tuple[str, str] | None:
     """The method and family whose training this one starts from."""
-    start = None if "within" in family else STARTS.get(method)
-    return None if start == (method, family) else start
+    return (STARTS[method], "omniglot-60way") if method in STARTS and "within" not in family else None
 
 
 def settings_for(method: str, family: str, what: Recognise) -> Settings:
-    """The defaults of the method; with batch statistics where its name says so."""
-    plain = method.removesuffix(TRANSDUCTIVE)
+    """The defaults of the method, for the network that its name says, and for where it starts."""
+    plain = method.removesuffix(TRANSDUCTIVE).removesuffix(NARROW)
     settings, start = defaults(family, plain, what.seed), start_of(method, family)
-    folder = str(run_folder(*start, what)) if start else ""
-    return replace(settings, start=folder, network=replace(settings.network, batch_statistics=plain != method))
+    settings = replace(
+        settings,
+        start=str(run_folder(*start, what)) if start else "",
+        network=replace(settings.network, batch_statistics=method.endswith(TRANSDUCTIVE)),
+    )
+    changes = FROM_START.get(method, {}) if start else {}
+    if method.endswith(NARROW):
+        changes = {"network": {"channels": (32, 32, 64, 64), "embedding": 64}, "training": {"steps": 4000}}
+    return replace(settings, **{group: replace(getattr(settings, group), **some) for group, some in changes.items()})
 
 
 def trained_on(method: str, family: str) -> str:
@@ -180,7 +205,7 @@ def row(
         transductive=together,
         parameters=learned,
         training_s=round(seconds, 1) or None,
-        note=f"starts from {start[0]} on {start[1].removeprefix('omniglot-')}" if start else "",
+        note=f"starts from {start[0]}" if start else "",
     )
 
 
@@ -200,7 +225,7 @@ def write(cell: str, rows: Sequence[Row], name: str, what: Recognise, command: s
         metric="accuracy",
         unit="fraction",
         protocol=(
-            f"{family.protocol}; trained with one shot, one training seed; 'transductive' shows all queries of a task "
+            f"{family.protocol}; one training seed; 'transductive' shows all queries of a task "
             "to a network with batch statistics together; mean accuracy with a 95 % bootstrap interval over tasks."
         ),
         command=command,

@@ -96,7 +96,7 @@ def learned(method: str, glyphs, steps: int = 150, tasks: int = 8, start: Path |
         "glyphs",
         method,
         network=NetworkConfig(channels=(16, 32), embedding=32),
-        maml=MAMLConfig(inner_steps=2, inner_rate=0.3),
+        maml=MAMLConfig(inner_steps=2, inner_rate=0.03),
         mann=MANNConfig(slots=32, controller=64),
         training=TrainConfig(steps=steps, meta_batch=tasks, queries=3, rate=3e-3, base_rate=0.1 if start else 1.0),
     )
@@ -142,5 +142,20 @@ def test_a_run_with_another_number_of_classes_is_a_start_too(glyphs, tmp_path):
     threes = build(replace(settings, method="meta-lstm"), blank)
     start_from(threes, tmp_path)
     for name, there in fives.base.initial().items():
-        expected = there.mean(0, keepdim=True).expand(3, *there.shape[1:]) if "head" in name else there
+        expected = (
+            there.mean(0, keepdim=True).expand(3, *there.shape[1:]) if name.startswith("network.head.") else there
+        )
         torch.testing.assert_close(threes.base.initial()[name], expected)
+
+
+def test_what_embeds_images_and_what_recognises_them_start_from_each_other(glyphs, tmp_path):
+    settings = Settings("glyphs", "prototypical", network=NetworkConfig(channels=(4, 4), embedding=6))
+    compares, descends = build(settings, glyphs), build(replace(settings, method="maml", seed=1), glyphs)
+    wanted = compares.base.network.state_dict()
+    checkpoint.save(tmp_path / "a/checkpoints/best", compares.state_dict(), {})
+    start_from(descends, tmp_path / "a")
+    torch.testing.assert_close(descends.base.network.embedding.state_dict(), wanted)
+    checkpoint.save(tmp_path / "b/checkpoints/best", descends.state_dict(), {})
+    other = build(replace(settings, method="matching", seed=2), glyphs)
+    start_from(other, tmp_path / "b")
+    torch.testing.assert_close(other.base.network.state_dict(), wanted)

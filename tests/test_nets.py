@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.learners.maml import MAML, MAMLConfig
-from quickstudy.nets import BatchStatistics, ConvNet
+from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet
 
 
 def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
@@ -22,8 +22,10 @@ def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
 @pytest.mark.parametrize("shared_head", [False, True])
 def test_second_order_through_convolutions_is_the_same_under_vmap_and_in_a_loop(batch_statistics, shared_head):
     torch.manual_seed(0)
-    base = BaseLearner(ConvNet((7, 9), 3, (4, 5, 6), batch_statistics), 63, recognition_loss)
-    learner = MAML(base, MAMLConfig(2, 0.3, shared_head=shared_head)).double()
+    network = ConvClassifier(ConvNet((7, 9), 8, (4, 5, 6), batch_statistics), 3)
+    torch.nn.init.normal_(network.head.weight, std=0.1)  # at zero, the layers before it would not move at first
+    base = BaseLearner(network, 63, recognition_loss)
+    learner = MAML(base, MAMLConfig(2, 0.03, shared_head=shared_head)).double()
     batch, parameters = SupportQuery(images(seed=1), images(seed=2)), list(learner.parameters())
     together = vmap(learner.loss)(batch)[0]
     alone = torch.stack([learner.loss(tree_map(lambda t, i=i: t[i], batch))[0] for i in range(3)])
@@ -51,3 +53,16 @@ def test_batch_statistics_are_those_of_batch_normalisation_in_training():
 @pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
 def test_images_come_with_any_leading_shape(leading):
     assert ConvNet((28, 28), 5, (4, 4, 4, 4))(torch.rand(*leading, 784)).shape == (*leading, 5)
+
+
+def test_a_gradient_step_on_a_head_at_zero_compares_cosines():
+    """At first all classes are equally likely, so row c becomes rate (mean of class c - mean of all) / classes."""
+    torch.manual_seed(0)
+    network, batch = ConvClassifier(ConvNet((7, 9), 6, (4, 5)), 3).double(), images(1, 2)
+    base = BaseLearner(network, 63, recognition_loss).double()
+    support = tree_map(lambda t: t[0], batch)
+    embedded = network.normalise(network.embedding(support.x)).detach()
+    torch.testing.assert_close(embedded.norm(dim=-1), torch.full((2, 3), 6.0, dtype=torch.float64), rtol=1e-3, atol=0)
+    rows = MAML(base, MAMLConfig(1, 0.3)).double().adapt(support)["network.head.weight"]
+    means = embedded.mean(0)
+    torch.testing.assert_close(rows, 0.3 * (means - means.mean(0)) / 3)

@@ -25,7 +25,7 @@ from quickstudy.learners.prototypical import PrototypicalConfig, PrototypicalNet
 from quickstudy.learners.reptile import Reptile, ReptileConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.learners.warp import Warp
-from quickstudy.nets import MLP, ConvNet
+from quickstudy.nets import MLP, ConvClassifier, ConvNet
 from quickstudy.skills.demonstrated import QUERIES, SHARES, split_labels
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
@@ -42,7 +42,8 @@ class NetworkConfig:
         channels: of the convolutional blocks.
         batch_statistics: normalise convolutions by the batch at hand, which makes a learner transductive.
         bfloat16: take convolutions of numbers rounded to bfloat16.
-        embedding: width of what a method that compares gets from its network instead of actions.
+        embedding: width of what a network of images embeds them in, and of what a method that compares gets from any
+            network instead of actions.
     """
 
     hidden: tuple[int, ...] = (128, 128)
@@ -181,7 +182,10 @@ OUTER: dict[str, dict[str, Any]] = {
 Reptile's outer step is theta + rate (mean phi - theta), the rate falling to zero; nothing else would be Reptile.
 """
 
-_NARROW: dict[str, dict[str, Any]] = {"network": {"channels": (32, 32, 64, 64)}, "data": {"validation_tasks": 100}}
+_NARROW: dict[str, dict[str, Any]] = {
+    "network": {"channels": (32, 32, 64, 64), "embedding": 64},
+    "data": {"validation_tasks": 100},
+}
 """For methods whose inner loop goes through the network again and again."""
 
 _COMPARING = ("siamese", "matching", "matching-convex")
@@ -233,35 +237,35 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
         for method in ("siamese", "matching", "matching-fce")
     },
+    ("omniglot-60way", "prototypical"): {"training": {"steps": 13_000}},
     **{
         (family, "hypernet"): {"training": {"steps": 1500, "validate_every": 500, "rate": 5e-4}}
         for family in ("omniglot-60way", "omniglot-within-alphabet-20way")
     },
     **{
-        ("omniglot-20way", method): {
+        (family, method): {
             **_NARROW,
-            "maml": {"inner_steps": 2, "inner_rate": rate, "shared_head": True},
-            "training": {"steps": steps, "queries": 2, "rate": 2e-3, "validate_every": 500},
+            "maml": {"inner_steps": 2, "inner_rate": 0.03, "shared_head": True},
+            "training": {"steps": 3200, "meta_batch": tasks, "rate": 2e-3, "most_shots": 5, "validate_every": 400},
         }
-        for method, rate, steps in (("maml", 0.5, 3200), ("anil", 1.0, 1500))
-    },
-    **{
-        ("omniglot-5way", method): {
-            **_NARROW,
-            "maml": {"inner_steps": 2, "inner_rate": 1.0, "shared_head": True},
-            "training": {"steps": 1200, "meta_batch": 8, "validate_every": 400},
-        }
+        for family, tasks in (("omniglot-5way", 8), ("omniglot-20way", 4))
         for method in ("maml", "anil")
     },
-    ("omniglot-5way", "reptile"): {
-        **_NARROW,
-        "reptile": {"inner_steps": 8, "inner_rate": 2e-3, "test_steps": 20},
-        "training": {"steps": 600, "meta_batch": 5, "queries": 9, "validate_every": 200},
+    **{
+        (family, "reptile"): {
+            **_NARROW,
+            "reptile": {"inner_steps": 8, "inner_rate": 2e-3, "test_steps": 20},
+            "training": {"steps": 3000, "meta_batch": tasks, "queries": 9, "validate_every": 500},
+        }
+        for family, tasks in (("omniglot-5way", 5), ("omniglot-20way", 2))
     },
-    ("omniglot-5way", "meta-lstm"): {
-        **_NARROW,
-        "meta_lstm": {"inner_steps": 4, "initial_rate": 0.5},
-        "training": {"steps": 400, "meta_batch": 4, "validate_every": 100},
+    **{
+        (family, "meta-lstm"): {
+            **_NARROW,
+            "meta_lstm": {"inner_steps": 4, "initial_rate": 0.01},
+            "training": {"steps": 1500, "meta_batch": tasks, "validate_every": 100},
+        }
+        for family, tasks in (("omniglot-5way", 4), ("omniglot-20way", 2))
     },
     ("sinusoid", "reptile"): {"reptile": {"inner_rate": 0.01}, "training": {"steps": 30_000}},
     ("sinusoid", "meta-lstm"): {"meta_lstm": {"initial_rate": 0.05}, "training": {"steps": 15_000}},
@@ -324,12 +328,15 @@ def _for_dataset(path: Path) -> Settings:
 
 def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: int = 0) -> BaseLearner:
     """A base learner with as many outputs as the family's actions, or that many; `extra` inputs beside observations."""
-    inputs, outputs = family.observation_size + extra, outputs or family.action_size
+    inputs = family.observation_size + extra
     network: nn.Module
     if family.image is None or extra:
-        network = MLP(inputs, outputs, s.network.hidden, s.network.context, s.network.normalise)
+        layers = s.network.hidden, s.network.context, s.network.normalise
+        network = MLP(inputs, outputs or family.action_size, *layers)
     else:
-        network = ConvNet(family.image, outputs, s.network.channels, s.network.batch_statistics, s.network.bfloat16)
+        options = s.network.channels, s.network.batch_statistics, s.network.bfloat16
+        network = ConvNet(family.image, outputs or s.network.embedding, *options)
+        network = network if outputs else ConvClassifier(network, family.action_size)
     return BaseLearner(network, inputs, _criterion(family), family.image is not None)
 
 

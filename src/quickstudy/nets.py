@@ -93,6 +93,26 @@ class ConvNet(nn.Module):
         return self.head(features).reshape(*x.shape[:-1], -1)
 
 
+class ConvClassifier(nn.Module):
+    """Logits of images from a network that embeds them; `head` is its last, linear layer.
+
+    Embeddings are normalised before the head, and its rows start alike, at zero. A gradient step on them then makes
+    each a mean of embeddings, and what is recognised is what has the largest cosine. Embeddings begin `width` long: so
+    few small steps of the head suffice, which leave the layers before it nearly as they are.
+    """
+
+    def __init__(self, embedding: ConvNet, outputs: int) -> None:
+        super().__init__()
+        self.embedding, width = embedding, embedding.head.out_features
+        self.normalise, self.head = LayerNorm(width), nn.Linear(width, outputs)
+        nn.init.constant_(self.normalise.weight, math.sqrt(width))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.normalise(self.embedding(x)))
+
+
 class Bfloat16Conv2d(nn.Conv2d):
     """A convolution whose input, weights and result are rounded to bfloat16; what goes in and comes out is not."""
 
