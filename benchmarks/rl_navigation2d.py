@@ -3,8 +3,9 @@
     python -m benchmarks.rl_navigation2d
     python -m benchmarks.rl_navigation2d --methods maml-trpo rl2 --seeds 1
 
-What is finished is never run again and what was interrupted goes on, so the same command may be given again and again,
-with more methods or seeds. Writes benchmarks/results/rl-navigation2d.json.
+Each learner is what training ended with, not the best of what it went through. What is finished is never run again and
+what was interrupted goes on, so the same command may be given again and again, with more methods or seeds. Writes
+benchmarks/results/rl-navigation2d.json.
 """
 
 from dataclasses import dataclass, replace
@@ -64,8 +65,8 @@ def evaluation(what: Navigation, method: str, seed: int) -> Evaluation:
     if runs.train(settings, of, folder).interrupted:
         raise KeyboardInterrupt
     learner = build(replace(settings, method=method), of)
-    best = folder / "checkpoints/best"
-    checkpoint.load_into(learner, checkpoint.load(best).tensors, str(best))
+    last = folder / "checkpoints/last"
+    checkpoint.load_into(learner, checkpoint.load(last).tensors, str(last))
     result = evaluate_trials(learner, of, "test", max(ROUNDS.get(method, (3,))), what.tasks, what.lanes, seed)
     result.save(path)
     by_round = result.metrics[of.metric].mean((1, 2))

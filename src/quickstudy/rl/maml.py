@@ -40,7 +40,8 @@ class MetaPolicyConfig:
     Attributes:
         inner_steps: policy gradient steps in training, each on episodes of its own.
         inner_rate: alpha; with learned rates, what they begin with.
-        learn_rates: learn one alpha for each parameter, as part of theta (Meta-SGD, Li et al. 2017).
+        learn_rates: learn one alpha for each parameter, as part of theta: Finn et al. (section 2.2) leave open whether
+            alpha is fixed or meta-learned, Meta-SGD (Li et al. 2017) learns it so.
         later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
             trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
@@ -54,7 +55,7 @@ class MetaPolicyConfig:
 
     inner_steps: int = 1
     inner_rate: float = 0.1
-    learn_rates: bool = False
+    learn_rates: bool = True
     later_rate: float = 0.1
     estimator: Estimator = "likelihood"
     first_order: bool = False
