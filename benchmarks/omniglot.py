@@ -40,7 +40,12 @@ from quickstudy.results import Cell, Row, print_table
 NARROW = "-narrow"
 """What is added to a method's name where its network is the small one of the methods that go through it often."""
 
-ANY_WAYS = frozenset({"prototypical", "prototypical" + NARROW, "siamese", "matching", "matching-fce", "hypernet"})
+VIEWS = "-views"
+"""What is added to a method's name where its trained network embeds five copies of each image, see `nets.ConvNet`."""
+
+ANY_WAYS = frozenset(
+    {"prototypical", "prototypical" + NARROW, "prototypical" + VIEWS, "siamese", "matching", "matching-fce", "hypernet"}
+)
 """Methods none of whose parameters belongs to a class."""
 
 DESCENDING = ("maml", "maml-batch-statistics", "anil", "reptile", "meta-lstm")
@@ -80,6 +85,7 @@ METHODS = (
     "reptile",
     "prototypical",
     "prototypical" + NARROW,
+    "prototypical" + VIEWS,
     "hypernet",
     "nearest",
 )
@@ -121,7 +127,7 @@ def start_of(method: str, family: str) -> tuple[str, str] | None:
 
 def settings_for(method: str, family: str, what: Recognise) -> Settings:
     """The defaults of the method, for the network that its name says, and for where it starts."""
-    plain = method.removesuffix(TRANSDUCTIVE).removesuffix(NARROW)
+    plain = method.removesuffix(TRANSDUCTIVE).removesuffix(NARROW).removesuffix(VIEWS)
     settings, start = defaults(family, plain, what.seed), start_of(method, family)
     settings = replace(
         settings,
@@ -140,7 +146,7 @@ def trained_on(method: str, family: str) -> str:
 
 
 def run_folder(method: str, family: str, what: Recognise) -> Path:
-    return what.output_dir / f"{trained_on(method, family)}-{method}"
+    return what.output_dir / f"{trained_on(method, family)}-{method.removesuffix(VIEWS)}"
 
 
 def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, float]:
@@ -151,7 +157,8 @@ def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, f
     settings, there = settings_for(method, where, what), families.get(where)
     learner = train(settings, there, source_for(settings, there), folder)
     if where != name:
-        fitting = build(settings, families.get(name))
+        views = 5 if method.endswith(VIEWS) else 1
+        fitting = build(replace(settings, network=replace(settings.network, views=views)), families.get(name))
         fitting.load_state_dict(learner.state_dict())
         learner = fitting
     return learner, seconds + seconds_so_far(folder / TRAINING_SECONDS)

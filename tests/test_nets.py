@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.learners.maml import MAML, MAMLConfig
-from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet
+from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet, distorted
 
 
 def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
@@ -66,3 +66,17 @@ def test_a_gradient_step_on_a_head_at_zero_compares_cosines():
     rows = MAML(base, MAMLConfig(1, 0.3)).double().adapt(support)["network.head.weight"]
     means = embedded.mean(0)
     torch.testing.assert_close(rows, 0.3 * (means - means.mean(0)) / 3)
+
+
+def test_a_network_with_views_says_the_mean_of_what_it_says_about_each():
+    torch.manual_seed(0)
+    several = ConvNet((7, 9), 3, (4, 5), views=3).double()
+    once = ConvNet((7, 9), 3, (4, 5)).double()
+    once.load_state_dict(several.state_dict())
+    x = torch.rand(2, 4, 63, dtype=torch.float64)
+    pictures = x.reshape(8, 1, 7, 9)
+    copies = [distorted(pictures, several.amounts[:, k, None].expand(6, 8), "border") for k in range(3)]
+    torch.testing.assert_close(copies[0], pictures)
+    assert not torch.allclose(copies[1], pictures)
+    expected = torch.stack([once(copy.reshape(2, 4, 63)) for copy in copies]).mean(0)
+    torch.testing.assert_close(several(x), expected)

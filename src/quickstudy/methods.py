@@ -42,6 +42,7 @@ class NetworkConfig:
         channels: of the convolutional blocks.
         batch_statistics: normalise convolutions by the batch at hand, which makes a learner transductive.
         bfloat16: take convolutions of numbers rounded to bfloat16.
+        views: of an image, of which a convolutional network gives the mean.
         embedding: width of what a network of images embeds them in, and of what a method that compares gets from any
             network instead of actions.
     """
@@ -52,6 +53,7 @@ class NetworkConfig:
     channels: tuple[int, ...] = (64, 64, 64, 64)
     batch_statistics: bool = False
     bfloat16: bool = False
+    views: int = 1
     embedding: int = 64
 
 
@@ -334,7 +336,7 @@ def _base(s: Settings, family: TaskFamily, outputs: int | None = None, extra: in
         layers = s.network.hidden, s.network.context, s.network.normalise
         network = MLP(inputs, outputs or family.action_size, *layers)
     else:
-        options = s.network.channels, s.network.batch_statistics, s.network.bfloat16
+        options = s.network.channels, s.network.batch_statistics, s.network.bfloat16, s.network.views
         network = ConvNet(family.image, outputs or s.network.embedding, *options)
         network = network if outputs else ConvClassifier(network, family.action_size)
     return BaseLearner(network, inputs, _criterion(family), family.image is not None)

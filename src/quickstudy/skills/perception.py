@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
 from quickstudy import datasets
 from quickstudy.batching import threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.nets import distorted
 from quickstudy.task import Policy, Task, TaskFamily
 
 
@@ -289,18 +289,9 @@ def one_hot(labels: np.ndarray, ways: int) -> np.ndarray:
 
 @threads_for(0)  # shared among threads it is slower, on a busy machine many times
 def jittered(x: Tensor, image: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Images [..., height * width], each turned by up to 6 degrees, sheared by up to 0.1, each side scaled by up to 8 %
-    and shifted by up to 8 %; what comes in from outside is 0."""
+    """Images [..., height * width], each `nets.distorted` by amounts of its own; what comes in from outside is 0."""
     pictures = x.reshape(-1, 1, *image)
-    turn, shear, wide, high, right, down = (2 * torch.rand(6, len(pictures), generator=rng) - 1).unbind()
-    cos, sin = torch.cos(turn * torch.pi / 30), torch.sin(turn * torch.pi / 30)
-    wide, high, shear = 1 + 0.08 * wide, 1 + 0.08 * high, 0.1 * shear
-    # rotation times shear times scales, in coordinates from -1 to 1, so that 8 % of a side is 0.16
-    theta = torch.stack(
-        [cos * wide, (cos * shear - sin) * high, 0.16 * right, sin * wide, (sin * shear + cos) * high, 0.16 * down], -1
-    )
-    grid = affine_grid(theta.reshape(-1, 2, 3), list(pictures.shape), align_corners=False)
-    return grid_sample(pictures, grid, align_corners=False).reshape(x.shape)
+    return distorted(pictures, 2 * torch.rand(6, len(pictures), generator=rng) - 1).reshape(x.shape)
 
 
 VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
