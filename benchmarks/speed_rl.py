@@ -155,9 +155,9 @@ def main(what: SpeedRL) -> None:
         unit="",
         protocol=(
             f"{what.method} on ML1 push of Meta-World v3 with v2 rewards, goal hidden: {what.tasks} tasks x "
-            f"{what.lanes} episodes of {what.horizon} steps a round, adaptation, and the outer update; the same policy, "
-            f"tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps per second "
-            "of the whole loop relative to the faster of metaworld's own environments in Gymnasium's synchronous and "
+            f"{what.lanes} episodes of {what.horizon} steps a round, adaptation, and the outer update; the same "
+            f"policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps a "
+            "second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's synchronous and "
             "asynchronous vector environments."
         ),
         command=(

@@ -23,18 +23,20 @@ from quickstudy.rl.rl2 import RL2, RL2Config
 from quickstudy.rl.train import TrialConfig
 from quickstudy.rl.worlds import TrialFamily, Worlds
 
-FAMILIES: dict[str, Callable[[], TrialFamily]] = {
-    "navigation2d": Navigation2D,
-    "navigation2d-sparse": SparseNavigation2D,
-    "cheetah-direction": CheetahDirection,
-    "cheetah-velocity": CheetahVelocity,
+_METAWORLD: dict[str, Callable[[], TrialFamily]] = {
     "ml1-reach": partial(ml1, "reach"),
     "ml1-push": partial(ml1, "push"),
     "ml1-pick-place": partial(ml1, "pick-place"),
     "ml10": ml10,
 }
 
-_METAWORLD = frozenset({"ml1-reach", "ml1-push", "ml1-pick-place", "ml10"})
+FAMILIES: dict[str, Callable[[], TrialFamily]] = {
+    "navigation2d": Navigation2D,
+    "navigation2d-sparse": SparseNavigation2D,
+    "cheetah-direction": CheetahDirection,
+    "cheetah-velocity": CheetahVelocity,
+    **_METAWORLD,
+}
 
 
 @dataclass(frozen=True)

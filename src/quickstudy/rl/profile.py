@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def profile(
     rng, found = torch.Generator().manual_seed(seed), []
     for _ in range(steps + 1):
         tasks = family.draw(config.meta_batch, rng)
-        made, worlds = outer_step(learner, lambda tasks=tasks: family.worlds(tasks, config.lanes), rng)  # type: ignore[misc]
+        made, worlds = outer_step(learner, partial(family.worlds, tasks, config.lanes), rng)
         worlds.close()
         if made.steps == 0:
             raise QuickstudyError("This method learns nothing from the training tasks: there is no step to profile.")
