@@ -31,13 +31,14 @@ WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 5, 0.1, gymnasium.vector.Autorese
 WORKLOADS = {"push-v3": ["push-v3"] * WORLDS, "ML10": [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]}
 
 
-def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str) -> Any:
-    """The package's environments as it makes them itself, each with one task."""
+def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str, horizon: int | None = None) -> Any:
+    """The package's environments as it makes them itself, each with one task; episodes have 500 steps, or `horizon`."""
     makers = []
     for name, vector in zip(names, vectors, strict=True):
         of = ALL_V3_ENVIRONMENTS[name]
         data = pickle.dumps({"rand_vec": vector, "env_cls": of, "partially_observable": True})
-        makers.append(partial(metaworld._init_each_env, env_cls=of, tasks=[Task(env_name=name, data=data)]))
+        tasks = [Task(env_name=name, data=data)]
+        makers.append(partial(metaworld._init_each_env, env_cls=of, tasks=tasks, max_episode_steps=horizon))
     return getattr(gymnasium.vector, f"{kind}VectorEnv")(makers, autoreset_mode=SAME)
 
 

@@ -193,7 +193,7 @@ def test_families_are_listed_and_drawn(capsys, tmp_path):
 @pytest.mark.parametrize(
     "command",
     ["demo", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare", "resume", "runs"]
-    + ["report", "rl-train", "rl-evaluate", "push", "pull"],
+    + ["report", "rl-train", "rl-evaluate", "rl-profile", "push", "pull"],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -41,6 +41,15 @@ def test_train_then_evaluate(tmp_path, capsys) -> None:
     )
 
 
+def test_a_profile_tells_shares_steps_per_second_and_the_protocol(tmp_path, capsys) -> None:
+    main(["rl-profile", "navigation2d", "--method", "promp", "--outer-steps", "1", *QUICK])
+    said = capsys.readouterr().out
+    assert all(part in said for part in ("promp on navigation2d", "simulation", "policy", "update", "steps per second"))
+    assert "the goal is hidden" in said
+    assert "no step to profile" in mistake(capsys, "rl-profile", "navigation2d", "--method", "scratch", *QUICK)
+    assert "at least one outer step; got 0" in mistake(capsys, "rl-profile", "navigation2d", "--outer-steps", "0")
+
+
 def test_names_are_checked(tmp_path, capsys) -> None:
     said = mistake(capsys, "rl-train", "navigation2d", "--method", "malm-trpo", "--output-dir", str(tmp_path / "a"))
     assert "Did you mean 'maml-trpo'" in said.replace("\n", " ")

@@ -17,7 +17,7 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 from quickstudy.errors import QuickstudyError
 from quickstudy.methods import COMPARED, Settings, build, defaults
 from quickstudy.progress import console
-from quickstudy.rl.cli import RLEvaluate, RLTrain, train_defaults
+from quickstudy.rl.cli import RLEvaluate, RLProfile, RLTrain, train_defaults
 
 OBJECTS = "objects"
 """The split of a user's own objects, see `quickstudy.skills.grasping`."""
@@ -544,8 +544,9 @@ def _commands(arguments: Sequence[str]) -> Any:
         | Annotated[Resume, subcommand("resume")]
         | Annotated[Runs, subcommand("runs")]
         | Annotated[Report, subcommand("report")]
-        | Annotated[RLTrain, subcommand("rl-train", default=train_defaults(arguments))]
+        | Annotated[RLTrain, subcommand("rl-train", default=train_defaults(RLTrain, arguments))]
         | Annotated[RLEvaluate, subcommand("rl-evaluate")]
+        | Annotated[RLProfile, subcommand("rl-profile", default=train_defaults(RLProfile, arguments))]
         | Annotated[Push, subcommand("push")]
         | Annotated[Pull, subcommand("pull")]
     )

@@ -103,6 +103,7 @@ class Row:
             environment steps in those.
         act_ms: median milliseconds of one action.
         at: where along the cell's `against`, in a cell that varies a number.
+        beside: means of other measures than the cell's metric, each with its unit in its name: 'return', say.
     """
 
     method: str
@@ -132,6 +133,7 @@ class Row:
     env_steps: int | None = None
     act_ms: float | None = None
     at: float | None = None
+    beside: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("method", "note", "workload"):
@@ -156,6 +158,10 @@ class Row:
             number = getattr(self, name)
             if number is not None and not (_finite(number) and (name in _SIGNED or number >= 0)):
                 raise self._wrong(name, "a finite number", number)
+        if self.beside is not None and not (
+            isinstance(self.beside, Mapping) and all(map(_finite, self.beside.values()))
+        ):
+            raise self._wrong("beside", "finite numbers by name", self.beside)
         for name in ("ci95", "iqm_ci95", "improvement_ci95"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, self._bounds(name))
@@ -312,11 +318,13 @@ def table(cell: Cell) -> Table:
     labels = [name for name in ("workload", "method", "threads", "at") if _any(rows, name)]
     last = columns[-1] if columns else (None, None)
     likely = [name for name in ("iqm", "improvement") if _any(rows, name)]
+    beside = list(dict.fromkeys(name for row in rows for name in row.beside or ()))
     extras = [name for name in _EXTRAS if _any(rows, name)]
     notes = _any(rows, "note")
     headers = [cell.against or "at" if name == "at" else name for name in labels]
     headers += [_column(cell, *column) for column in columns]
-    headers += [_likely(cell, name, last[0]) for name in likely] + [_EXTRAS[name] for name in extras]
+    headers += [_likely(cell, name, last[0]) for name in likely]
+    headers += [_after(name, *last) for name in beside] + [_EXTRAS[name] for name in extras]
     if "workload" not in labels:
         headers = ["ms to adapt" if header == "ms" else header for header in headers]
     lines = []
@@ -326,6 +334,7 @@ def table(cell: Cell) -> Table:
         line += [by_condition.get(column, "–") for column in columns]
         of_last = next((row for row in group if (row.shots, row.steps) == last), None)
         line += [_bounded(cell, of_last, name) for name in likely]
+        line += [_figure(((of_last and of_last.beside) or {}).get(name)) for name in beside]
         line += [_extra(cell, name, _largest(group, name)) for name in extras]
         line += [" ".join(dict.fromkeys(row.note for row in group if row.note))] * notes
         lines.append(line)
@@ -486,10 +495,13 @@ def _figure(number: float | None) -> str:
 
 def _column(cell: Cell, shots: int | None, steps: int | None) -> str:
     unit = "%" if cell.unit == "fraction" else cell.unit
+    return _after(f"{cell.metric}, {unit}" if unit and unit != cell.metric else cell.metric, shots, steps)
+
+
+def _after(measure: str, shots: int | None, steps: int | None) -> str:
     counts = {"shot": shots, "step": steps}
     after = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n is not None]
-    known = f"{cell.metric}, {unit}" if unit and unit != cell.metric else cell.metric
-    return f"{known} after {', '.join(after)}" if after else known
+    return f"{measure} after {', '.join(after)}" if after else measure
 
 
 def _words(row: Row) -> str:

@@ -1,16 +1,21 @@
-"""Commands of learning by trial: `quickstudy rl-train` and `quickstudy rl-evaluate`."""
+"""Commands of learning by trial: `quickstudy rl-train`, `quickstudy rl-evaluate` and `quickstudy rl-profile`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 import tyro
+from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from quickstudy.progress import console
 from quickstudy.rl.methods import TrialSettings, defaults
+
+if TYPE_CHECKING:
+    from quickstudy.rl.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class RLTrain(TrialSettings):
     Every default shown is that of the named method."""
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
-    """One of: navigation2d navigation2d-sparse cheetah-direction cheetah-velocity."""
+    """One of: navigation2d navigation2d-sparse cheetah-direction cheetah-velocity ml1-reach ml1-push ml1-pick-place
+    ml10."""
     method: str = "maml-trpo"
     """One of: maml-trpo maml-ppo promp reptile-ppo rl2 rl2-mann pearl meta-lstm matched transfer domain-randomisation
     oracle scratch."""
@@ -36,10 +42,12 @@ class RLTrain(TrialSettings):
         from quickstudy.rl.methods import family
         from quickstudy.runs import new_folder
 
-        settings = TrialSettings(**{name: getattr(self, name) for name in TrialSettings.__dataclass_fields__})
+        settings = _settings(self)
         folder = self.output_dir or new_folder(Path("runs"), self.family, self.method)
         runs.check_folder(folder, settings, self.resume)
-        trained = runs.train(settings, family(self.family), folder)
+        of = family(self.family)
+        console.print(f"{of.name}: {of.protocol}.")
+        trained = runs.train(settings, of, folder)
         if trained.interrupted:
             raise KeyboardInterrupt
         console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
@@ -55,10 +63,10 @@ class RLEvaluate:
     """A split of the family."""
     rounds: int = 3
     """Adaptations: gradient steps, or for a learner with a memory episodes."""
-    tasks: int = 100
-    """Held-out tasks."""
-    lanes: int = 20
-    """Episodes of each task in a round; for a learner with a memory, trials."""
+    tasks: int | None = None
+    """Held-out tasks; 100, or all where there are fewer."""
+    lanes: int | None = None
+    """Episodes of each task in a round; for a learner with a memory, trials. 20, and 10 in Meta-World."""
     seed: int = 0
     """Draws the noise."""
 
@@ -73,10 +81,60 @@ class RLEvaluate:
         results.print_table(cell)
 
 
-def train_defaults(arguments: Sequence[str]) -> Any:
-    """`RLTrain` with the defaults of the family and method that are named in the arguments."""
+@dataclass(frozen=True)
+class RLProfile(TrialSettings):
+    """Tell where the time of meta-training goes, and its steps per second: quickstudy rl-profile ml1-push.
+
+    Takes the settings of rl-train; nothing is kept."""
+
+    family: Positional[Annotated[str, arg(metavar="FAMILY")]]
+    """One of those of rl-train."""
+    method: str = "maml-trpo"
+    """One of those of rl-train, but scratch, which learns nothing from the training tasks."""
+    seed: int = 0
+    """Draws the initial parameters, the tasks and the noise."""
+    outer_steps: int = 3
+    """Steps of the outer loop that count; one more goes before."""
+
+    def run(self) -> None:
+        from quickstudy.rl.methods import build, family
+        from quickstudy.rl.profile import profile
+
+        settings, of = _settings(self), family(self.family)
+        found = profile(build(settings, of), of, settings.training, self.outer_steps, self.seed)
+        console.print(_profile_table(self, of.protocol, found))
+        steps, seconds = sum(p.steps for p in found), sum(p.seconds for p in found)
+        console.print(f"[bold]{steps / seconds:,.0f}[/] environment steps per second of meta-training.")
+
+
+def _profile_table(asked: RLProfile, protocol: str, found: "Sequence[Profile]") -> Table:
+    training, threads = asked.training, torch.get_num_threads()
+    table = Table(
+        "",
+        Column("s an outer step", justify="right"),
+        Column("%", justify="right"),
+        title=f"{asked.method} on {asked.family}",
+        caption=f"{training.meta_batch} tasks x {training.lanes} episodes, mean of {len(found)} outer steps, "
+        f"torch threads: {threads}; {protocol}.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    total = sum(p.seconds for p in found)
+    for part in ("simulation", "policy", "update"):
+        seconds = sum(getattr(p, part) for p in found)
+        table.add_row(part, f"{seconds / len(found):.3g}", f"{100 * seconds / total:.0f}")
+    return table
+
+
+def _settings(command: TrialSettings) -> TrialSettings:
+    """Those of a command, without what else it was asked."""
+    return TrialSettings(**{name: getattr(command, name) for name in TrialSettings.__dataclass_fields__})
+
+
+def train_defaults(command: type[TrialSettings], arguments: Sequence[str]) -> Any:
+    """`RLTrain` or `RLProfile` with the defaults of the family and method that are named in the arguments."""
     words = [word for word in arguments[1:2] if not word.startswith("-")]
     method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
     method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
     settings = vars(defaults(words[0] if words else "navigation2d", method or "maml-trpo"))
-    return RLTrain(**{**settings, "family": settings["family"] if words else tyro.MISSING})
+    return command(**{**settings, "family": settings["family"] if words else tyro.MISSING})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from quickstudy.rl.learner import TrialLearner
 from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig
 from quickstudy.rl.matched import MatchedConfig, MatchedStart
 from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
+from quickstudy.rl.metaworld import ml1, ml10
 from quickstudy.rl.navigation2d import Navigation2D, SparseNavigation2D
 from quickstudy.rl.opponents import MultiTask, OpponentConfig, Scratch
 from quickstudy.rl.pearl import PEARL, PEARLConfig
@@ -21,11 +23,19 @@ from quickstudy.rl.rl2 import RL2, RL2Config
 from quickstudy.rl.train import TrialConfig
 from quickstudy.rl.worlds import TrialFamily, Worlds
 
+_METAWORLD: dict[str, Callable[[], TrialFamily]] = {
+    "ml1-reach": partial(ml1, "reach"),
+    "ml1-push": partial(ml1, "push"),
+    "ml1-pick-place": partial(ml1, "pick-place"),
+    "ml10": ml10,
+}
+
 FAMILIES: dict[str, Callable[[], TrialFamily]] = {
     "navigation2d": Navigation2D,
     "navigation2d-sparse": SparseNavigation2D,
     "cheetah-direction": CheetahDirection,
     "cheetah-velocity": CheetahVelocity,
+    **_METAWORLD,
 }
 
 
@@ -135,7 +145,27 @@ def family(name: str) -> TrialFamily:
 
 def defaults(family: str, method: str, seed: int = 0) -> TrialSettings:
     """The settings that a command starts from."""
-    return TrialSettings(family, method, seed, training=DEFAULTS.get(method, TrialConfig()))
+    settings = TrialSettings(family, method, seed, training=DEFAULTS.get(method, TrialConfig()))
+    return _of_metaworld(settings) if family in _METAWORLD else settings
+
+
+def _of_metaworld(settings: TrialSettings) -> TrialSettings:
+    """The published budget of an update: 20 tasks with 10 episodes each, which a learner with a memory lives through.
+
+    The width is that of Finn et al. 2017. Nothing here was chosen by training.
+    """
+    memory = settings.method in ("rl2", "rl2-mann")
+    lanes = 2 if memory or settings.method == "pearl" else 10
+    training = TrialConfig(
+        steps=300, meta_batch=20, lanes=lanes, validation_tasks=10, validation_rounds=9 if memory else 1
+    )
+    return replace(
+        settings,
+        policy=PolicyConfig(hidden=(100, 100)),
+        rl2=replace(settings.rl2, episodes=10),
+        pearl=replace(settings.pearl, kept=100),
+        training=training,
+    )
 
 
 def build(settings: TrialSettings, family: TrialFamily) -> TrialLearner:

@@ -47,7 +47,7 @@ class Episodes(NamedTuple):
         last: the observation after the last real step, [task, lane, obs].
         terminated: [task, lane], the episode ended by the task's rule. If not, it was truncated and its last
             observation still has a value.
-        success: [task, lane], at the last step.
+        success, success_last: [task, lane], at any step, and at the last one.
         broken: [task, lane], the episode was cut short because the environment failed or its reward was no number.
     """
 
@@ -60,6 +60,7 @@ class Episodes(NamedTuple):
     last: Tensor
     terminated: Tensor
     success: Tensor
+    success_last: Tensor
     broken: Tensor
 
     @property
@@ -92,7 +93,7 @@ def collect(worlds: Worlds, actor: Actor, rng: torch.Generator, carried: Seen | 
     """
     observation = _tensor(worlds.reset(numpy_rng(rng)))
     alive = np.ones(observation.shape[:2], bool)
-    ended, success, broken = (np.zeros_like(alive) for _ in range(3))
+    ended, success, success_last, broken = (np.zeros_like(alive) for _ in range(4))
     last, steps = observation, []
     seen = _first(observation, worlds.action_size, carried)
     for _ in range(worlds.horizon):
@@ -107,13 +108,14 @@ def collect(worlds: Worlds, actor: Actor, rng: torch.Generator, carried: Seen | 
         following = torch.where(real[..., None], _tensor(outcome.observations), last)
         reward = torch.where(real, _tensor(outcome.rewards), 0.0)
         steps.append((seen.observation, action, reward, *given, real.float()))
-        success, ended = np.where(alive, outcome.success, success), ended | (alive & outcome.terminated)
+        success_last, ended = np.where(alive, outcome.success, success_last), ended | (alive & outcome.terminated)
+        success |= alive & outcome.success
         alive = alive & ~outcome.terminated
         last, seen = following, Seen(following, action, reward, torch.zeros_like(reward), torch.from_numpy(alive))
         if not alive.any():
             break
     padded = [torch.stack(part, 2) for part in zip(*steps, strict=True)]
-    flags = [torch.from_numpy(flag) for flag in (ended, success.astype(bool), broken)]
+    flags = [torch.from_numpy(flag) for flag in (ended, success, success_last.astype(bool), broken)]
     episodes = Episodes._make([*padded, last, *flags])
     _report(worlds, episodes)
     return episodes

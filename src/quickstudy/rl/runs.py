@@ -4,6 +4,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from quickstudy import checkpoint
 from quickstudy.compare import TRAINING_SECONDS, Protocol, clock, rows
 from quickstudy.errors import QuickstudyError
@@ -16,6 +18,8 @@ from quickstudy.rl.methods import UNTRAINED, TrialSettings, build, family
 from quickstudy.rl.train import train_by_trial
 from quickstudy.rl.worlds import TrialFamily
 from quickstudy.train import TensorBoard, Trained
+
+_MEASURES = {"return": "return", "success": "success at any step, %", "success_last": "success at the last step, %"}
 
 
 def train(settings: TrialSettings, family: TrialFamily, folder: Path) -> Trained:
@@ -84,11 +88,19 @@ def load(run: Path, which: str = "best") -> tuple[TrialSettings, TrialFamily, Tr
     return settings, of, learner
 
 
-def evaluate_run(run: Path, split: str, rounds: int, tasks: int, lanes: int, seed: int, command: str) -> Cell:
-    """Evaluates a run's learner on a split and writes the table to the run folder."""
+def evaluate_run(
+    run: Path, split: str, rounds: int, tasks: int | None, lanes: int | None, seed: int, command: str
+) -> Cell:
+    """Evaluates a run's learner on a split and writes the table to the run folder.
+
+    Args:
+        tasks: held-out tasks; 100, or all where there are fewer.
+        lanes: episodes of each task in a round; the family's own number by default.
+    """
     started = time.perf_counter()
     settings, of, learner = load(run)
-    result = evaluate_trials(learner, of, split, rounds, tasks, lanes, seed)
+    tasks = min(100, of.sizes.get(split, 100)) if tasks is None else tasks
+    result = evaluate_trials(learner, of, split, rounds, tasks, of.episodes if lanes is None else lanes, seed)
     made = trial_rows(settings.method, of, [result], learner.pools)
     cell = table(of, split, made, time.perf_counter() - started, command)
     cell.write(run / "results" / f"{cell.cell}.json")
@@ -100,18 +112,27 @@ def trial_rows(method: str, family: TrialFamily, evaluations: list[Evaluation], 
     first = evaluations[0]
     tasks, episodes = first.metrics[family.metric].shape[1:]
     made = rows(method, family, Protocol(tasks=tasks, episodes=episodes), evaluations)
+    if family.beside:
+        made = [replace(row, beside=_beside(family, evaluations, k)) for k, row in enumerate(made)]
     return [replace(row, steps=k) for k, row in enumerate(made)] if pools else made
 
 
+def _beside(family: TrialFamily, evaluations: list[Evaluation], k: int) -> dict[str, float]:
+    """The mean over seeds, tasks and episodes of what the family reports beside its metric, after k rounds."""
+    means = {name: float(np.mean([e.metrics[name][k] for e in evaluations])) for name in family.beside}
+    return {_MEASURES[name]: round(100 * mean if "%" in _MEASURES[name] else mean, 4) for name, mean in means.items()}
+
+
 def table(family: TrialFamily, split: str, made: list[Row], seconds: float, command: str) -> Cell:
+    what = {"return": "undiscounted return"}.get(family.metric, family.metric)
     return Cell.measured_here(
         cell=f"rl-{family.name}" + ("" if split == "test" else f"-{split}"),
         metric=family.metric,
-        unit="",
+        unit="fraction" if family.metric.startswith("success") else "",
         protocol=(
             f"Held-out tasks of split '{split}'; {family.protocol}; a shot is an own episode with its rewards, no "
-            "demonstration; every episode counts, exploration included; mean undiscounted return of the policy that "
-            "explores with a 95 % bootstrap interval over tasks and seeds."
+            f"demonstration; every episode counts, exploration included; mean {what} of the policy that explores with "
+            "a 95 % bootstrap interval over tasks and seeds."
         ),
         command=command,
         seconds=seconds,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -68,12 +69,21 @@ class TrialFamily(TaskFamily):
     """A family that is learned by trial: its tasks give rewards. Actions reach from -1 to 1 and are clipped to it."""
 
     metric = "return"
+    beside: tuple[str, ...] = ()
+    """What a table shows beside the metric, of 'return', 'success' and 'success_last'."""
     observation_unit: float = 1.0
     """What a policy divides observations by."""
+    episodes: int = 20
+    """Of each task between two adaptations, where nobody says otherwise."""
 
     @abstractmethod
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
         """`lanes` environments of each task."""
+
+    def draw(self, count: int, rng: torch.Generator) -> list[Task]:
+        """Training tasks for one step of the outer loop: neighbours, as there are always more that nobody has met."""
+        places = self.sizes["train"] - count + 1
+        return self.tasks("train", count, int(torch.randint(max(1, places), (), generator=rng)))
 
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         raise QuickstudyError(f"Family '{self.name}' has no expert: it is learned by trial and reward.")
@@ -82,14 +92,15 @@ class TrialFamily(TaskFamily):
         worlds = self.worlds(tasks, episodes)
         observations = worlds.reset(np.random.default_rng(seed))
         alive = np.ones((len(tasks), episodes), bool)
-        total, success = np.zeros(alive.shape), np.zeros(alive.shape)
+        total, success, last = (np.zeros(alive.shape) for _ in range(3))
         for _ in range(worlds.horizon):
             outcome = worlds.step(policy(observations.astype("f4")), alive)
-            total += np.where(alive, outcome.rewards, 0.0)
-            success = np.where(alive, outcome.success, success)
+            total += np.where(alive & ~outcome.broken, outcome.rewards, 0.0)
+            last = np.where(alive, outcome.success, last)
+            success = np.maximum(success, last)
             alive, observations = alive & ~outcome.terminated & ~outcome.broken, outcome.observations
         worlds.close()
-        return {"return": total, "success": success}
+        return {"return": total, "success": success, "success_last": last}
 
 
 _FAULTS = 20

@@ -124,12 +124,10 @@ class Manipulation(TaskFamily):
 
     def hidden(self, task: Task) -> np.ndarray:
         """Which of Meta-World's tasks it is (one-hot, if there are several), goal, tool, order of the observation."""
-        parameters, draw = task.parameters, TASKS[task.parameters["task"]]
+        parameters = task.parameters
         goal = np.zeros(3)
         if parameters["goal"] is not None:
-            low, high = np.array(draw.low[3:]), np.array(draw.high[3:])
-            goal = 2.0 * (np.array(parameters["goal"]) - low) / np.maximum(high - low, 1e-9) - 1.0
-            goal[high - low < 0.01] = 0.0  # as good as fixed
+            goal = TASKS[parameters["task"]].relative(np.array(parameters["goal"]))
         parts = [goal]
         if len(self._all) > 1:
             parts.append(np.array([parameters["task"] == name for name in self._all], np.float64))

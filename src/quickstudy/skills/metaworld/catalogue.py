@@ -43,6 +43,12 @@ class Draw:
         goal = vector[3:5] if self.from_point is None else np.array(self.from_point)
         return bool(np.linalg.norm(vector[:2] - goal) >= self.apart)
 
+    def relative(self, goal: np.ndarray) -> np.ndarray:
+        """A goal [3] relative to the box that goals are drawn from, -1..1; 0 along an axis that is as good as fixed."""
+        low, high = np.array(self.low[3:]), np.array(self.high[3:])
+        scaled = 2.0 * (goal - low) / np.maximum(high - low, 1e-9) - 1.0
+        return np.where(high - low < 0.01, 0.0, scaled)
+
     def vector(self, rng: np.random.Generator, goal: np.ndarray | None = None) -> np.ndarray:
         """A vector that the package accepts; with `goal` [3] as its second half, if given."""
         while True:

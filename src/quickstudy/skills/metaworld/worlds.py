@@ -184,6 +184,22 @@ class MetaWorlds:
         Raises:
             QuickstudyError: actions of the wrong shape, or a simulation that became unstable.
         """
+        self.advance(actions, chosen)
+        order = np.arange(len(self)) if chosen is None else np.asarray(chosen)
+        fine = np.isfinite(self.observations[order]).all(1)
+        if not fine.all():
+            bad = order[fine.argmin()]
+            raise QuickstudyError(f"The simulation of world {bad} ({self.names[bad]}) became unstable.")
+        return self.observations
+
+    def advance(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> None:
+        """As `step`, but a world that became unstable stops nobody: what is observed of it is not finite.
+
+        It is sound again after its next reset.
+
+        Raises:
+            QuickstudyError: actions of the wrong shape.
+        """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (len(self), ACTION):
             raise QuickstudyError(f"Meta-World needs actions {(len(self), ACTION)}; got {actions.shape}.")
@@ -194,7 +210,7 @@ class MetaWorlds:
         self._pull = pull if now is None else np.where(now[:, None], pull, self._pull)
         left = {id(g): len(g.worlds) if now is None else int(now[g.worlds].sum()) for g in self._groups}
 
-        def advance(k: int, thread: int) -> None:
+        def one(k: int, thread: int) -> None:
             world = order[k]
             group, place = self._where[world]
             group.task.advance(place, pull[world], actions[world], thread)
@@ -204,11 +220,7 @@ class MetaWorlds:
             if last:
                 self._finish(group, actions, now)
 
-        self._for_each(len(order), advance)
-        if not np.isfinite(self.observations[order]).all():
-            bad = order[np.argwhere(~np.isfinite(self.observations[order]))[0, 0]]
-            raise QuickstudyError(f"The simulation of world {bad} ({self.names[bad]}) became unstable.")
-        return self.observations
+        self._for_each(len(order), one)
 
     def picture(self, world: int) -> tuple[Any, Any]:
         """A MuJoCo model and data to draw this world from, with all that is only looked at."""

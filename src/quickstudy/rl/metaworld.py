@@ -1,0 +1,161 @@
+"""Meta-World's ML1 and ML10 by trial (Yu et al. 2019), on the batched worlds of `quickstudy.skills.metaworld`.
+
+**Rewards are v2** (metaworld 3.1.1, 0 to 10 a step); figures with v1 rewards are on another scale and not comparable.
+
+A task is what it is in the package: one of its tasks with one random vector, the start of the object and the goal. All
+episodes of a task begin alike, the goal is never observed (its three numbers are zero), and only rewards tell of it.
+The package draws 50 vectors for each of its tasks and split, by an unseeded generator unless told otherwise; here they
+are drawn from the same boxes, for ever the same. An episode is never terminated and truncated after 500 steps.
+
+The published protocol is one adaptation to 10 episodes and then 3 episodes that count, success at any of their steps.
+Here as many episodes count after an adaptation as before it, and both successes are reported.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.rl.worlds import Outcome, TrialFamily, Worlds
+from quickstudy.skills.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, REWARD, TASKS
+from quickstudy.skills.metaworld.worlds import ACTION, OBSERVATION, MetaWorlds
+from quickstudy.task import Task
+
+_GOAL = slice(36, 39)
+
+
+class MetaWorldTrialWorlds(Worlds):
+    """Meta-World's tasks, each with its vector in every lane; a world that became unstable is broken till its reset."""
+
+    action_size = ACTION
+
+    def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, threads: int | None) -> None:
+        self.tasks, self.lanes, self.horizon = list(tasks), lanes, horizon
+        self._vectors = [np.array(task.parameters["vector"]) for task in tasks for _ in range(lanes)]
+        self._sims = MetaWorlds([task.parameters["task"] for task in tasks for _ in range(lanes)], threads)
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        self._sims.reset(self._vectors)
+        return self._observe()
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+        chosen = None if alive.all() else np.flatnonzero(alive)
+        self._sims.advance(np.clip(actions, -1.0, 1.0).reshape(-1, ACTION), chosen)
+        observations = self._observe()
+        broken = alive & ~np.isfinite(observations).all(-1)
+        self.faults += int(broken.sum())
+        rewards, success = (a.reshape(alive.shape).copy() for a in (self._sims.reward, self._sims.success))
+        return Outcome(observations, rewards, np.zeros_like(alive), success, broken)
+
+    def close(self) -> None:
+        self._sims.close()
+
+    def _observe(self) -> np.ndarray:
+        seen = self._sims.observations.astype(np.float32)
+        seen[:, _GOAL] = 0.0
+        return seen.reshape(len(self.tasks), self.lanes, OBSERVATION)
+
+
+class MetaWorldTrials(TrialFamily):
+    """Tasks of Meta-World that only rewards tell apart; see the module's text, `ml1` and `ml10`."""
+
+    metric = "success"
+    beside = ("success_last", "return")
+    episodes = 10
+    rate = 80.0
+    observation_size, action_size = OBSERVATION, ACTION
+
+    def __init__(
+        self,
+        name: str,
+        classes: Mapping[str, Sequence[str]],
+        *,
+        horizon: int = 500,
+        vectors: int = 50,
+        threads: int | None = None,
+    ) -> None:
+        """
+        Args:
+            classes: Meta-World's tasks in each split: 'train', 'validation', 'test'.
+            horizon: steps of an episode; 500 by Meta-World's definition, many papers on ML1 have fewer.
+            vectors: random vectors of each of Meta-World's tasks in each split.
+            threads: that step the worlds; by default one for each core. Results do not depend on it.
+
+        Raises:
+            QuickstudyError: an unknown task, or a number that is not positive.
+        """
+        for task in (task for tasks in classes.values() for task in tasks):
+            if task not in TASKS:
+                raise unknown("Meta-World task", task, TASKS)
+        if horizon < 1 or vectors < 1:
+            raise QuickstudyError(f"horizon and vectors must be positive; got {horizon} and {vectors}.")
+        self.name, self.horizon, self.vectors, self.threads, self._classes = name, horizon, vectors, threads, classes
+        self._all = list(dict.fromkeys(task for tasks in classes.values() for task in tasks))
+        self.sizes = {split: vectors * len(tasks) for split, tasks in classes.items()}
+        self.hidden_size = 3 + (len(self._all) if len(self._all) > 1 else 0)
+        self.protocol = (
+            f"Meta-World v3 with {REWARD} rewards, the goal is hidden, a task is one start of the object with one "
+            f"goal, {vectors} of each of Meta-World's tasks, an episode has {horizon} steps, success is the package's, "
+            "at any step"
+        )
+
+    def task(self, split: str, index: int) -> Task:
+        """Meta-World's tasks take turns, so that every one has an equal share of any number of tasks."""
+        rng = np.random.default_rng([zlib.crc32(f"{self.name}/{split}".encode()), index])
+        classes = self._classes[split]
+        return Task(self.name, split, index, self._drawn(classes[index % len(classes)], rng))
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return self._drawn(str(rng.choice(self._classes[split])), rng)
+
+    def draw(self, count: int, rng: torch.Generator) -> list[Task]:
+        """Training tasks for one step of the outer loop, no two alike, with equal shares of Meta-World's tasks."""
+        self.tasks("train", count)  # refuses more than there are
+        classes = len(self._classes["train"])
+        turns = torch.randperm(classes, generator=rng).tolist()
+        vectors = [torch.randperm(self.vectors, generator=rng).tolist() for _ in turns]
+        places = [(turns[i % classes], i // classes) for i in range(count)]
+        return [self.task("train", kind + classes * vectors[kind][k]) for kind, k in places]
+
+    def hidden(self, task: Task) -> np.ndarray:
+        """The goal in -1..1 of its box (0 where it moves with the object), and which of Meta-World's tasks it is."""
+        name, vector = task.parameters["task"], np.array(task.parameters["vector"])
+        goal = TASKS[name].relative(vector[3:]) if TASKS[name].has_goal else np.zeros(3)
+        which = [name == other for other in self._all] if len(self._all) > 1 else []
+        return np.concatenate([goal, which]).astype(np.float32)
+
+    def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
+        """Raises QuickstudyError for a task of another family, such as that of demonstrations with the same name."""
+        for task in tasks:
+            if task.family != self.name or "vector" not in task.parameters:
+                raise QuickstudyError(f"Task {task.name} is not one of '{self.name}' by trial.")
+        return MetaWorldTrialWorlds(tasks, lanes, self.horizon, self.threads)
+
+    def caption(self, task: Task) -> str:
+        name = task.parameters["task"].removesuffix("-v3").replace("-", " ")
+        return f"{name}, vector " + " ".join(f"{number:.2f}" for number in task.parameters["vector"])
+
+    @staticmethod
+    def _drawn(name: str, rng: np.random.Generator) -> dict[str, Any]:
+        return {"task": name, "vector": TASKS[name].vector(rng).tolist()}
+
+
+def ml1(task: str, **options: Any) -> MetaWorldTrials:
+    """ML1: one of Meta-World's 50 tasks ('push'), other starts and goals in each split.
+
+    Raises:
+        QuickstudyError: there is no such task.
+    """
+    short = task.removesuffix("-v3")
+    if f"{short}-v3" not in TASKS:
+        raise unknown("Meta-World task", task, [name.removesuffix("-v3") for name in TASKS])
+    return MetaWorldTrials(f"ml1-{short}", dict.fromkeys(("train", "validation", "test"), (f"{short}-v3",)), **options)
+
+
+def ml10(**options: Any) -> MetaWorldTrials:
+    """ML10: ten tasks to train on, five others to test on; 'validation' has five more, of ML45's training tasks."""
+    classes = {"train": ML10_TRAIN, "validation": ML10_VALIDATION, "test": ML10_TEST}
+    return MetaWorldTrials("ml10", classes, **options)
