@@ -20,8 +20,9 @@ def evaluate_trials(
         lanes: episodes of a task in each round.
 
     Returns:
-        metrics [round, task, lane]; its `shots` are the own episodes that each round could learn from, and its times
-        are those of everything up to that round, simulation included, divided by the tasks.
+        metrics 'return', 'success' and what the worlds measure, [round, task, lane]; its `shots` are the own episodes
+        that each round could learn from, and its times are those of everything up to that round, simulation included,
+        divided by the tasks.
     """
     rng = torch.Generator().manual_seed(seed)
     worlds = family.worlds(family.tasks(split, tasks), lanes)
@@ -36,6 +37,7 @@ def evaluate_trials(
         {
             "return": torch.stack([e.returns for e in episodes]).double().numpy(),
             "success": torch.stack([e.success for e in episodes]).double().numpy(),
+            **{n: torch.stack([e.measures[n] for e in episodes]).double().numpy() for n in episodes[0].measures},
         },
         [milliseconds * k / max(1, rounds) for k in range(len(episodes))],
     )

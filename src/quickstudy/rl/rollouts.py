@@ -49,6 +49,7 @@ class Episodes(NamedTuple):
             observation still has a value.
         success: [task, lane], at the last step.
         broken: [task, lane], the episode was cut short because the environment failed or its reward was no number.
+        measures: what else its worlds have to say of it, by name, [task, lane].
     """
 
     observations: Tensor
@@ -61,6 +62,7 @@ class Episodes(NamedTuple):
     terminated: Tensor
     success: Tensor
     broken: Tensor
+    measures: dict[str, Tensor]
 
     @property
     def returns(self) -> Tensor:
@@ -114,7 +116,8 @@ def collect(worlds: Worlds, actor: Actor, rng: torch.Generator, carried: Seen | 
             break
     padded = [torch.stack(part, 2) for part in zip(*steps, strict=True)]
     flags = [torch.from_numpy(flag) for flag in (ended, success.astype(bool), broken)]
-    episodes = Episodes._make([*padded, last, *flags])
+    measures = {name: torch.from_numpy(values) for name, values in worlds.measures().items()}
+    episodes = Episodes._make([*padded, last, *flags, measures])
     _report(worlds, episodes)
     return episodes
 

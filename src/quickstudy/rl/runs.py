@@ -4,6 +4,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from quickstudy import checkpoint
 from quickstudy.compare import TRAINING_SECONDS, Protocol, clock, rows
 from quickstudy.errors import QuickstudyError
@@ -84,10 +86,11 @@ def load(run: Path, which: str = "best") -> tuple[TrialSettings, TrialFamily, Tr
     return settings, of, learner
 
 
-def evaluate_run(run: Path, split: str, rounds: int, tasks: int, lanes: int, seed: int, command: str) -> Cell:
-    """Evaluates a run's learner on a split and writes the table to the run folder."""
+def evaluate_run(run: Path, split: str | None, rounds: int, tasks: int, lanes: int, seed: int, command: str) -> Cell:
+    """Evaluates a run's learner on a split (by default the first to test on), and writes the table to the folder."""
     started = time.perf_counter()
     settings, of, learner = load(run)
+    split = of.test_splits[0] if split is None else split
     result = evaluate_trials(learner, of, split, rounds, tasks, lanes, seed)
     made = trial_rows(settings.method, of, [result], learner.pools)
     cell = table(of, split, made, time.perf_counter() - started, command)
@@ -100,17 +103,27 @@ def trial_rows(method: str, family: TrialFamily, evaluations: list[Evaluation], 
     first = evaluations[0]
     tasks, episodes = first.metrics[family.metric].shape[1:]
     made = rows(method, family, Protocol(tasks=tasks, episodes=episodes), evaluations)
+    if family.metric != "return":
+        made = [replace(row, note=_beside(family, evaluations, k)) for k, row in enumerate(made)]
     return [replace(row, steps=k) for k, row in enumerate(made)] if pools else made
 
 
+def _beside(family: TrialFamily, evaluations: list[Evaluation], k: int) -> str:
+    """The means of all that was measured in a round beside the family's metric."""
+    names = [name for name in evaluations[0].metrics if name != family.metric]
+    return ", ".join(f"{name} {np.mean([e.metrics[name][k].mean() for e in evaluations]):.3g}" for name in names)
+
+
 def table(family: TrialFamily, split: str, made: list[Row], seconds: float, command: str) -> Cell:
+    returns = family.metric == "return"
     return Cell.measured_here(
-        cell=f"rl-{family.name}" + ("" if split == "test" else f"-{split}"),
+        cell=f"rl-{family.name}" + ("" if split == family.test_splits[0] else f"-{split}"),
         metric=family.metric,
-        unit="",
+        unit="" if returns else "fraction",
         protocol=(
             f"Held-out tasks of split '{split}'; {family.protocol}; a shot is an own episode with its rewards, no "
-            "demonstration; every episode counts, exploration included; mean undiscounted return of the policy that "
+            "demonstration; every episode counts, exploration included; mean "
+            f"{'undiscounted return' if returns else family.metric} of the policy that "
             "explores with a 95 % bootstrap interval over tasks and seeds."
         ),
         command=command,

@@ -28,7 +28,7 @@ class TrialConfig:
         lanes: episodes of each task between two updates; for a learner with a memory, trials of each task.
         validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
         validation_tasks: of each look.
-        validation_rounds: adaptations after which the return on them chooses among checkpoints.
+        validation_rounds: adaptations after which the family's metric on them chooses among checkpoints.
         most_faults: environments that may fail, rewards that may be no numbers and steps that may be not finite, all
             together, before training stops.
     """
@@ -138,13 +138,17 @@ class _Run:
         return ", ".join(said) + ("" if self.best is None else f", best {self.best:.2f}")
 
     def look(self) -> None:
-        """Notes the last step's figures and the returns on validation tasks, and keeps the best parameters."""
+        """Notes the last step's figures and those on validation tasks, and keeps the best parameters."""
         config = self.config
         result = evaluate_trials(
             self.learner, self.family, "validation", config.validation_rounds, config.validation_tasks, config.lanes
         )
         by_round = result.metrics[self.family.metric].mean((1, 2)).tolist()
-        figures = {f"validation/return-{k}": value for k, value in enumerate(by_round)}
+        figures = {
+            f"validation/{name}-{k}": float(value)
+            for name in dict.fromkeys((self.family.metric, "return"))
+            for k, value in enumerate(result.metrics[name].mean((1, 2)))
+        }
         if self.logger is not None:
             self.logger.log(self.step, figures)
         if math.isfinite(by_round[-1]) and (self.best is None or by_round[-1] >= self.best):

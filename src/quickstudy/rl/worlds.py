@@ -60,6 +60,10 @@ class Worlds(ABC):
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         """One step of the lanes that are `alive` [task, lane]; actions [task, lane, act] reach from -1 to 1."""
 
+    def measures(self) -> dict[str, np.ndarray]:
+        """What else there is to say of the last episode of every lane, by name, [task, lane]."""
+        return {}
+
     def close(self) -> None:  # noqa: B027, most have nothing to free
         """Frees what the environments hold."""
 
@@ -88,8 +92,9 @@ class TrialFamily(TaskFamily):
             total += np.where(alive, outcome.rewards, 0.0)
             success = np.where(alive, outcome.success, success)
             alive, observations = alive & ~outcome.terminated & ~outcome.broken, outcome.observations
+        measures = worlds.measures()
         worlds.close()
-        return {"return": total, "success": success}
+        return {"return": total, "success": success, **measures}
 
 
 _FAULTS = 20
