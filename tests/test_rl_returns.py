@@ -71,7 +71,7 @@ def episodes(steps: int, padding: int, seed: int = 0) -> Episodes:
     made = [torch.randn(2, 3, steps, n, generator=rng) for n in (2, 2, 1)]
     x, a, r = (torch.cat([t, torch.full((2, 3, padding, t.shape[-1]), 7.0)], 2) for t in made)
     flag = torch.zeros(2, 3, dtype=torch.bool)
-    return Episodes(x, a, r[..., 0], 0 * a, 0 * a, real, torch.randn(2, 3, 2, generator=rng), *[flag] * 4)
+    return Episodes(x, a, r[..., 0], 0 * a, 0 * a, real, torch.randn(2, 3, 2, generator=rng), *[flag] * 4, {})
 
 
 def test_padding_changes_no_advantage() -> None:

@@ -26,7 +26,7 @@ class RLTrain(TrialSettings):
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
     """One of: navigation2d navigation2d-sparse cheetah-direction cheetah-velocity ml1-reach ml1-push ml1-pick-place
-    ml10."""
+    ml10 navigation navigation-dynamics grasping."""
     method: str = "maml-trpo"
     """One of: maml-trpo maml-ppo promp reptile-ppo rl2 rl2-mann pearl meta-lstm matched transfer domain-randomisation
     oracle scratch."""
@@ -56,11 +56,11 @@ class RLTrain(TrialSettings):
 
 @dataclass(frozen=True)
 class RLEvaluate:
-    """Let a trained learner act and adapt on tasks it never saw, and tell its return round by round."""
+    """Let a trained learner act and adapt on tasks it never saw, and tell round by round how well it does."""
 
     run_folder: Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training.")]]
-    split: str = "test"
-    """A split of the family."""
+    split: str | None = None
+    """A split of the family; by default the first of its test splits."""
     rounds: int = 3
     """Adaptations: gradient steps, or for a learner with a memory episodes."""
     tasks: int | None = None

@@ -20,9 +20,9 @@ def evaluate_trials(
         lanes: episodes of a task in each round.
 
     Returns:
-        metrics [round, task, lane]: 'return', 'success' at any step and 'success_last' at the last one. Its `shots` are
-        the own episodes that each round could learn from, and its times are those of everything up to that round,
-        simulation included, divided by the tasks.
+        metrics [round, task, lane]: 'return', 'success' at any step, 'success_last' at the last one, and what the
+        worlds measure. Its `shots` are the own episodes that each round could learn from, and its times are those of
+        everything up to that round, simulation included, divided by the tasks.
     """
     rng = torch.Generator().manual_seed(seed)
     worlds = family.worlds(family.tasks(split, tasks), lanes)
@@ -38,6 +38,7 @@ def evaluate_trials(
             "return": torch.stack([e.returns for e in episodes]).double().numpy(),
             "success": torch.stack([e.success for e in episodes]).double().numpy(),
             "success_last": torch.stack([e.success_last for e in episodes]).double().numpy(),
+            **{n: torch.stack([e.measures[n] for e in episodes]).double().numpy() for n in episodes[0].measures},
         },
         [milliseconds * k / max(1, rounds) for k in range(len(episodes))],
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.nets import MLP, unit
@@ -117,9 +118,7 @@ class MatchedStart(TrialLearner):
         half = episodes.mask.shape[1] // 2
         if half == 0:
             raise QuickstudyError("Matching by trial needs at least two lanes; got 1.")
-        one, other = (
-            self.embed(Episodes(*(t[:, some] for t in episodes))) for some in (slice(half), slice(half, None))
-        )
+        one, other = (self.embed(_lanes(episodes, some)) for some in (slice(half), slice(half, None)))
         scores, own = self.config.sharpness * one @ other.mT, torch.arange(len(one))
         return torch.nn.functional.cross_entropy(scores, own), float((scores.argmax(1) == own).float().mean())
 
@@ -146,3 +145,9 @@ class MatchedStart(TrialLearner):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self._ppo.optimiser.load_state_dict(state["ppo"])
+
+
+def _lanes(episodes: Episodes, some: slice) -> Episodes:
+    """These lanes of every task."""
+    picked: Episodes = tree_map(lambda t: t[:, some], episodes)
+    return picked

@@ -1,26 +1,30 @@
 """Learning by trial: methods and families by name, and all settings of a training as one plain dataclass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from quickstudy.errors import unknown
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
+from quickstudy.rl.grasping_tries import TRIES, GraspingTries
 from quickstudy.rl.learner import TrialLearner
 from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig
 from quickstudy.rl.matched import MatchedConfig, MatchedStart
 from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
 from quickstudy.rl.metaworld import ml1, ml10
 from quickstudy.rl.navigation2d import Navigation2D, SparseNavigation2D
+from quickstudy.rl.navigation_robot import NavigationDynamicsTrials, NavigationTrials
 from quickstudy.rl.opponents import MultiTask, OpponentConfig, Scratch
 from quickstudy.rl.pearl import PEARL, PEARLConfig
 from quickstudy.rl.policy import GaussianPolicy
 from quickstudy.rl.reptile import ReptilePolicy, ReptilePolicyConfig
+from quickstudy.rl.returns import ReturnsConfig
 from quickstudy.rl.rl2 import RL2, RL2Config
 from quickstudy.rl.train import TrialConfig
+from quickstudy.rl.trpo import TRPOConfig
 from quickstudy.rl.worlds import TrialFamily, Worlds
 
 _METAWORLD: dict[str, Callable[[], TrialFamily]] = {
@@ -36,6 +40,9 @@ FAMILIES: dict[str, Callable[[], TrialFamily]] = {
     "cheetah-direction": CheetahDirection,
     "cheetah-velocity": CheetahVelocity,
     **_METAWORLD,
+    "navigation": NavigationTrials,
+    "navigation-dynamics": NavigationDynamicsTrials,
+    "grasping": GraspingTries,
 }
 
 
@@ -116,6 +123,42 @@ DEFAULTS: dict[str, TrialConfig] = {
 """The outer loop's settings of methods that need others than the rest."""
 
 
+def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2Config) -> Mapping[str, Any]:
+    """Settings by method, where a step of simulation is dear: fewer worlds, and trials of so many episodes."""
+    recurrent = replace(
+        few, meta_batch=2 * few.meta_batch, lanes=max(2, few.lanes // 4), validation_rounds=episodes - 1
+    )
+    settings: dict[str, dict[str, Any]] = {method: {"training": few} for method in METHODS}
+    for method in ("maml-trpo", "maml-ppo", "promp"):
+        settings[method] = {"training": few, "maml": maml}
+    for method in ("rl2", "rl2-mann"):
+        settings[method] = {"training": recurrent, "rl2": replace(rl2, episodes=episodes)}
+    settings["pearl"] = {"training": recurrent, "pearl": PEARLConfig(episodes=episodes)}
+    return settings
+
+
+_NAVIGATION = _of_robots(
+    3,
+    TrialConfig(steps=500, meta_batch=10, lanes=8, validation_tasks=10),
+    MetaPolicyConfig(),
+    RL2Config(width=128),
+)
+_GRASPING = _of_robots(
+    TRIES,
+    TrialConfig(steps=300, meta_batch=10, lanes=20, validation_tasks=20),
+    # Every episode is one decision, so the return is the reward; a thinned Fisher matrix would see too few of them.
+    MetaPolicyConfig(returns=ReturnsConfig(trace=1.0), trpo=TRPOConfig(fisher_every=1)),
+    RL2Config(std=0.5, minibatches=4),
+)
+
+BY_FAMILY: Mapping[str, Mapping[str, Any]] = {
+    "navigation": _NAVIGATION,
+    "navigation-dynamics": _NAVIGATION,
+    "grasping": _GRASPING,
+}
+"""Settings of a method in a family that needs others than those of the method."""
+
+
 def _recurrent(s: TrialSettings, family: TrialFamily, core: Literal["lstm", "mann"]) -> TrialLearner:
     return RL2(
         family.observation_size,
@@ -145,7 +188,8 @@ def family(name: str) -> TrialFamily:
 
 def defaults(family: str, method: str, seed: int = 0) -> TrialSettings:
     """The settings that a command starts from."""
-    settings = TrialSettings(family, method, seed, training=DEFAULTS.get(method, TrialConfig()))
+    own = BY_FAMILY.get(family, {}).get(method, {})
+    settings = TrialSettings(family, method, seed, **{"training": DEFAULTS.get(method, TrialConfig()), **own})
     return _of_metaworld(settings) if family in _METAWORLD else settings
 
 

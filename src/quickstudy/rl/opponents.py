@@ -104,5 +104,8 @@ class Revealed(Worlds):
         outcome = self._worlds.step(actions, alive)
         return outcome._replace(observations=self._with(outcome.observations))
 
+    def measures(self) -> dict[str, np.ndarray]:
+        return self._worlds.measures()
+
     def _with(self, observations: np.ndarray) -> np.ndarray:
         return np.concatenate([observations, self._hidden], -1)

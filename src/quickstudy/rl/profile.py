@@ -68,6 +68,9 @@ class Timed(Worlds):
         self.passed("simulation")
         return outcome
 
+    def measures(self) -> dict[str, np.ndarray]:
+        return self._worlds.measures()
+
     def close(self) -> None:
         self._worlds.close()
 

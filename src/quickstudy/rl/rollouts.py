@@ -49,6 +49,7 @@ class Episodes(NamedTuple):
             observation still has a value.
         success, success_last: [task, lane], at any step, and at the last one.
         broken: [task, lane], the episode was cut short because the environment failed or its reward was no number.
+        measures: what else its worlds have to say of it, by name, [task, lane].
     """
 
     observations: Tensor
@@ -62,6 +63,7 @@ class Episodes(NamedTuple):
     success: Tensor
     success_last: Tensor
     broken: Tensor
+    measures: dict[str, Tensor]
 
     @property
     def returns(self) -> Tensor:
@@ -116,7 +118,8 @@ def collect(worlds: Worlds, actor: Actor, rng: torch.Generator, carried: Seen | 
             break
     padded = [torch.stack(part, 2) for part in zip(*steps, strict=True)]
     flags = [torch.from_numpy(flag) for flag in (ended, success, success_last.astype(bool), broken)]
-    episodes = Episodes._make([*padded, last, *flags])
+    measures = {name: torch.from_numpy(values) for name, values in worlds.measures().items()}
+    episodes = Episodes._make([*padded, last, *flags, measures])
     _report(worlds, episodes)
     return episodes
 

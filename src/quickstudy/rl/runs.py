@@ -89,16 +89,18 @@ def load(run: Path, which: str = "best") -> tuple[TrialSettings, TrialFamily, Tr
 
 
 def evaluate_run(
-    run: Path, split: str, rounds: int, tasks: int | None, lanes: int | None, seed: int, command: str
+    run: Path, split: str | None, rounds: int, tasks: int | None, lanes: int | None, seed: int, command: str
 ) -> Cell:
     """Evaluates a run's learner on a split and writes the table to the run folder.
 
     Args:
+        split: by default the first to test on.
         tasks: held-out tasks; 100, or all where there are fewer.
         lanes: episodes of each task in a round; the family's own number by default.
     """
     started = time.perf_counter()
     settings, of, learner = load(run)
+    split = of.test_splits[0] if split is None else split
     tasks = min(100, of.sizes.get(split, 100)) if tasks is None else tasks
     result = evaluate_trials(learner, of, split, rounds, tasks, of.episodes if lanes is None else lanes, seed)
     made = trial_rows(settings.method, of, [result], learner.pools)
@@ -120,13 +122,14 @@ def trial_rows(method: str, family: TrialFamily, evaluations: list[Evaluation], 
 def _beside(family: TrialFamily, evaluations: list[Evaluation], k: int) -> dict[str, float]:
     """The mean over seeds, tasks and episodes of what the family reports beside its metric, after k rounds."""
     means = {name: float(np.mean([e.metrics[name][k] for e in evaluations])) for name in family.beside}
-    return {_MEASURES[name]: round(100 * mean if "%" in _MEASURES[name] else mean, 4) for name, mean in means.items()}
+    titles = {name: _MEASURES.get(name, name) for name in means}
+    return {titles[name]: round(100 * mean if "%" in titles[name] else mean, 4) for name, mean in means.items()}
 
 
 def table(family: TrialFamily, split: str, made: list[Row], seconds: float, command: str) -> Cell:
     what = {"return": "undiscounted return"}.get(family.metric, family.metric)
     return Cell.measured_here(
-        cell=f"rl-{family.name}" + ("" if split == "test" else f"-{split}"),
+        cell=f"rl-{family.name}" + ("" if split == family.test_splits[0] else f"-{split}"),
         metric=family.metric,
         unit="fraction" if family.metric.startswith("success") else "",
         protocol=(

@@ -61,6 +61,10 @@ class Worlds(ABC):
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         """One step of the lanes that are `alive` [task, lane]; actions [task, lane, act] reach from -1 to 1."""
 
+    def measures(self) -> dict[str, np.ndarray]:
+        """What else there is to say of the last episode of every lane, by name, [task, lane]."""
+        return {}
+
     def close(self) -> None:  # noqa: B027, most have nothing to free
         """Frees what the environments hold."""
 
@@ -70,7 +74,7 @@ class TrialFamily(TaskFamily):
 
     metric = "return"
     beside: tuple[str, ...] = ()
-    """What a table shows beside the metric, of 'return', 'success' and 'success_last'."""
+    """What a table shows beside the metric, of 'return', 'success', 'success_last' and what its worlds measure."""
     observation_unit: float = 1.0
     """What a policy divides observations by."""
     episodes: int = 20
@@ -99,8 +103,9 @@ class TrialFamily(TaskFamily):
             last = np.where(alive, outcome.success, last)
             success = np.maximum(success, last)
             alive, observations = alive & ~outcome.terminated & ~outcome.broken, outcome.observations
+        measures = worlds.measures()
         worlds.close()
-        return {"return": total, "success": success, "success_last": last}
+        return {"return": total, "success": success, "success_last": last, **measures}
 
 
 _FAULTS = 20

@@ -1,0 +1,237 @@
+"""Robots that learn by trial: their rewards, what ends an episode, that the tasks can be solved and not by chance."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.rl import grasping_tries, navigation_robot, runs
+from quickstudy.rl.evaluate import evaluate_trials
+from quickstudy.rl.grasping_tries import DECISION, OBSERVATION, GraspingTries
+from quickstudy.rl.methods import BY_FAMILY, METHODS, build, defaults, family
+from quickstudy.rl.navigation2d import Navigation2D
+from quickstudy.rl.navigation_robot import NavigationDynamicsTrials, NavigationTrials
+from quickstudy.rl.opponents import Revealed
+from quickstudy.rl.rl2 import RL2Config
+from quickstudy.rl.worlds import TrialFamily
+from quickstudy.skills.navigation import Navigation
+from quickstudy.skills.navigation_layouts import CELL, CELLS, HALF, place
+from quickstudy.task import Task
+
+ROBOTS = (NavigationTrials, NavigationDynamicsTrials, GraspingTries)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("made", ROBOTS)
+def test_a_seed_repeats_on_any_number_of_threads(made: type[TrialFamily]) -> None:
+    """What a world says has the family's form, and depends on the seed alone."""
+    said = []
+    for threads, seed in ((1, 0), (2, 0), (1, 1)):
+        of = made(threads=threads)
+        tasks = of.tasks("train", 1)
+        assert of.hidden(tasks[0]).shape == (of.hidden_size,)
+        worlds = of.worlds(tasks, 2)
+        first = worlds.reset(np.random.default_rng(seed))
+        outcome = worlds.step(np.full((1, 2, of.action_size), 0.3), np.ones((1, 2), bool))
+        assert first.shape == outcome.observations.shape == (1, 2, of.observation_size)
+        assert worlds.action_size == of.action_size
+        assert worlds.horizon == of.horizon
+        assert {values.shape for values in worlds.measures().values()} == {(1, 2)}
+        said.append([first, outcome.observations, outcome.rewards])
+        worlds.close()
+    for one, other in zip(said[0], said[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(said[0][1], said[2][1])
+
+
+@pytest.mark.parametrize("made", ROBOTS)
+def test_what_cannot_be_run_is_said(made: type[TrialFamily]) -> None:
+    of = made()
+    with pytest.raises(QuickstudyError, match="need tasks and lanes; got 0 tasks, 2 lanes"):
+        of.worlds([], 2)
+    with pytest.raises(QuickstudyError, match=f"is not of the family '{of.name}'"):
+        of.worlds([replace(of.task("train", 0), family="cooking")], 1)
+    with pytest.raises(QuickstudyError, match="Unknown split"):
+        of.tasks("kitchen", 1)
+
+
+@pytest.mark.parametrize("name", BY_FAMILY)
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_of_every_method(name: str, method: str) -> None:
+    settings = defaults(name, method)
+    assert (settings.family, settings.method) == (name, method)
+    tries = 5 if name == "grasping" else 3
+    assert settings.rl2.episodes == (tries if method in ("rl2", "rl2-mann") else RL2Config().episodes)
+
+
+# ---- navigation
+
+
+def test_navigation_rewards_by_hand() -> None:
+    """A metre nearer; 0.2 m nearer and there; 0.1 m back, along a wall."""
+    rewards = navigation_robot.reward(
+        np.array([1.0, 0.2, -0.1]), np.array([False, True, False]), np.array([False, False, True])
+    )
+    np.testing.assert_allclose(rewards, [1.0, 2.2, -0.15])
+
+
+def test_ways_between_and_beyond_the_cells_that_have_one() -> None:
+    """The way to the left edge of an empty environment is x; in a column without ways it goes out and on."""
+    columns = np.indices((CELLS, CELLS))[1]
+    distance = columns * CELL
+    there = place(np.array([[10.0, 20.25], [50.5, 50.5]]) + [0.5, 0.0])
+    looked = navigation_robot.look_up(np.stack([distance, 2 * distance]), np.stack([there, there]))
+    np.testing.assert_allclose(looked, [[19.75 * CELL, 50.0 * CELL], [39.5 * CELL, 100.0 * CELL]])
+    np.testing.assert_allclose(navigation_robot.look_up(distance[None], np.array([[[-HALF, 0.0]]])), 0.0)
+    walled = np.where(columns >= 97, np.inf, distance)
+    np.testing.assert_allclose(navigation_robot.everywhere(walled), np.where(columns >= 97, columns * CELL, distance))
+
+
+def test_an_expert_solves_navigation_and_its_rewards_add_up() -> None:
+    of = NavigationTrials(threads=1)
+    tasks = of.tasks("train", 2)
+    expert, worlds = Navigation(threads=1).expert_policy(tasks), of.worlds(tasks, 1)
+    observations, alive = worlds.reset(rng()), np.ones((2, 1), bool)
+    away, total, touched = worlds._away.copy(), np.zeros((2, 1)), np.zeros((2, 1))
+    assert (away > 2.5).all()
+    for _ in range(worlds.horizon):
+        outcome = worlds.step(expert(observations), alive)
+        total += np.where(alive, outcome.rewards, 0.0)
+        touched += alive & worlds._state.touching.reshape(2, 1)
+        observations, alive = outcome.observations, alive & ~outcome.terminated
+        if not alive.any():
+            break
+    assert outcome.success.all()
+    np.testing.assert_allclose(total, away - worlds._away + 2.0 - 0.05 * touched)
+    assert (worlds._away < 0.5).all()
+    measures = worlds.measures()
+    assert ((measures["spl"] > 0.5) & (measures["spl"] <= 1.0)).all()
+    pose = worlds._state.pose()
+    worlds.reset(np.random.default_rng(1))
+    assert not np.allclose(worlds._state.pose(), pose)  # another start, the same goal
+    assert not worlds.measures()["spl"].any()
+    worlds.close()
+
+
+def test_chance_does_not_find_the_goal() -> None:
+    of, noise = NavigationTrials(threads=1), rng()
+    tasks = of.tasks("procedural", 2)
+    result = of.run(tasks, 1, lambda seen: noise.uniform(-1, 1, (*seen.shape[:2], 2)), 0)
+    assert set(result) == {"return", "success", "spl", "collisions"}
+    assert not result["success"].any()
+    assert (result["return"] < 2.0).all()
+
+
+def test_tasks_are_those_of_the_demonstrations() -> None:
+    assert NavigationTrials().task("validation", 3) == Navigation().task("validation", 3)
+    body = NavigationDynamicsTrials().task("train", 0).parameters["body"]
+    assert set(body) == {"left", "right", "grip", "payload", "payload_x", "payload_y"}
+
+
+# ---- grasping by tries
+
+
+def test_grasping_numbers_by_hand() -> None:
+    np.testing.assert_allclose(grasping_tries.grasp(np.array([1.0, -0.5, 0.0, 7.0])), [0.06, -0.03, 0.045, 1.0])
+    rewards = grasping_tries.reward(
+        np.array([False, True, True, True]), np.array([0.0, 0.0, 0.5, 1.2]), np.array([False, False, False, True])
+    )
+    np.testing.assert_allclose(rewards, [0.0, 0.2, 0.35, 1.0])
+
+
+def test_who_knows_the_object_grasps_it_and_who_does_not_fails_often() -> None:
+    of = GraspingTries(threads=1)
+    for split, least in (("sizes", 0.8), ("shapes", 0.6)):
+        tasks = of.tasks(split, 10)
+        right = of.right(tasks)[:, None]
+        knowing, blind = (of.run(tasks, 1, lambda _, d=d: d, 0) for d in (right, np.zeros_like(right)))
+        assert knowing["success"].mean() >= least
+        assert blind["success"].mean() <= knowing["success"].mean() - 0.3
+    noise = rng()
+    chance = of.run(tasks, 1, lambda seen: noise.uniform(-1, 1, (*seen.shape[:2], 4)), 0)
+    assert chance["success"].mean() <= 0.3
+    np.testing.assert_array_equal(knowing["success"], knowing["success-by-try"])
+
+
+def test_an_episode_is_a_try_and_a_look_at_it() -> None:
+    """Nothing is seen before; the second action does nothing, and what was seen of a try is gone with the next."""
+    of = GraspingTries(threads=1)
+    tasks = of.tasks("train", 2)
+    right = np.repeat(of.right(tasks)[:, None], 2, 1)
+    worlds, all_alive = of.worlds(tasks, 2), np.ones((2, 2), bool)
+    assert not worlds.reset(rng()).any()
+    tried = worlds.step(right, all_alive)
+    assert not tried.terminated.any()
+    assert (tried.observations[..., OBSERVATION.index("tried")] == 1.0).all()
+    looked = worlds.step(-right, all_alive)
+    assert looked.terminated.all()
+    assert not looked.rewards.any()
+    np.testing.assert_array_equal(looked.observations, tried.observations)
+    np.testing.assert_array_equal(looked.success, tried.success)
+    won = tried.success
+    assert won.any()
+    assert (tried.rewards[won] > 0.99).all()
+    closed = tried.observations[..., [OBSERVATION.index(f"closed_{name}") for name in DECISION]]
+    np.testing.assert_allclose(closed[won], right[won], atol=0.25)  # it was held where it was to be held
+    assert not worlds.reset(rng()).any()
+    high_and_aside = worlds.step(np.broadcast_to([1.0, 1.0, 1.0, 1.0], right.shape), all_alive)
+    assert not high_and_aside.success.any()
+    np.testing.assert_array_equal(worlds.measures()["success-by-try"], won)  # what succeeded once stays
+    worlds.close()
+
+
+def test_lanes_that_are_not_alive_stay_as_they_are() -> None:
+    of = GraspingTries(threads=1)
+    worlds = of.worlds(of.tasks("train", 1), 2)
+    worlds.reset(rng())
+    outcome = worlds.step(np.zeros((1, 2, 4)), np.array([[True, False]]))
+    assert outcome.observations[0, 0].any()
+    assert not outcome.observations[0, 1].any()
+    assert outcome.rewards[0, 1] == 0.0
+    worlds.close()
+
+
+def test_there_is_nobody_who_demonstrates_tries() -> None:
+    with pytest.raises(QuickstudyError, match="has no demonstrations"):
+        GraspingTries().demonstrate(GraspingTries().tasks("train", 1), 1, 0)
+
+
+# ---- what is measured, up to a table
+
+
+def test_tries_add_up_through_training_and_evaluation() -> None:
+    of = family("grasping")
+    settings = defaults("grasping", "rl2")
+    learner = build(replace(settings, rl2=replace(settings.rl2, width=8, episodes=2)), of)
+    figures = learner.outer_step(of.worlds(of.tasks("train", 2), 2), torch.Generator().manual_seed(0))
+    assert {"return-0", "return-1", "gradient-norm"} <= set(figures)
+    result = evaluate_trials(learner, of, "sizes", 1, 2, 2)
+    np.testing.assert_array_equal(
+        result.metrics["success-by-try"][1], result.metrics["success"].any(0).astype(np.float64)
+    )
+    made = runs.trial_rows("rl2", of, [result], learner.pools)
+    assert [row.shots for row in made] == [0, 1]
+    assert made[1].value == result.metrics["success-by-try"][1].mean()
+    assert made[1].beside is not None
+    assert made[1].beside["return"] == pytest.approx(result.metrics["return"][1].mean(), abs=1e-4)
+    cell = runs.table(of, "sizes", made, 1.0, "quickstudy rl-evaluate x")
+    assert (cell.cell, cell.metric, cell.unit) == ("rl-grasping", "success-by-try", "fraction")
+    assert runs.table(of, "shapes", made, 1.0, "quickstudy rl-evaluate x").cell == "rl-grasping-shapes"
+
+
+def test_an_oracle_measures_what_its_worlds_measure() -> None:
+    class Measured(Navigation2D):
+        def worlds(self, tasks, lanes):
+            worlds = super().worlds(tasks, lanes)
+            worlds.measures = lambda: {"odd": np.ones((len(tasks), lanes))}
+            return worlds
+
+    of = Measured()
+    worlds = Revealed(of.worlds([Task(of.name, "train", 0, {"goal": [0.1, 0.0]})], 3), of.hidden)
+    assert worlds.measures()["odd"].shape == (1, 3)
+    assert of.run(of.tasks("test", 2), 3, lambda seen: np.zeros((2, 3, 2)), 0)["odd"].sum() == 6.0
