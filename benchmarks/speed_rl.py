@@ -157,8 +157,8 @@ def main(what: SpeedRL) -> None:
             f"{what.method} on ML1 push of Meta-World v3 with v2 rewards, goal hidden: {what.tasks} tasks x "
             f"{what.lanes} episodes of {what.horizon} steps a round, adaptation, and the outer update; the same "
             f"policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps a "
-            "second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's synchronous and "
-            "asynchronous vector environments."
+            "second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
+            "synchronous and asynchronous vector environments."
         ),
         command=(
             f"python -m benchmarks.speed_rl --method {what.method} --tasks {what.tasks} --lanes {what.lanes} "
