@@ -115,7 +115,6 @@ PRETRAINED_AS = {"transfer": "domain-randomisation"}
 _RECURRENT = TrialConfig(meta_batch=40, lanes=2, validation_rounds=1)
 
 DEFAULTS: dict[str, TrialConfig] = {
-    "maml-trpo": TrialConfig(steps=300),
     "rl2": _RECURRENT,
     "rl2-mann": _RECURRENT,
     "pearl": TrialConfig(meta_batch=20, lanes=2, validation_rounds=1),
