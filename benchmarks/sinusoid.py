@@ -1,10 +1,13 @@
 """5-shot sinusoid regression by every method, MAML's after 1, 5 and 10 inner steps beside Finn et al. 2017.
 
     python -m benchmarks.sinusoid            # 3 seeds of each; resumes where it was stopped
+    python -m benchmarks.sinusoid --methods maml meta-sgd
 
 Writes benchmarks/results/sinusoid.json.
 """
 
+import shlex
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +47,7 @@ Meta-SGD has learned its rates for the two steps of its training; more steps wit
 class Sinusoids:
     """What to run."""
 
+    methods: tuple[str, ...] = tuple(STEPS)
     seeds: int = 3
     tasks: int = 600
     points: int = 100
@@ -62,13 +66,13 @@ def errors_after(learner: MetaLearner, family: Sinusoid, steps: int | None, seed
 def measure(what: Sinusoids) -> list[Row]:
     """A row for each method and number of inner steps."""
     family, rows = Sinusoid(), []
-    for method, numbers in STEPS.items():
+    for method in what.methods:
         learners = []
         for seed in range(what.seeds):
             settings = defaults("sinusoid", method, seed)
             folder = what.output_dir / f"{method}-seed{seed}"
             learners.append(train(settings, family, source_for(settings, family), folder))
-        for steps in numbers:
+        for steps in STEPS[method]:
             values = np.stack([errors_after(one, family, steps, seed, what) for seed, one in enumerate(learners)])
             low, high = bootstrap(values)
             rows.append(
@@ -91,7 +95,7 @@ def main(what: Sinusoids) -> None:
             "alike, defaults of the other methods, "
             f"{what.tasks} unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
-        command="python -m benchmarks.sinusoid",
+        command=shlex.join(["python", "-m", "benchmarks.sinusoid", *sys.argv[1:]]),
         seconds=seconds_so_far(seconds),
         rows=rows,
     )
