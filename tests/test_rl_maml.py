@@ -73,7 +73,8 @@ def test_first_order_leaves_the_second_derivative_out() -> None:
     stages = [acted(made, seed) for seed in range(2)]
     gradients = []
     for first_order in (False, True):
-        learner = MetaPolicy(made, MetaPolicyConfig(inner_rate=0.3, first_order=first_order))
+        config = MetaPolicyConfig(inner_rate=0.3, learn_rates=False, first_order=first_order)
+        learner = MetaPolicy(made, config)
         theta = leaves(learner)
         phi = {n: p.detach().requires_grad_() for n, p in learner.adapted(theta, stages).items()}
         loss, _ = learner.outer_loss(theta, stages)

@@ -122,7 +122,7 @@ def test_chance_does_not_find_the_goal() -> None:
     of, noise = NavigationTrials(threads=1), rng()
     tasks = of.tasks("procedural", 2)
     result = of.run(tasks, 1, lambda seen: noise.uniform(-1, 1, (*seen.shape[:2], 2)), 0)
-    assert set(result) == {"return", "success", "spl", "collisions"}
+    assert set(result) == {"return", "success", "success_last", "spl", "collisions"}
     assert not result["success"].any()
     assert (result["return"] < 2.0).all()
 
