@@ -22,14 +22,13 @@ success: all of it known to a real robot by its fingers and by the tag.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.rl.worlds import Outcome, TrialFamily, Worlds
+from quickstudy.rl.worlds import Outcome, TrialsOf, Worlds
 from quickstudy.skills.grasping import Grasping, build
 from quickstudy.skills.grasping_episode import (
     LIFT,
@@ -210,7 +209,7 @@ class GraspingWorlds(Worlds):
         return self._state.worlds.readings["sensordata"][:, SENSORS[name]]
 
 
-class GraspingTries(TrialFamily):
+class GraspingTries(TrialsOf):
     """The tasks of `quickstudy.skills.grasping.Grasping`, learned by tries; see the module's text.
 
     The metric is whether one of the tries so far succeeded; beside it success of each try, and return.
@@ -233,13 +232,9 @@ class GraspingTries(TrialFamily):
         Args:
             threads: that step the worlds; by default one for each core. Results do not depend on it.
         """
-        self.threads, self._same = threads, Grasping(threads=threads)
-
-    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
-        return self._same.sample(split, rng)
-
-    def hidden(self, task: Task) -> np.ndarray:
-        return self._same.hidden(task)
+        self._of = Grasping(threads=threads)
+        super().__init__(self._of)
+        self.threads = threads
 
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
         """`lanes` hands and objects of each task, every lane at the beginning of a trial.
@@ -249,7 +244,7 @@ class GraspingTries(TrialFamily):
         """
         if not tasks or lanes < 1:
             raise QuickstudyError(f"Trials need tasks and lanes; got {len(tasks)} tasks, {lanes} lanes.")
-        return GraspingWorlds(self._same, tasks, lanes, self.threads)
+        return GraspingWorlds(self._of, tasks, lanes, self.threads)
 
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         raise QuickstudyError(
@@ -262,9 +257,3 @@ class GraspingTries(TrialFamily):
         names = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw")
         known = np.array([[task.parameters[name] for name in names] for task in tasks])
         return np.asarray((known - MIDDLE) / REACH)
-
-    def caption(self, task: Task) -> str:
-        return self._same.caption(task)
-
-    def snapshot(self, task: Task) -> np.ndarray:
-        return self._same.snapshot(task)

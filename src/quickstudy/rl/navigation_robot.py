@@ -16,15 +16,15 @@ understands rewards can follow them to the goal, and in the next ones one that r
 The way to the goal is computed once for each environment, for all cells; a step only looks it up.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.rl.worlds import Outcome, TrialFamily, Worlds
+from quickstudy.rl.worlds import Outcome, TrialsOf, Worlds
 from quickstudy.skills import navigation_bodies
 from quickstudy.skills.navigation import Navigation, NavigationDynamics, build, shortest_way, spl
 from quickstudy.skills.navigation_episode import ACTION, HORIZON, Episodes
@@ -110,7 +110,7 @@ def look_up(ways: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.asarray(map_coordinates(ways, [task, rows, columns], order=1, mode="nearest"))
 
 
-class NavigationTrials(TrialFamily):
+class NavigationTrials(TrialsOf):
     """The tasks of `quickstudy.skills.navigation.Navigation`, learned by reward; see the module's text.
 
     Beside success of an episode and return: success weighted by path length ('spl'), and collisions.
@@ -134,17 +134,12 @@ class NavigationTrials(TrialFamily):
         Args:
             threads: that step the worlds; by default one for each core. Results do not depend on it.
         """
-        self.threads, self._same = threads, self.imitated(threads=threads)
-        self.sizes = self._same.sizes
+        self._of = self.imitated(threads=threads)
+        super().__init__(self._of)
+        self.threads, self.sizes = threads, self._of.sizes
 
     def tasks(self, split: str, count: int, first: int = 0) -> list[Task]:
-        return self._same.tasks(split, count, first)
-
-    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
-        return self._same.sample(split, rng)
-
-    def hidden(self, task: Task) -> np.ndarray:
-        return self._same.hidden(task)
+        return self._of.tasks(split, count, first)
 
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
         """`lanes` robots in the environment of each task.
@@ -154,16 +149,10 @@ class NavigationTrials(TrialFamily):
         """
         if not tasks or lanes < 1:
             raise QuickstudyError(f"Trials need tasks and lanes; got {len(tasks)} tasks, {lanes} lanes.")
-        return NavigationWorlds(self._same, tasks, lanes, self.threads)
+        return NavigationWorlds(self._of, tasks, lanes, self.threads)
 
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
-        return self._same.demonstrate(tasks, count, seed)
-
-    def caption(self, task: Task) -> str:
-        return self._same.caption(task)
-
-    def snapshot(self, task: Task) -> np.ndarray:
-        return self._same.snapshot(task)
+        return self._of.demonstrate(tasks, count, seed)
 
 
 class NavigationDynamicsTrials(NavigationTrials):

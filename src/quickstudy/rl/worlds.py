@@ -5,9 +5,9 @@ is over waits for the others, and what it would say is never read.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -106,6 +106,25 @@ class TrialFamily(TaskFamily):
         measures = worlds.measures()
         worlds.close()
         return {"return": total, "success": success, "success_last": last, **measures}
+
+
+class TrialsOf(TrialFamily):
+    """The tasks of a family of demonstrations, learned by trial."""
+
+    def __init__(self, same: TaskFamily) -> None:
+        self._same = same
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return self._same.sample(split, rng)
+
+    def hidden(self, task: Task) -> np.ndarray:
+        return self._same.hidden(task)
+
+    def caption(self, task: Task) -> str:
+        return self._same.caption(task)
+
+    def snapshot(self, task: Task) -> np.ndarray:
+        return self._same.snapshot(task)
 
 
 _FAULTS = 20
