@@ -5,7 +5,8 @@
 For each method and each way of going through the tasks, turn by turn in one process: `loop` is the readable reference,
 one task after the other, uncompiled; `short run` and `long run` are what `meta_train` chooses by itself. MAML and
 prototypical networks are in learn2learn too, whose step is timed beside them where benchmarks/README.md was followed.
-Each gradient is checked against the loop's before anything is timed.
+Each gradient is checked against the loop's before anything is timed: of images in double precision, because in single
+precision rounding at a kink of ReLU or max-pooling alone can change a gradient by half a percent.
 """
 
 import statistics
@@ -45,7 +46,7 @@ def recognition(size: int = 16, image: tuple[int, int] | None = None) -> TaskFam
     return from_arrays(x, y.numpy(), image=image, name="images" if image else "numbers")
 
 
-def meta_batch(family: TaskFamily, tasks: int) -> SupportQuery:
+def meta_batch(family: TaskFamily, tasks: int, precision: torch.dtype) -> SupportQuery:
     """Random numbers: one demonstration of 10 steps, or a 5-way 1-shot support, and twice that as query."""
     rng = torch.Generator().manual_seed(1)
 
@@ -55,18 +56,19 @@ def meta_batch(family: TaskFamily, tasks: int) -> SupportQuery:
         y = torch.randn(tasks, shots, steps, family.action_size, generator=rng)
         if family.labelled:
             y = torch.eye(steps).expand(tasks, shots, -1, -1)
-        return Batch(x, y, torch.ones(x.shape[:-1]), torch.zeros(tasks, family.hidden_size))
+        drawn = Batch(x, y, torch.ones(x.shape[:-1]), torch.zeros(tasks, family.hidden_size))
+        return Batch(*(t.to(precision) for t in drawn))
 
     return SupportQuery(some(1), some(2))
 
 
-def ways(method: str, family: TaskFamily, tasks: int) -> dict[str, Step]:
+def ways(method: str, family: TaskFamily, tasks: int, precision: torch.dtype = torch.float32) -> dict[str, Step]:
     """The outer step in each way, by name."""
     settings = replace(defaults(family.name, method), network=NETWORK)
-    batch = meta_batch(family, tasks)
+    batch = meta_batch(family, tasks, precision)
 
     def step(**options) -> Step:
-        learner = build(settings, family)
+        learner = build(settings, family).to(precision)
         outer = OuterStep(learner, **options)
 
         def once():
@@ -79,7 +81,7 @@ def ways(method: str, family: TaskFamily, tasks: int) -> dict[str, Step]:
     if family.image is None:
         found["long run"] = step(steps=LONG_RUN)
     if method in PEER and (PEERS / "learn2learn").is_dir():
-        found["learn2learn 0.2.0"] = PEER[method](build(settings, family), batch)
+        found["learn2learn 0.2.0"] = PEER[method](build(settings, family).to(precision), batch)
     return found
 
 
@@ -125,7 +127,7 @@ PEER = {"maml": maml_of_learn2learn, "prototypical": prototypes_of_learn2learn}
 
 def measure(method: str, family: TaskFamily, tasks: int) -> list[Row]:
     steps = ways(method, family, tasks)
-    check(steps)
+    check(steps if family.image is None else ways(method, family, tasks, torch.float64))
     turns: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():
