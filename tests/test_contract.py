@@ -1,7 +1,7 @@
 """The contract that every method keeps, run over all of them: adding a method means adding a line to METHODS.
 
-The tasks are 2D point navigation (skills) and clusters of numbers (recognition), because they cost nothing. Everything
-exact is checked in float64.
+The tasks are 2D point navigation (skills), clusters of numbers (recognition) and, for methods that must be told where
+things are, made-up carrying (places), because they cost nothing. Everything exact is checked in float64.
 """
 
 import functools
@@ -14,6 +14,7 @@ import torch
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from carrying import Carrying
 from quickstudy import checkpoint, families
 from quickstudy.batching import OuterStep
 from quickstudy.compare import source_for
@@ -25,13 +26,24 @@ from quickstudy.learners.maml import MAMLConfig
 from quickstudy.learners.mann import MANNConfig
 from quickstudy.learners.meta_lstm import MetaLSTMConfig
 from quickstudy.learners.reptile import ReptileConfig
-from quickstudy.methods import METHODS, OUTER, UNTRAINED, DataConfig, NetworkConfig, Settings, build, defaults, suits
+from quickstudy.methods import (
+    METHODS,
+    NEEDS_PLACES,
+    OUTER,
+    UNTRAINED,
+    DataConfig,
+    NetworkConfig,
+    Settings,
+    build,
+    defaults,
+    suits,
+)
 from quickstudy.skills.classic import PointNavigation
 from quickstudy.skills.perception import Recognition
 from quickstudy.train import TrainConfig, meta_train
 
-ORDER_DEPENDENT = ("replay", "mann", "mann-raw", "matching-fce", "reptile")
-NOT_THE_LOSS_GRADIENT = ("fomaml", "reptile", "meta-lstm")
+ORDER_DEPENDENT = ("replay", "warp", "mann", "mann-raw", "matching-fce", "reptile")
+NOT_THE_LOSS_GRADIENT = ("fomaml", "reptile", "meta-lstm", "matching-frames")
 """Methods whose outer step is by definition not the gradient of the loss that they report."""
 
 
@@ -42,10 +54,17 @@ def clusters() -> Recognition:
     return families.from_arrays(x.reshape(-1, 8), np.repeat(np.arange(60), 20), ways=3, name="clusters")
 
 
-FAMILIES = {"skills": PointNavigation(), "recognition": clusters()}
-CASES = [(kind, method) for kind, family in FAMILIES.items() for method in METHODS if suits(method, family)]
+FAMILIES = {"skills": PointNavigation(), "recognition": clusters(), "places": Carrying()}
+CASES = [
+    (kind, method)
+    for kind, family in FAMILIES.items()
+    for method in METHODS
+    if suits(method, family) and (kind != "places" or method in NEEDS_PLACES)
+]
 TRAINS = [case for case in CASES if case[1] not in UNTRAINED]
-ADAPTS = [case for case in CASES if case[1] not in ("replay", "no-adaptation") and case != ("recognition", "nearest")]
+ADAPTS = [
+    case for case in CASES if case[1] not in ("replay", "warp", "no-adaptation") and case != ("recognition", "nearest")
+]
 """What a demonstration of the very task must help."""
 
 
@@ -94,7 +113,7 @@ def trained(kind: str, method: str) -> MetaLearner:
     """Trained for some seconds; shared by the tests, which must not change it."""
     learner = fresh(kind, method).float()
     if method not in UNTRAINED:
-        queries, most = (2, 1) if kind == "skills" else (8, 2)
+        queries, most = (8, 2) if kind == "recognition" else (2, 1)
         config = TrainConfig(400, 16, most_shots=most, queries=queries, rate=3e-3, batching="vmap")
         meta_train(learner, source(kind), replace(config, **OUTER.get(method, {})))
     return learner.double()

@@ -16,6 +16,7 @@ from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss, root_imitation_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
+from quickstudy.learners.frames import FramesConfig, MatchingFrames
 from quickstudy.learners.hypernet import Hypernet, HypernetClassifier, HypernetConfig
 from quickstudy.learners.maml import MAML, MAMLConfig
 from quickstudy.learners.mann import MANN, MANNConfig
@@ -93,6 +94,7 @@ class Settings:
     mann: MANNConfig = field(default_factory=MANNConfig)
     siamese: SiameseConfig = field(default_factory=SiameseConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
     prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
     hypernet: HypernetConfig = field(default_factory=HypernetConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
@@ -124,8 +126,11 @@ _NAVIGATION = Settings(
 )
 
 _ML1 = Settings(
-    "ml1-push", "meta-sgd", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
+    "ml1-push", "hypernet", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
 )
+
+_METAWORLD = ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
+"""Families of several of Meta-World's tasks."""
 
 _MOTIONS = Settings(
     "motions",
@@ -146,8 +151,10 @@ DEFAULTS: dict[str, Settings] = {
     "ml1-push": _ML1,
     "ml1-pick-place": _ML1,
     **{
-        name: replace(_ML1, data=DataConfig(tasks=1000, demonstrations=4, validation_tasks=50))
-        for name in ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
+        name: replace(
+            _ML1, method="matching-frames", data=DataConfig(tasks=1000, demonstrations=4, validation_tasks=50)
+        )
+        for name in _METAWORLD
     },
     "motions": _MOTIONS,
     "omniglot-5way": _RECOGNITION,
@@ -206,7 +213,7 @@ _GRASPING_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-_NAVIGATION_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+_LONG_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     # All pairs of a query and a support step: so many that a large meta-batch takes seconds.
     "siamese": {
         "network": {"embedding": 32},
@@ -224,7 +231,9 @@ _NAVIGATION_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"steps": 1500, "validate_every": 500, "meta_batch": 4},
     },
     **{method: {"training": {"steps": 1500, "validate_every": 500}} for method in ("maml", "meta-sgd")},
+    "matching-frames": {"training": {"steps": 500, "validate_every": 100, "rate": 3e-3, "most_shots": 2}},
 }
+"""Families whose demonstrations are long."""
 
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
@@ -282,8 +291,8 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     },
     **{
         (family, method): changes
-        for family in ("navigation", "navigation-dynamics")
-        for method, changes in _NAVIGATION_OVERRIDES.items()
+        for family in ("navigation", "navigation-dynamics", *_METAWORLD)
+        for method, changes in _LONG_OVERRIDES.items()
     },
 }
 """What one method does otherwise on one family, by (family, method): settings by the name of their group."""
@@ -372,6 +381,11 @@ def _floor(kind: type[baselines.Replay]) -> Callable[[Settings, TaskFamily], Met
     return lambda s, family: kind(baselines.recorded_base(family.observation_size), family.action_size)
 
 
+def _frames(s: Settings, family: TaskFamily) -> MetaLearner:
+    assert family.places is not None  # else it does not suit
+    return MatchingFrames(baselines.recorded_base(family.observation_size), family.action_size, family.places, s.frames)
+
+
 def _warp(s: Settings, family: TaskFamily) -> MetaLearner:
     assert family.places is not None  # else it does not suit
     return Warp(baselines.recorded_base(family.observation_size), family.action_size, family.places)
@@ -392,6 +406,7 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "matching": _compares(MatchingNetworks, "matching"),
     "matching-fce": _compares(MatchingNetworks, "matching", full_context=True),
     "matching-convex": _compares(MatchingNetworks, "matching", head="convex"),
+    "matching-frames": _frames,
     "prototypical": _compares(PrototypicalNetworks, "prototypical"),
     "hypernet": lambda s, family: (
         HypernetClassifier(_base(s, family, s.network.embedding), family.action_size, s.hypernet)
@@ -416,6 +431,7 @@ COMPARED = (
     "siamese",
     "matching",
     "matching-convex",
+    "matching-frames",
     "hypernet",
     "transfer",
     "transfer-equal-time",
@@ -434,13 +450,16 @@ SKILLS_ONLY = frozenset({"matching-convex", "oracle", "replay"})
 RECOGNITION_ONLY = frozenset({"prototypical"})
 """Methods that need classes."""
 
+NEEDS_PLACES = frozenset({"matching-frames", "warp"})
+"""Methods that must be told where hand, object and goal are observed."""
+
 UNTRAINED = frozenset({"scratch", "replay", "nearest", "warp"})
 """Methods that learn nothing from the training tasks (but the mean and deviation of their observations)."""
 
 
 def suits(method: str, family: TaskFamily) -> bool:
     """Whether a method can learn tasks of this family."""
-    if method == "warp":
+    if method in NEEDS_PLACES:
         return family.places is not None
     return method not in (SKILLS_ONLY if family.labelled else RECOGNITION_ONLY)
 
@@ -454,10 +473,10 @@ def build(settings: Settings, family: TaskFamily) -> MetaLearner:
     if settings.method not in METHODS:
         raise unknown("method", settings.method, METHODS)
     if not suits(settings.method, family):
-        if settings.method == "warp":
+        if settings.method in NEEDS_PLACES:
             raise QuickstudyError(
-                f"Method 'warp' needs a family that says where hand, object and goal are observed; '{family.name}' "
-                "does not."
+                f"Method '{settings.method}' needs a family that says where hand, object and goal are observed; "
+                f"'{family.name}' does not."
             )
         kinds = ("skills", "recognition")
         wanted, got = kinds if family.labelled else reversed(kinds)

@@ -25,11 +25,16 @@ A policy may keep state from call to call: every `TaskFamily.run` gets a fresh o
 
 
 class Places(NamedTuple):
-    """Which numbers of an observation are the position of the hand, of the object and of the goal, in metres."""
+    """Which numbers of an observation are the position of the hand, of the object and of the goal, in metres.
+
+    Attributes:
+        gripper: numbers that say how far it is open.
+    """
 
     hand: slice
     object: slice
     goal: slice
+    gripper: slice
 
 
 @dataclass(frozen=True)

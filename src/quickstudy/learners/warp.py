@@ -67,7 +67,7 @@ class Warp(Replay):
     def _path(self, skill: Warped) -> Tensor:
         """Where the hand should be at the clock's step, [3]."""
         (x, _, mask, clock, shot), first = skill
-        hand, thing, goal = self.places
+        hand, thing, goal, _ = self.places
         shown, last = x[shot], mask[shot].sum().long() - 1
         step = torch.minimum(clock, last)
         way = (shown[:, thing] - shown[0, thing]).norm(dim=-1)

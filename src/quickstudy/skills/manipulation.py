@@ -45,6 +45,10 @@ LENGTHS: Mapping[str, tuple[tuple[float, float], ...]] = {
 WIDTHS = (0.85, 1.1)
 ATTEMPTS = 16
 """Tries that the expert has for one demonstration before the task is called broken."""
+QUICK = 150
+"""Steps to a success that counts as a good demonstration: one that took longer, because a grasp slipped and the expert
+stood there, say, is tried again, up to `QUICK_ATTEMPTS` times in all, and the quickest is kept."""
+QUICK_ATTEMPTS = 4
 _GOAL = slice(36, 39)
 _EPISODE, _DEMONSTRATION = 0, 1
 """Purposes of a task's random generators; a film draws from `_EPISODE`, so it shows what `run` would run."""
@@ -103,7 +107,7 @@ class Manipulation(TaskFamily):
             raise QuickstudyError(f"noise and disturbance must be within 0..1; got {noise} and {disturbance}.")
         self.name, self.goal, self.scramble, self.horizon, self.tail = name, goal, scramble, horizon, tail
         self.noise, self.disturbance, self.worlds, self.threads = noise, disturbance, worlds, threads
-        self.places = None if scramble else Places(slice(0, 3), slice(4, 7), _GOAL)
+        self.places = None if scramble else Places(slice(0, 3), slice(4, 7), _GOAL, slice(3, 4))
         others = [task for task in classes["train"] if lengths or (goal == "hidden" and TASKS[task].has_goal)]
         self._classes = {"train": classes["train"], "validation": others or classes["train"], **classes}
         self._all = list(dict.fromkeys(task for tasks in self._classes.values() for task in tasks))
@@ -263,12 +267,14 @@ class Manipulation(TaskFamily):
         state, experts = Episodes(self, of), Experts(self, of)
         done: list[Demonstration | None] = [None] * len(of)
         for attempt in range(ATTEMPTS):
-            todo = np.array([i for i, demonstration in enumerate(done) if demonstration is None])
+            enough = QUICK + self.tail if attempt < QUICK_ATTEMPTS else self.horizon
+            todo = np.array([i for i, found in enumerate(done) if found is None or len(found) > enough])
             if not len(todo):
                 break
             generators = [of[i].generator(_DEMONSTRATION, seed, i % count, attempt) for i in todo]
-            for i, demonstration in zip(todo, self._attempt(state, experts, generators, todo), strict=True):
-                done[i] = demonstration
+            for i, new in zip(todo, self._attempt(state, experts, generators, todo), strict=True):
+                old = done[i]
+                done[i] = new if old is None or (new is not None and len(new) < len(old)) else old
         state.worlds.close()
         broken = [of[i].name for i, demonstration in enumerate(done) if demonstration is None]
         if broken:
