@@ -81,7 +81,7 @@ def test_the_clock_goes_on_with_the_demonstration_that_it_follows():
     skill, clocks = it.adapt(support), []
     for x in support.x[0, :10]:
         _, skill = it.act(skill, x)
-        clocks.append(float(skill.clock[0]))
+        clocks.append(skill.clock[0].item())
     assert clocks == pytest.approx(range(1, 11), abs=0.5)
 
 

@@ -35,6 +35,12 @@ _STILL = 0.02
 _HARDLY = 0.02
 """The part that a frame has in a blend at least, before anything is learned."""
 
+_AHEAD = (0, 5, 15)
+"""How many steps ahead the demonstrated hand may be followed."""
+
+_WAITS = 0.25
+"""Steps that the clock goes on at least: a motion that has come to a halt is not waited for for ever."""
+
 _DECIMETRE = 10.0
 """Relations are in decimetres, so that they are of the order of one."""
 
@@ -101,9 +107,10 @@ class MatchingFrames(MetaLearner):
         features = 8 + places.gripper.stop - places.gripper.start
         self.embed = MLP(features, config.embedding, config.hidden)
         self.log_metric = nn.Parameter(torch.zeros(4))
-        self.follow = MLP(features + 1, 6, config.hidden)
+        self.follow = MLP(features + 1, 6 + len(_AHEAD), config.hidden)
         nn.init.zeros_(self.follow.head.weight)
         nn.init.zeros_(self.follow.head.bias)
+        self.follow.head.bias.data[5] = -2.0  # little of the demonstrated action, which leads astray from elsewhere
         self.log_pull = nn.Parameter(torch.full((axes,), math.log(config.pull)))
         self.log_tick = nn.Parameter(torch.tensor(-math.log(config.ticks)))
         self.log_near = nn.Parameter(torch.zeros(2))
@@ -126,7 +133,7 @@ class MatchingFrames(MetaLearner):
     def act(self, skill: Shown, x: Tensor) -> tuple[Tensor, Shown]:
         skill = skill._replace(first=self._first(skill, x), began=torch.ones_like(skill.began))
         weights = self._weights(skill, x, skill.clock)
-        return self._action(skill, x, weights), skill._replace(clock=_tick(weights))
+        return self._action(skill, x, weights), skill._replace(clock=_tick(skill.clock, weights))
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """How badly the query's demonstrations are imitated, with the clock that would have run along them."""
@@ -144,7 +151,7 @@ class MatchingFrames(MetaLearner):
         clock, clocks = skill.clock, []
         for row in self._likeness(skill, x).detach():
             clocks.append(clock)
-            clock = _tick(self._attend(skill, row, clock)).detach()
+            clock = _tick(clock, self._attend(skill, row, clock)).detach()
         return torch.stack(clocks)
 
     def _relations(self, x: Tensor, first: Tensor) -> Tensor:
@@ -167,19 +174,20 @@ class MatchingFrames(MetaLearner):
     def _values(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """What each step [shot, step, ...] asks for, so that means over steps mean something.
 
-        The hand's place [axes] less the blended origins of its frames; the blend [3] of the object's start, the object
-        now and the goal (the rest is the world's); how much to pull; what is kept of the action's first numbers [axes];
-        the other numbers of the action.
+        The hand's place [axes] some steps later, less the blended origins of its frames; the blend [3] of the object's
+        start, the object now and the goal (the rest is the world's); how much to pull; what is kept of the action's
+        first numbers [axes]; the other numbers of the action.
         """
         hand, thing, goal, _ = (x[..., place] for place in self.places)
         share = self._share(hand, thing, mask)
         raw = self.follow(torch.cat([self._features(x, self._relations(x, x[:, :1])), share[..., None]], -1))
+        ahead = (raw[..., 6:].softmax(-1)[..., None] * _later(hand, mask)).sum(-2)
         before, now = (1.0 - share + _HARDLY).log(), (share + _HARDLY).log()
         guess = torch.stack([torch.full_like(share, math.log(_HARDLY)), before, before - 2.0, now], -1)
         blend = (guess + raw[..., :4]).softmax(-1)[..., 1:]
-        pull, keep = raw[..., 4:5].exp(), raw[..., 5:].sigmoid()
+        pull, keep = raw[..., 4:5].exp(), raw[..., 5:6].sigmoid()
         origins = torch.stack([thing[:, :1].expand_as(thing), thing, goal], -2)
-        place = hand - (blend[..., None] * origins).sum(-2)
+        place = ahead - (blend[..., None] * origins).sum(-2)
         axes = hand.shape[-1]
         return torch.cat([place, blend, pull, keep * y[..., :axes], y[..., axes:]], -1)
 
@@ -235,7 +243,15 @@ class MatchingFrames(MetaLearner):
         return torch.where(skill.began == 0, x, skill.first)
 
 
-def _tick(weights: Tensor) -> Tensor:
-    """The step of each demonstration that is due after attention [..., shot, step]: [..., shot]."""
+def _later(hand: Tensor, mask: Tensor) -> Tensor:
+    """Where the hand [shot, step, axes] is `_AHEAD` steps later, or at the end: [shot, step, ahead, axes]."""
+    steps = torch.arange(hand.shape[1], device=hand.device)
+    last = mask.sum(-1, keepdim=True).long().clamp(min=1) - 1
+    places = [torch.minimum(steps + ahead, last)[..., None].expand_as(hand) for ahead in _AHEAD]
+    return torch.stack([hand.gather(1, place) for place in places], -2)
+
+
+def _tick(clock: Tensor, weights: Tensor) -> Tensor:
+    """The step of each demonstration [..., shot] that is due after attention [..., shot, step] at a clock."""
     steps = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
-    return weights @ steps + 1.0
+    return torch.maximum(weights @ steps + 1.0, clock + _WAITS)
