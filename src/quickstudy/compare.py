@@ -557,6 +557,7 @@ def rows(
                 "improvement": round(statistics.improvement(better, worse), 4),
                 "improvement_ci95": _rounded(statistics.improvement_interval(better, worse)),
             }
+        beside = {name: round(float(scores(evaluations, name, i).mean()), 4) for name in family.beside}
         made.append(
             Row(
                 method=method,
@@ -570,6 +571,7 @@ def rows(
                 tasks=protocol.tasks,
                 episodes=protocol.episodes,
                 ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
+                beside=beside or None,
             )
         )
     return made

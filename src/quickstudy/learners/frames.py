@@ -38,8 +38,9 @@ _HARDLY = 0.02
 _AHEAD = (0, 5, 15)
 """How many steps ahead the demonstrated hand may be followed."""
 
-_WAITS = 0.25
-"""Steps that the clock goes on at least: a motion that has come to a halt is not waited for for ever."""
+_PACE = (0.25, 1.5)
+"""Steps of the demonstration that pass with each step of an episode, at least and at most: a motion that has come to a
+halt is not waited for for ever, and the time that a gripper needs to close is not skipped."""
 
 _DECIMETRE = 10.0
 """Relations are in decimetres, so that they are of the order of one."""
@@ -52,13 +53,14 @@ class FramesConfig:
     Attributes:
         hidden: widths of the networks that embed relations and blend frames.
         embedding: width of the space in which steps are compared.
-        pull: initial action for each metre that the hand is off its place; learned.
+        pull: the least action for each metre that the hand is off its place. Imitation alone would have it follow the
+            demonstrated actions and hardly pull, and then small errors are never put right.
         ticks: initial spread of the clock, in steps; learned.
     """
 
     hidden: tuple[int, ...] = (64, 64)
     embedding: int = 16
-    pull: float = 10.0
+    pull: float = 15.0
     ticks: float = 5.0
 
     def __post_init__(self) -> None:
@@ -103,7 +105,6 @@ class MatchingFrames(MetaLearner):
     def __init__(self, base: BaseLearner, actions: int, places: Places, config: FramesConfig = FramesConfig()) -> None:
         super().__init__(base)
         self.config, self.places, self.actions = config, places, actions
-        axes = places.hand.stop - places.hand.start
         features = 8 + places.gripper.stop - places.gripper.start
         self.embed = MLP(features, config.embedding, config.hidden)
         self.log_metric = nn.Parameter(torch.zeros(4))
@@ -111,7 +112,6 @@ class MatchingFrames(MetaLearner):
         nn.init.zeros_(self.follow.head.weight)
         nn.init.zeros_(self.follow.head.bias)
         self.follow.head.bias.data[5] = -2.0  # little of the demonstrated action, which leads astray from elsewhere
-        self.log_pull = nn.Parameter(torch.full((axes,), math.log(config.pull)))
         self.log_tick = nn.Parameter(torch.tensor(-math.log(config.ticks)))
         self.log_near = nn.Parameter(torch.zeros(2))
 
@@ -128,12 +128,12 @@ class MatchingFrames(MetaLearner):
 
     def predict(self, skill: Shown, x: Tensor) -> Tensor:
         """The action at the skill's clock for x: [..., obs] to [..., act]."""
-        return self._action(skill, x, self._weights(skill, x, skill.clock))
+        return self._action(skill, x, self._due(skill, self._likeness(skill, x), skill.clock))
 
     def act(self, skill: Shown, x: Tensor) -> tuple[Tensor, Shown]:
         skill = skill._replace(first=self._first(skill, x), began=torch.ones_like(skill.began))
-        weights = self._weights(skill, x, skill.clock)
-        return self._action(skill, x, weights), skill._replace(clock=_tick(skill.clock, weights))
+        due = self._due(skill, self._likeness(skill, x), skill.clock)
+        return self._action(skill, x, due), skill._replace(clock=due + 1.0)
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """How badly the query's demonstrations are imitated, with the clock that would have run along them."""
@@ -142,7 +142,8 @@ class MatchingFrames(MetaLearner):
         actions = []
         for whole, here in zip(x, some.x, strict=True):
             own = skill._replace(first=whole[0], began=torch.ones_like(skill.began))
-            actions.append(self._action(own, here, self._weights(own, here, self._clocks(own, whole)[::_STRIDE])))
+            clocks = self._clocks(own, whole)[::_STRIDE]
+            actions.append(self._action(own, here, self._due(own, self._likeness(own, here), clocks)))
         return self.base.criterion(torch.stack(actions), some), {}
 
     def _clocks(self, skill: Shown, x: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class MatchingFrames(MetaLearner):
         clock, clocks = skill.clock, []
         for row in self._likeness(skill, x).detach():
             clocks.append(clock)
-            clock = _tick(clock, self._attend(skill, row, clock)).detach()
+            clock = self._due(skill, row, clock).detach() + 1.0
         return torch.stack(clocks)
 
     def _relations(self, x: Tensor, first: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ class MatchingFrames(MetaLearner):
         before, now = (1.0 - share + _HARDLY).log(), (share + _HARDLY).log()
         guess = torch.stack([torch.full_like(share, math.log(_HARDLY)), before, before - 2.0, now], -1)
         blend = (guess + raw[..., :4]).softmax(-1)[..., 1:]
-        pull, keep = raw[..., 4:5].exp(), raw[..., 5:6].sigmoid()
+        pull, keep = self.config.pull * (1.0 + raw[..., 4:5].exp()), raw[..., 5:6].sigmoid()
         origins = torch.stack([thing[:, :1].expand_as(thing), thing, goal], -2)
         place = ahead - (blend[..., None] * origins).sum(-2)
         axes = hand.shape[-1]
@@ -200,16 +201,17 @@ class MatchingFrames(MetaLearner):
         way, end = (torch.where(ends[0] > _STILL, moved, reached) for moved, reached in (ways, ends))
         return (way / end.clamp(min=1e-6)).clamp(0.0, 1.0)
 
-    def _action(self, skill: Shown, x: Tensor, weights: Tensor) -> Tensor:
-        """Actions [..., act] for observations [..., obs] and attention [..., shot, step]."""
+    def _action(self, skill: Shown, x: Tensor, due: Tensor) -> Tensor:
+        """Actions [..., act] for observations [..., obs] and the steps to follow [..., shot]."""
         hand, thing, goal, _ = (x[..., place] for place in self.places)
         start = self._first(skill, x)[..., self.places.object]
-        nearness = self._nearness(skill, x)
-        read = (nearness[..., None] * weights).flatten(-2) @ skill.values.flatten(0, 1)
+        steps = torch.arange(skill.mask.shape[-1], device=x.device)
+        weights = masked_softmax(-0.5 * (steps - due[..., None]).square(), skill.mask)
+        read = (self._nearness(skill, x)[..., None] * weights).flatten(-2) @ skill.values.flatten(0, 1)
         place, blend, pull, kept, rest = read.split([axes := hand.shape[-1], 3, 1, axes, self.actions - axes], -1)
         origins = torch.stack([start.expand_as(thing), thing, goal], -2)
         target = place + (blend[..., None] * origins).sum(-2)
-        moves = kept + self.log_pull.exp() * pull * (target - hand)
+        moves = kept + pull * (target - hand)
         return torch.cat([moves.clamp(-1.0, 1.0), rest], -1)
 
     def _nearness(self, skill: Shown, x: Tensor) -> Tensor:
@@ -229,14 +231,12 @@ class MatchingFrames(MetaLearner):
         logits = f @ keys.mT - 0.5 * keys.square().sum(-1)
         return logits.unflatten(-1, skill.mask.shape)
 
-    def _weights(self, skill: Shown, x: Tensor, clock: Tensor) -> Tensor:
-        return self._attend(skill, self._likeness(skill, x), clock)
-
-    def _attend(self, skill: Shown, likeness: Tensor, clock: Tensor) -> Tensor:
-        """Attention within each demonstration, [..., shot, step], for clocks [..., shot]."""
-        steps = torch.arange(likeness.shape[-1], device=likeness.device)
+    def _due(self, skill: Shown, likeness: Tensor, clock: Tensor) -> Tensor:
+        """The step of each demonstration to follow now: the mean attended to, near the clock; both [..., shot]."""
+        steps = torch.arange(likeness.shape[-1], device=likeness.device, dtype=likeness.dtype)
         late = (steps - clock[..., None]) * self.log_tick.exp()
-        return masked_softmax(likeness - 0.5 * late.square(), skill.mask)
+        mean = masked_softmax(likeness - 0.5 * late.square(), skill.mask) @ steps
+        return torch.minimum(torch.maximum(mean, clock + _PACE[0] - 1.0), clock + _PACE[1] - 1.0)
 
     def _first(self, skill: Shown, x: Tensor) -> Tensor:
         """The first observation of the episode [..., obs]; where it has not begun, x is it."""
@@ -249,9 +249,3 @@ def _later(hand: Tensor, mask: Tensor) -> Tensor:
     last = mask.sum(-1, keepdim=True).long().clamp(min=1) - 1
     places = [torch.minimum(steps + ahead, last)[..., None].expand_as(hand) for ahead in _AHEAD]
     return torch.stack([hand.gather(1, place) for place in places], -2)
-
-
-def _tick(clock: Tensor, weights: Tensor) -> Tensor:
-    """The step of each demonstration [..., shot] that is due after attention [..., shot, step] at a clock."""
-    steps = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
-    return torch.maximum(weights @ steps + 1.0, clock + _WAITS)

@@ -7,7 +7,7 @@ is over waits for the others, and what it would say is never read.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -73,7 +73,7 @@ class TrialFamily(TaskFamily):
     """A family that is learned by trial: its tasks give rewards. Actions reach from -1 to 1 and are clipped to it."""
 
     metric = "return"
-    beside: tuple[str, ...] = ()
+    beside: ClassVar[tuple[str, ...]] = ()
     """What a table shows beside the metric, of 'return', 'success', 'success_last' and what its worlds measure."""
     observation_unit: float = 1.0
     """What a policy divides observations by."""

@@ -58,6 +58,7 @@ class Manipulation(TaskFamily):
     """Tasks of Meta-World; see the module's text and `ml1`, `ml10`, `ml45` and `tools`."""
 
     metric: ClassVar[str] = "success"
+    beside = ("success_last",)
     rate = 80.0
     observation_size = OBSERVATION
     action_size = ACTION

@@ -62,6 +62,7 @@ class Navigation(TaskFamily):
         "action are drawn anew for every episode, success is to come within 0.3 m of the goal in 32 s"
     )
     metric: ClassVar[str] = "success"
+    beside = ("spl",)
     rate = 5.0
     observation_size = len(OBSERVATION)
     action_size = len(ACTION)
