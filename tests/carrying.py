@@ -10,17 +10,17 @@ from quickstudy.task import Places, Policy, Task, TaskFamily, check_run
 
 
 class Carrying(TaskFamily):
-    """Go to a hidden spot beside an object, which then sticks to the hand, and carry it to a goal that is seen.
+    """Go to a hidden spot beside an object, wait there until the gripper has closed, carry the object to a goal.
 
-    Observation: hand, gripper (open until the object sticks), object, goal. Action: the hand's velocity and the
-    gripper's, each of -1..1; a step at full speed is 5 cm.
+    Observation: hand, gripper (1 open, 0 closed; it closes by itself at the spot), object, goal. Action: the hand's velocity and the
+    gripper's, each of -1..1; a step at full speed is 2 cm.
     """
 
     name = "carrying"
     sizes: Mapping[str, int] = {"train": 1000, "validation": 1000, "test": 1000}
     protocol = "the spot is hidden"
     metric: ClassVar[str] = "success"
-    observation_size, action_size, hidden_size, horizon = 10, 4, 3, 40
+    observation_size, action_size, hidden_size, horizon = 10, 4, 3, 80
     places = Places(slice(0, 3), slice(4, 7), slice(7, 10), slice(3, 4))
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -62,14 +62,14 @@ class Carrying(TaskFamily):
     def _expert(task: Task, x: np.ndarray) -> np.ndarray:
         spot = np.array(task.parameters["spot"])
         target = x[4:7] + spot if x[3] > 0 else x[7:10] + spot
-        return np.append(np.clip(10.0 * (target - x[:3]), -1.0, 1.0), 0.0)
+        return np.append(np.clip(25.0 * (target - x[:3]), -1.0, 1.0), 0.0)
 
     @staticmethod
     def _step(task: Task, x: np.ndarray, action: np.ndarray) -> np.ndarray:
-        hand, x = x[:3] + 0.05 * np.clip(action[:3], -1.0, 1.0), x.copy()
+        hand, x = x[:3] + 0.02 * np.clip(action[:3], -1.0, 1.0), x.copy()
         if x[3] == 0.0:
             x[4:7] += hand - x[:3]
         x[:3] = hand
         if np.linalg.norm(x[4:7] + np.array(task.parameters["spot"]) - hand) < 0.03:
-            x[3] = 0.0
+            x[3] = max(0.0, x[3] - 0.2)
         return x

@@ -13,7 +13,7 @@ from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import evaluate
 from quickstudy.learners import baselines
-from quickstudy.learners.frames import FramesConfig, MatchingFrames
+from quickstudy.learners.frames import FramesConfig, MatchingFrames, _later
 from quickstudy.methods import DataConfig, Settings, build
 from quickstudy.train import TrainConfig, meta_train
 
@@ -51,17 +51,32 @@ def test_a_scene_that_is_shifted_as_a_whole_is_met_alike_but_for_the_frame_of_th
     torch.testing.assert_close(plain, elsewhere, rtol=1e-9, atol=1e-9)
 
 
-def test_attention_is_the_softmax_of_likeness_and_clock():
-    it, support = learner(ticks=5.0), shown(1)
+def test_the_step_to_follow_is_the_mean_of_a_softmax_of_likeness_and_clock():
+    it, support = learner(), shown(1)
     it.log_tick.data.fill_(-math.log(5.0))
+    skill, x = it.adapt(support), support.x[0, 7]
+    own, keys = it._embed(x, x).detach(), skill.keys[0].detach()
+    logits = [-0.5 * (own - keys[i]).square().sum() - 0.5 * ((i - 9) / 5) ** 2 for i in range(FAMILY.horizon)]
+    mean = torch.stack(logits).softmax(0) @ torch.arange(FAMILY.horizon).double()
+    due = it._due(skill, it._likeness(skill, x), torch.tensor([9.0]).double())
+    torch.testing.assert_close(due, mean.clamp(8.25, 9.5)[None])
+
+
+def test_the_clock_neither_stands_still_nor_skips():
+    it, support = learner(), shown(1)
     skill = it.adapt(support)
-    x = support.x[0, 7]
-    weights = it._weights(skill, x, torch.tensor([9.0]).double())[0]
-    own = it._embed(x, x).detach()
-    logits = [
-        -0.5 * float((own - skill.keys[0, i].detach()).square().sum()) - 0.5 * ((i - 9) / 5) ** 2 for i in range(FAMILY.horizon)
-    ]
-    torch.testing.assert_close(weights, torch.tensor(logits).double().softmax(0))
+    for step, due in ((0, 5.0 - 0.75), (30, 5.0 + 0.5)):  # attention far behind the clock, and far ahead of it
+        likeness = torch.full((1, FAMILY.horizon), -1e6).double()
+        likeness[0, step] = 0.0
+        torch.testing.assert_close(it._due(skill, likeness, torch.tensor([5.0]).double()), torch.tensor([due]).double())
+
+
+def test_the_hand_is_followed_some_steps_ahead_and_to_the_end_of_the_real_steps():
+    hand, mask = torch.arange(30.0).reshape(1, 30, 1), torch.ones(1, 30)
+    mask[0, 20:] = 0.0
+    later = _later(hand, mask)[0, :, :, 0]
+    assert later[3].tolist() == [3.0, 8.0, 18.0]
+    assert later[12].tolist() == [12.0, 17.0, 19.0]
 
 
 def test_before_anything_is_learned_the_frame_passes_from_the_object_to_the_goal_as_the_object_moves():
@@ -94,9 +109,9 @@ def test_it_learns_to_carry_from_one_demonstration():
     def success() -> float:
         return float(evaluate(it, FAMILY, "test", shots=[1], tasks=30, episodes=3).metrics["success"].mean())
 
-    assert success() < 0.2
-    meta_train(it, source, TrainConfig(400, rate=3e-3), seed=0)
-    assert success() > 0.75
+    assert success() < 0.1
+    meta_train(it, source, TrainConfig(200, rate=3e-3), seed=0)
+    assert success() > 0.3
 
 
 @pytest.mark.parametrize("name", ["embedding", "pull", "ticks"])
