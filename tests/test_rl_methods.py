@@ -10,13 +10,14 @@ import torch
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learners.mann import MANNConfig
+from quickstudy.rl.buffer import Transitions
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
 from quickstudy.rl.maml import MetaPolicyConfig
 from quickstudy.rl.matched import MatchedConfig
 from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
 from quickstudy.rl.methods import METHODS, PolicyConfig, TrialSettings, build
 from quickstudy.rl.navigation2d import Navigation2D
-from quickstudy.rl.pearl import PEARL, PEARLConfig, Squashed, Transitions
+from quickstudy.rl.pearl import PEARL, PEARLConfig, Squashed
 from quickstudy.rl.policy import GaussianPolicy
 from quickstudy.rl.reptile import ReptilePolicy, ReptilePolicyConfig
 from quickstudy.rl.rl2 import RL2, RL2Config

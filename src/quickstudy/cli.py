@@ -201,7 +201,7 @@ class Train(Settings):
     family: FamilyName
     method: str = "maml"
     """One of: maml fomaml anil meta-sgd reptile meta-lstm mann mann-raw siamese matching matching-fce matching-convex
-    prototypical hypernet transfer scratch no-adaptation oracle replay nearest warp."""
+    matching-frames prototypical hypernet hypernet-roles transfer scratch no-adaptation oracle replay nearest warp."""
     seed: int = 0
     """Draws the initial parameters and the meta-batches."""
     output_dir: Path | None = None

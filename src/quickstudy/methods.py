@@ -24,6 +24,7 @@ from quickstudy.learners.matching import MatchingConfig, MatchingNetworks
 from quickstudy.learners.meta_lstm import MetaLSTM, MetaLSTMConfig
 from quickstudy.learners.prototypical import PrototypicalConfig, PrototypicalNetworks
 from quickstudy.learners.reptile import Reptile, ReptileConfig
+from quickstudy.learners.roles import HypernetRoles, RolesConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.learners.warp import Warp
 from quickstudy.nets import MLP, ConvClassifier, ConvNet
@@ -97,6 +98,7 @@ class Settings:
     frames: FramesConfig = field(default_factory=FramesConfig)
     prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
     hypernet: HypernetConfig = field(default_factory=HypernetConfig)
+    roles: RolesConfig = field(default_factory=RolesConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -128,6 +130,8 @@ _NAVIGATION = Settings(
 _ML1 = Settings(
     "ml1-push", "hypernet", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
 )
+
+_SCRAMBLED = replace(_ML1, method="hypernet-roles", training=TrainConfig(steps=4000, validate_every=1000))
 
 _METAWORLD = ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
 """Families of several of Meta-World's tasks."""
@@ -185,6 +189,7 @@ with one alone, a few five-point tasks diverge when they are given more steps at
 
 OUTER: dict[str, dict[str, Any]] = {
     "reptile": {"optimiser": "sgd", "rate": 1.0, "schedule": "linear", "clip": 1e9},
+    "hypernet-roles": {"rate": 2e-3, "clip": 1.0},
 }
 """Settings of the outer loop that a method needs on every family.
 
@@ -307,15 +312,20 @@ def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     if family not in DEFAULTS and datasets.is_dataset(Path(family)):
         settings = _for_dataset(Path(family))
     else:
-        other = (
-            _RECOGNITION if family.endswith(".npz") else _ML1 if family.startswith("ml1-") else Settings(family, "maml")
-        )
-        settings = DEFAULTS.get(family, other)
+        settings = DEFAULTS.get(family) or _for_name(family)
     method = method or settings.method
     settings = replace(settings, family=family, method=method, seed=seed)
     for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
         settings = replace(settings, **{group: replace(getattr(settings, group), **c) for group, c in changes.items()})
     return settings
+
+
+def _for_name(family: str) -> Settings:
+    if family.endswith(".npz"):
+        return _RECOGNITION
+    if family.startswith("ml1-"):
+        return _SCRAMBLED if family.endswith("-scrambled") else _ML1
+    return Settings(family, "maml")
 
 
 def _for_dataset(path: Path) -> Settings:
@@ -386,6 +396,11 @@ def _frames(s: Settings, family: TaskFamily) -> MetaLearner:
     return MatchingFrames(baselines.recorded_base(family.observation_size), family.action_size, family.places, s.frames)
 
 
+def _roles(s: Settings, family: TaskFamily) -> MetaLearner:
+    network = MLP(s.roles.roles, family.action_size, s.network.hidden, normalise=s.network.normalise)
+    return HypernetRoles(network, family.observation_size, family.action_size, s.roles, s.hypernet)
+
+
 def _warp(s: Settings, family: TaskFamily) -> MetaLearner:
     assert family.places is not None  # else it does not suit
     return Warp(baselines.recorded_base(family.observation_size), family.action_size, family.places)
@@ -413,6 +428,7 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
         if family.labelled
         else Hypernet(_base(s, family), family.action_size, s.hypernet)
     ),
+    "hypernet-roles": _roles,
     "transfer": lambda s, family: baselines.Transfer(_base(s, family), s.fine_tune),
     "scratch": lambda s, family: baselines.FromScratch(_base(s, family), s.fine_tune),
     "no-adaptation": lambda s, family: baselines.NoAdaptation(_base(s, family)),
@@ -433,6 +449,7 @@ COMPARED = (
     "matching-convex",
     "matching-frames",
     "hypernet",
+    "hypernet-roles",
     "transfer",
     "transfer-equal-time",
     "scratch",
@@ -444,7 +461,7 @@ COMPARED = (
 )
 """What a comparison holds where nobody says otherwise."""
 
-SKILLS_ONLY = frozenset({"matching-convex", "oracle", "replay"})
+SKILLS_ONLY = frozenset({"matching-convex", "hypernet-roles", "oracle", "replay"})
 """Methods that mean nothing where labels are to be recognised; there, matching networks are always convex."""
 
 RECOGNITION_ONLY = frozenset({"prototypical"})

@@ -41,6 +41,8 @@ METHODS = (
     "matching",
     "prototypical",
     "hypernet",
+    "matching-frames",
+    "hypernet-roles",
 )
 
 _WIDTH, _HEIGHT = 4.7, 3.3  # inches: small, so that letters stay readable where a phone shrinks the picture

@@ -79,7 +79,7 @@ class TrialSettings:
     training: TrialConfig = field(default_factory=TrialConfig)
 
 
-def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0) -> GaussianPolicy:
+def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0, critic: bool = False) -> GaussianPolicy:
     return GaussianPolicy(
         family.observation_size + extra,
         family.action_size,
@@ -87,11 +87,13 @@ def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0) -> GaussianPo
         family.observation_unit,
         s.policy.std,
         s.policy.activation,
+        critic,
     )
 
 
 METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "maml-trpo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="trpo")),
+    "maml-trpo-critic": lambda s, f: MetaPolicy(_policy(s, f, critic=True), replace(s.maml, outer="trpo", critic=1.0)),
     "maml-ppo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="likelihood")),
     "promp": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="lvc")),
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
@@ -128,7 +130,7 @@ def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2
         few, meta_batch=2 * few.meta_batch, lanes=max(2, few.lanes // 4), validation_rounds=episodes - 1
     )
     settings: dict[str, dict[str, Any]] = {method: {"training": few} for method in METHODS}
-    for method in ("maml-trpo", "maml-ppo", "promp"):
+    for method in ("maml-trpo", "maml-trpo-critic", "maml-ppo", "promp"):
         settings[method] = {"training": few, "maml": maml}
     for method in ("rl2", "rl2-mann"):
         settings[method] = {"training": recurrent, "rl2": replace(rl2, episodes=episodes)}
@@ -136,6 +138,22 @@ def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2
     return settings
 
 
+_POINTS: Mapping[str, Any] = {
+    # The reward is dense, so what a step is worth shows in the next few; returns over whole trials are noise beside it.
+    "rl2": {
+        "training": replace(_RECURRENT, steps=400, lanes=4),
+        "rl2": RL2Config(minibatches=4, discount=0.95, trace=0.9),
+    },
+    "rl2-mann": {
+        "training": replace(_RECURRENT, steps=400, lanes=4),
+        "rl2": RL2Config(minibatches=4, discount=0.95, trace=0.9),
+    },
+    "pearl": {
+        "training": replace(DEFAULTS["pearl"], steps=1000, validate_every=100),
+        "pearl": PEARLConfig(discount=0.9, divergence=1e-3),
+    },
+    "maml-trpo-critic": {"training": TrialConfig(steps=600)},
+}
 _NAVIGATION = _of_robots(
     3,
     TrialConfig(steps=500, meta_batch=10, lanes=8, validation_tasks=10),
@@ -151,6 +169,7 @@ _GRASPING = _of_robots(
 )
 
 BY_FAMILY: Mapping[str, Mapping[str, Any]] = {
+    "navigation2d": _POINTS,
     "navigation": _NAVIGATION,
     "navigation-dynamics": _NAVIGATION,
     "grasping": _GRASPING,

@@ -6,12 +6,14 @@ Variables, ICML 2019 (Algorithms 1 and 2), on soft actor-critic (Haarnoja et al.
 q(z | c) is a product of Gaussians, one for each transition c_n and the prior (eq. 2 of the paper); z is drawn once an
 episode (posterior sampling). The critic's gradient trains the encoder, the actor takes z as given.
 
-Deviations: two critics with slow targets instead of a separate value network; tasks are drawn anew all the time, and
-the replay holds those last met, where the paper has a fixed set; context is drawn from all of a task's transitions.
+Deviations: two critics with slow targets instead of a separate value network; a decoder that foretells rewards from z
+trains the encoder too (the paper, section 4.1, names that as another choice), because the critic's own targets say
+little for long; and the encoder's transitions are those of the first episodes of one trial. The paper draws the latest
+ones, of whatever trials: what is inferred from them, one trial alone does not tell.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch.nn.functional import softplus
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.nets import MLP
+from quickstudy.rl.buffer import Replay, Transitions, transitions
 from quickstudy.rl.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.rollouts import Actor, Episodes, Seen, collect
@@ -34,12 +37,14 @@ class PEARLConfig:
         hidden: widths of all networks.
         episodes: of each task when it is met; z comes from the prior in the first.
         kept: tasks whose transitions the replay holds, the last ones met.
+        steps: transitions of each that it holds, the last ones.
         updates: gradient steps after each meeting.
         tasks, context, batch: tasks of a gradient step, and transitions of each for the encoder and for the critic.
         rate: of Adam.
         discount: gamma.
         temperature: weight of the policy's entropy (the inverse of the paper's reward scale).
         divergence: weight of KL(q(z | c) || N(0, 1)).
+        reconstruction: weight of the squared error of rewards as they are foretold from z.
         target: fraction by which the target critics follow.
     """
 
@@ -47,6 +52,7 @@ class PEARLConfig:
     hidden: tuple[int, ...] = (64, 64)
     episodes: int = 2
     kept: int = 400
+    steps: int = 4000
     updates: int = 50
     tasks: int = 16
     context: int = 64
@@ -55,41 +61,13 @@ class PEARLConfig:
     discount: float = 0.99
     temperature: float = 0.02
     divergence: float = 0.1
+    reconstruction: float = 1.0
     target: float = 0.005
 
     def __post_init__(self) -> None:
-        for name in ("latent", "episodes", "kept", "updates", "tasks", "context", "batch", "rate"):
+        for name in ("latent", "episodes", "kept", "steps", "updates", "tasks", "context", "batch", "rate"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-
-
-class Transitions(NamedTuple):
-    """Steps and what they led to, [task, n, ...].
-
-    Attributes:
-        observations, actions, rewards: as in `Episodes`, rewards with a last axis of one.
-        following: the observation after.
-        ended: [task, n, 1], terminated there; being truncated is no end.
-        mask: [task, n, 1], 1 for a real step.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    rewards: Tensor
-    following: Tensor
-    ended: Tensor
-    mask: Tensor
-
-
-def transitions(episodes: Episodes) -> Transitions:
-    """All steps of each lane, [task, lane, step, ...]."""
-    mask = episodes.mask[..., None]
-    after = torch.cat([episodes.observations[:, :, 1:], episodes.last[:, :, None]], 2)
-    final = episodes.mask * (1 - torch.cat([episodes.mask[..., 1:], 0 * episodes.mask[..., :1]], -1))
-    following = torch.where(final[..., None] > 0, episodes.last[:, :, None], after)
-    ended = (final * episodes.terminated[..., None])[..., None]
-    actions = episodes.actions.clamp(-1, 1)
-    return Transitions(episodes.observations, actions, episodes.rewards[..., None], following, ended, mask)
 
 
 class Squashed(Gaussian):
@@ -116,18 +94,20 @@ class PEARL(TrialLearner):
         both = observation_size + action_size
         self.encoder = MLP(both + 1, 2 * config.latent, config.hidden)
         self.actor = MLP(observation_size + config.latent, 2 * action_size, config.hidden)
+        self.decoder = MLP(both + config.latent, 1, config.hidden)
         critics = [MLP(both + config.latent, 1, config.hidden) for _ in range(4)]
         self.critics, self.targets = nn.ModuleList(critics[:2]), nn.ModuleList(critics[2:])
         self.targets.load_state_dict(self.critics.state_dict())
         self.targets.requires_grad_(False)
-        trained = [*self.encoder.parameters(), *self.critics.parameters(), *self.actor.parameters()]
+        learned = (self.encoder, self.decoder, self.critics, self.actor)
+        trained = [p for part in learned for p in part.parameters()]
         self.optimiser = torch.optim.Adam(trained, config.rate)
-        self.replay: Transitions | None = None
+        self.replay = Replay(config.kept, config.steps)
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         """Algorithm 1: meet tasks, then `updates` gradient steps on tasks of the replay."""
         episodes = self._live(worlds, self.config.episodes - 1, rng)
-        self._keep(episodes)
+        self.replay.add([task.name for task in worlds.tasks], [transitions(e) for e in episodes])
         figures: Figures = {}
         for _ in range(self.config.updates):
             figures = self._update(rng)
@@ -150,11 +130,11 @@ class PEARL(TrialLearner):
         return Squashed(mean, log_std.clamp(-5.0, 1.0))
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"replay": None if self.replay is None else list(self.replay)}
+        return super().state() | {"replay": self.replay.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.replay = None if state["replay"] is None else Transitions(*state["replay"])
+        self.replay.restore(state["replay"])
 
     @torch.no_grad()
     def _live(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
@@ -177,34 +157,19 @@ class PEARL(TrialLearner):
 
         return act
 
-    def _keep(self, episodes: list[Episodes]) -> None:
-        """Adds the tasks to the replay, each padded to the longest; the oldest go."""
-        parts = zip(*(transitions(e) for e in episodes), strict=True)
-        new = [torch.cat(part, 2).flatten(1, 2) for part in parts]
-        if self.replay is not None:
-            new = [torch.cat(_alike(old, fresh)) for old, fresh in zip(self.replay, new, strict=True)]
-        self.replay = Transitions(*(part[-self.config.kept :] for part in new))
-
-    def _draw(self, rng: torch.Generator, tasks: Tensor, count: int) -> Transitions:
-        """`count` real transitions of each of the tasks, with replacement."""
-        assert self.replay is not None
-        weights = self.replay.mask[tasks, :, 0]
-        index = torch.multinomial(weights, count, replacement=True, generator=rng)
-        return Transitions(*(part[tasks[:, None], index] for part in self.replay))
-
     def _update(self, rng: torch.Generator) -> Figures:
-        assert self.replay is not None
         assert self.optimiser is not None
         c = self.config
-        tasks = torch.randint(len(self.replay.mask), (c.tasks,), generator=rng)
-        belief = self.belief(self._draw(rng, tasks, c.context))
-        batch = self._draw(rng, tasks, c.batch)
+        tasks = torch.randint(len(self.replay), (c.tasks,), generator=rng).tolist()
+        belief = self.belief(self.replay.draw_context(tasks, c.context, rng))
+        batch = self.replay.draw(tasks, c.batch, rng)
         z = belief.sample(rng)[:, None].expand(-1, c.batch, -1)
         critic = self._critic_loss(batch, z, rng)
         nothing = torch.zeros_like(belief.mean)
         divergence = belief.kl(Gaussian(nothing, nothing)).mean()
         actor, entropy = self._actor_loss(batch.observations, z.detach(), rng)
-        loss = critic + c.divergence * divergence + actor
+        reward = self._reward_loss(batch, z)
+        loss = critic + c.divergence * divergence + c.reconstruction * reward + actor
         trained = [p for p in self.parameters() if p.requires_grad]
         gradient = torch.autograd.grad(loss, trained)
         if not all(g.isfinite().all() for g in gradient):
@@ -217,9 +182,15 @@ class PEARL(TrialLearner):
                 slow.lerp_(fast, c.target)
         return {
             "critic-loss": float(critic.detach()),
+            "reward-loss": float(reward.detach()),
             "divergence": float(divergence.detach()),
             "entropy": float(entropy),
         }
+
+    def _reward_loss(self, batch: Transitions, z: Tensor) -> Tensor:
+        """The mean squared error of rewards as the decoder foretells them; its gradient reaches the encoder."""
+        foretold = self.decoder(torch.cat([batch.observations / self.unit, batch.actions, z], -1))
+        return (foretold - batch.rewards).square().mean()
 
     def _critic_loss(self, batch: Transitions, z: Tensor, rng: torch.Generator) -> Tensor:
         """SAC's soft Bellman error (eqs. 7 and 8 of Haarnoja et al.), whose gradient reaches the encoder through z."""
@@ -247,10 +218,3 @@ class PEARL(TrialLearner):
         """The smaller of both."""
         inputs = torch.cat([observations / self.unit, action, z], -1)
         return torch.minimum(*(critic(inputs)[..., 0] for critic in critics))
-
-
-def _alike(old: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
-    """Both padded to the longer one, along the transitions."""
-    longest = max(old.shape[1], fresh.shape[1])
-    padded = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in (old, fresh)]
-    return padded[0], padded[1]

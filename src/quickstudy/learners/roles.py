@@ -1,0 +1,147 @@
+"""A conditioned policy that finds out from its demonstrations what each number of an observation means.
+
+Where robots, or tasks, report the same things in another order, no layer's weight has a fixed meaning. Tang & Ha (2021,
+The Sensory Neuron as a Transformer: Permutation-Invariant Neural Networks for Reinforcement Learning, section 3) give
+every number of an observation, a *channel*, a network of its own that is the same for all, and let attention with
+learned queries bring them in order. Here what that network sees is what the channel did in the demonstrations, beside
+what was done: a hand's coordinate follows the actions, an object's lies still until the hand has it. The learned
+queries, seeds of the Set Transformer (Lee et al. 2019, section 3.2), are roles, and attention says which channel plays
+each. The policy and its context encoder, those of `Hypernet`, get roles instead of channels.
+
+Whatever the order of the channels, the same in the demonstrations and in an episode, the actions are the same.
+
+Deviation. Tang & Ha's network remembers the episode, is trained by evolution and finds its order again and again while
+it acts; here one pass over the demonstrations fixes the order, and imitation trains it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.data import Batch
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.learners.hypernet import HypernetConfig, Modulation, Modulator
+from quickstudy.nets import MLP
+
+_CHANGE = 10.0
+"""Factor of a channel's change in one step, which is small beside the channel."""
+
+_READER = "network.body.0"
+"""Where the base learner has its `Reader`."""
+
+_GAIN = 3.0
+"""Factor of a role before training: all channels are standardised together, most of them vary less than all do."""
+
+
+@dataclass(frozen=True)
+class RolesConfig:
+    """Settings of the network that tells what a channel is.
+
+    Attributes:
+        roles: how many numbers the policy gets to see; channels that say the same need only one.
+        hidden: width of all its layers.
+    """
+
+    roles: int = 24
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("roles", "hidden"):
+            if getattr(self, name) < 1:
+                raise QuickstudyError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+
+class Reader(nn.Module):
+    """Channels to roles; which channel plays which role [role, obs] is lent by a skill."""
+
+    played: Tensor
+
+    def __init__(self, roles: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("played", torch.full((roles, channels), 1.0 / channels), persistent=False)
+        self.gain = nn.Parameter(torch.full((roles,), _GAIN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(x, self.played)
+
+    def read(self, x: Tensor, played: Tensor) -> Tensor:
+        """[..., obs] to [..., role]."""
+        return x @ played.mT * self.gain
+
+
+class HypernetRoles(MetaLearner):
+    """Skill: the modulation of the base network, and which channel plays which role, by name in the base learner.
+
+    Args:
+        network: from roles to actions; gets a `Reader` and `FiLM` layers.
+        channels: width of an observation.
+        actions: width of an action.
+    """
+
+    adapts_weights = False
+
+    def __init__(
+        self,
+        network: MLP,
+        channels: int,
+        actions: int,
+        config: RolesConfig,
+        hypernet: HypernetConfig,
+    ) -> None:
+        network.body.insert(0, Reader(config.roles, channels))
+        super().__init__(BaseLearner(network, channels, whole=True))
+        self.done = BaseLearner(nn.Identity(), actions)
+        self.modulate = Modulator(self.base, config.roles + actions, hypernet)
+        self.watch = MLP(5 + actions, config.hidden, (config.hidden,))
+        self.compare = nn.Linear(config.hidden, 3 * config.hidden)
+        self.key = MLP(config.hidden, config.hidden, (config.hidden,))
+        self.queries = nn.Parameter(torch.randn(config.roles, config.hidden))
+
+    def standardise(self, batch: Batch) -> None:
+        super().standardise(batch)
+        self.done.standardise(batch._replace(x=batch.y))
+
+    def begin(self) -> Modulation:
+        nothing = self.base.mean.new_zeros(1, 1, len(self.base.mean))
+        return self._skill(nothing, self.done.mean.new_zeros(1, 1, len(self.done.mean)), nothing[..., 0])
+
+    def adapt(self, support: Batch) -> Modulation:
+        x = (support.x - self.base.mean) / self.base.deviation
+        return self._skill(x, self.done(support.y), support.mask)
+
+    def predict(self, skill: Modulation, x: Tensor) -> Tensor:
+        return self.base.predict(skill, x)
+
+    def _skill(self, x: Tensor, y: Tensor, mask: Tensor) -> Modulation:
+        played = self.played(x, y, mask)
+        reader = self.base.get_submodule(_READER)
+        assert isinstance(reader, Reader)
+        steps = torch.cat([reader.read(x, played), y], -1).flatten(0, 1)
+        return {**self.modulate(steps, mask.flatten()), f"{_READER}.played": played}
+
+    def played(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        """How much each channel plays each role [role, obs], 1 for a role in all.
+
+        Args:
+            x: standardised observations [shot, step, obs].
+            y: standardised actions [shot, step, act].
+            mask: [shot, step].
+        """
+        seen = self.watch(_histories(x, y, mask)).relu() * mask[..., None, None]
+        channels = seen.sum((0, 1)) / mask.sum().clamp(min=1.0)
+        query, key, value = self.compare(channels).chunk(3, -1)
+        size = channels.shape[-1] ** 0.5
+        channels = channels + (query @ key.mT / size).softmax(-1) @ value
+        return (self.queries @ self.key(channels).mT / size).softmax(-1)
+
+
+def _histories(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """What is known of each channel at each step, [shot, step, obs, 5 + act]: its value, how far it has come, how it
+    changes, the time since the beginning and until the end, and the action."""
+    change = _CHANGE * torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], 1)
+    time = (mask.cumsum(-1) - mask) / mask.sum(-1, keepdim=True).clamp(min=1.0)
+    shared = torch.cat([torch.stack([time, 1 - time], -1), y], -1)
+    own = torch.stack([x, x - x[:, :1], change], -1)
+    return torch.cat([own, shared[:, :, None].expand(*x.shape, -1)], -1)
