@@ -12,8 +12,8 @@ from quickstudy.task import Places, Policy, Task, TaskFamily, check_run
 class Carrying(TaskFamily):
     """Go to a hidden spot beside an object, wait there until the gripper has closed, carry the object to a goal.
 
-    Observation: hand, gripper (1 open, 0 closed; it closes by itself at the spot), object, goal. Action: the hand's velocity and the
-    gripper's, each of -1..1; a step at full speed is 2 cm.
+    Observation: hand, gripper (1 open, 0 closed; it closes by itself at the spot), object, goal. Action: the hand's
+    velocity and the gripper's, each of -1..1; a step at full speed is 2 cm.
     """
 
     name = "carrying"

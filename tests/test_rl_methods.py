@@ -12,6 +12,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learners.mann import MANNConfig
 from quickstudy.rl.buffer import Transitions
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
+from quickstudy.rl.dagger import DAggerConfig
 from quickstudy.rl.maml import MetaPolicyConfig
 from quickstudy.rl.matched import MatchedConfig
 from quickstudy.rl.meta_lstm import LearnedRule, LearnedRuleConfig
@@ -41,6 +42,7 @@ def settings(method: str, **training) -> TrialSettings:
         policy=PolicyConfig(hidden=(8,)),
         maml=MetaPolicyConfig(epochs=2, trpo=TRPOConfig(cg_steps=3, fisher_every=2)),
         rl2=RL2Config(width=6, memory=MEMORY, epochs=2),
+        dagger=DAggerConfig(width=6, kept=12, updates=2, batch=4),
         pearl=PEARLConfig(hidden=(8,), updates=3, tasks=2, context=4, batch=4, kept=3),
         matched=MatchedConfig(known=3, known_rounds=1, hidden=(8,)),
         training=replace(TRAINING, **training),
@@ -145,7 +147,7 @@ def test_recurrent_training_sees_what_acting_saw() -> None:
         torch.manual_seed(0)
         learner = RL2(2, 2, 0.25, RL2Config(core=core, width=6, memory=MEMORY))
         worlds = Ending(Short().tasks("train", 3), 5)
-        episodes, inputs = learner._live(worlds, 2, torch.Generator().manual_seed(0))
+        episodes, inputs = learner.live(worlds, 2, torch.Generator().manual_seed(0))
         lengths = sum(e.mask.sum(-1) for e in episodes)
         assert len(set(lengths.flatten().tolist())) > 3  # or there would be no padding to test
         trial = learner._judge(episodes, inputs)

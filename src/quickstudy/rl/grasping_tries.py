@@ -122,6 +122,11 @@ class GraspingWorlds(Worlds):
         success = state.success.reshape(self._shape).copy()
         return Outcome(self._observe(), rewards.reshape(self._shape), ~no if looked else no, success, no)
 
+    def advise(self) -> np.ndarray:
+        """The grasp that the imitation family's expert would make, who sees what is hidden."""
+        nothing = np.full((*self._shape, len(DECISION)), np.nan)
+        return nothing if self._tried else np.broadcast_to(right(self.tasks)[:, None], nothing.shape)
+
     def measures(self) -> dict[str, np.ndarray]:
         """'success-by-try': whether this try of the lane or one before it succeeded."""
         return {"success-by-try": self._ever.reshape(self._shape).astype(np.float64)}
@@ -252,8 +257,9 @@ class GraspingTries(TrialsOf):
             "control steps."
         )
 
-    def right(self, tasks: Sequence[Task]) -> np.ndarray:
-        """The decisions [task, 4] that the imitation family's expert would make, who sees what is hidden."""
-        names = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw")
-        known = np.array([[task.parameters[name] for name in names] for task in tasks])
-        return np.asarray((known - MIDDLE) / REACH)
+
+def right(tasks: Sequence[Task]) -> np.ndarray:
+    """The decisions [task, 4] that the imitation family's expert would make, who sees what is hidden."""
+    names = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw")
+    known = np.array([[task.parameters[name] for name in names] for task in tasks])
+    return np.asarray((known - MIDDLE) / REACH)

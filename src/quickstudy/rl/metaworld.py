@@ -20,6 +20,7 @@ import torch
 
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.rl.worlds import Outcome, TrialFamily, Worlds
+from quickstudy.skills.metaworld import stock
 from quickstudy.skills.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, REWARD, TASKS
 from quickstudy.skills.metaworld.worlds import ACTION, OBSERVATION, MetaWorlds
 from quickstudy.task import Task
@@ -35,7 +36,8 @@ class MetaWorldTrialWorlds(Worlds):
     def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, threads: int | None) -> None:
         self.tasks, self.lanes, self.horizon = list(tasks), lanes, horizon
         self._vectors = [np.array(task.parameters["vector"]) for task in tasks for _ in range(lanes)]
-        self._sims = MetaWorlds([task.parameters["task"] for task in tasks for _ in range(lanes)], threads)
+        self._names = np.array([task.parameters["task"] for task in tasks for _ in range(lanes)])
+        self._sims = MetaWorlds(self._names.tolist(), threads)
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
         self._sims.reset(self._vectors)
@@ -49,6 +51,14 @@ class MetaWorldTrialWorlds(Worlds):
         self.faults += int(broken.sum())
         rewards, success = (a.reshape(alive.shape).copy() for a in (self._sims.reward, self._sims.success))
         return Outcome(observations, rewards, np.zeros_like(alive), success, broken)
+
+    def advise(self) -> np.ndarray:
+        """The package's experts, who see the goal."""
+        actions = np.zeros((len(self._names), ACTION), np.float32)
+        for name in set(self._names):
+            here = np.flatnonzero(self._names == name)
+            actions[here] = stock.expert(name)(self._sims.observations[here])
+        return np.clip(actions, -1.0, 1.0).reshape(len(self.tasks), self.lanes, ACTION)
 
     def close(self) -> None:
         self._sims.close()

@@ -9,6 +9,7 @@ import torch
 
 from quickstudy.errors import unknown
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
+from quickstudy.rl.dagger import DAgger, DAggerConfig
 from quickstudy.rl.grasping_tries import TRIES, GraspingTries
 from quickstudy.rl.learner import TrialLearner
 from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig
@@ -72,6 +73,7 @@ class TrialSettings:
     maml: MetaPolicyConfig = field(default_factory=MetaPolicyConfig)
     reptile: ReptilePolicyConfig = field(default_factory=ReptilePolicyConfig)
     rl2: RL2Config = field(default_factory=RL2Config)
+    dagger: DAggerConfig = field(default_factory=DAggerConfig)
     pearl: PEARLConfig = field(default_factory=PEARLConfig)
     meta_lstm: LearnedRuleConfig = field(default_factory=LearnedRuleConfig)
     matched: MatchedConfig = field(default_factory=MatchedConfig)
@@ -99,6 +101,7 @@ METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
     "rl2": lambda s, f: _recurrent(s, f, "lstm"),
     "rl2-mann": lambda s, f: _recurrent(s, f, "mann"),
+    "rl2-dagger": lambda s, f: DAgger(f.observation_size, f.action_size, f.observation_unit, s.dagger),
     "pearl": lambda s, f: PEARL(f.observation_size, f.action_size, f.observation_unit, s.pearl),
     "meta-lstm": lambda s, f: LearnedRule(_policy(s, f), s.meta_lstm),
     "matched": lambda s, f: _matched(s, f),
@@ -119,12 +122,15 @@ _RECURRENT = TrialConfig(meta_batch=40, lanes=2, validation_rounds=1)
 DEFAULTS: dict[str, TrialConfig] = {
     "rl2": _RECURRENT,
     "rl2-mann": _RECURRENT,
+    "rl2-dagger": _RECURRENT,
     "pearl": TrialConfig(meta_batch=20, lanes=2, validation_rounds=1),
 }
 """The outer loop's settings of methods that need others than the rest."""
 
 
-def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2Config) -> Mapping[str, Any]:
+def _of_robots(
+    episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2Config, dagger: DAggerConfig
+) -> Mapping[str, Any]:
     """Settings by method, where a step of simulation is dear: fewer worlds, and trials of so many episodes."""
     recurrent = replace(
         few, meta_batch=2 * few.meta_batch, lanes=max(2, few.lanes // 4), validation_rounds=episodes - 1
@@ -134,6 +140,7 @@ def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2
         settings[method] = {"training": few, "maml": maml}
     for method in ("rl2", "rl2-mann"):
         settings[method] = {"training": recurrent, "rl2": replace(rl2, episodes=episodes)}
+    settings["rl2-dagger"] = {"training": recurrent, "dagger": replace(dagger, episodes=episodes)}
     settings["pearl"] = {"training": recurrent, "pearl": PEARLConfig(episodes=episodes)}
     return settings
 
@@ -159,6 +166,7 @@ _NAVIGATION = _of_robots(
     TrialConfig(steps=500, meta_batch=10, lanes=8, validation_tasks=10),
     MetaPolicyConfig(),
     RL2Config(width=128),
+    DAggerConfig(kept=400, batch=16),
 )
 _GRASPING = _of_robots(
     TRIES,
@@ -166,6 +174,8 @@ _GRASPING = _of_robots(
     # Every episode is one decision, so the return is the reward; a thinned Fisher matrix would see too few of them.
     MetaPolicyConfig(returns=ReturnsConfig(trace=1.0), trpo=TRPOConfig(fisher_every=1)),
     RL2Config(std=0.5, minibatches=4),
+    # Trials are ten steps long, so learning from them costs nothing beside living through them.
+    DAggerConfig(kept=20_000, updates=100, batch=128),
 )
 
 BY_FAMILY: Mapping[str, Mapping[str, Any]] = {
@@ -216,7 +226,7 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
 
     The width is that of Finn et al. 2017. Nothing here was chosen by training.
     """
-    memory = settings.method in ("rl2", "rl2-mann")
+    memory = settings.method in ("rl2", "rl2-mann", "rl2-dagger")
     lanes = 2 if memory or settings.method == "pearl" else 10
     training = TrialConfig(
         steps=300, meta_batch=20, lanes=lanes, validation_tasks=10, validation_rounds=9 if memory else 1
@@ -225,6 +235,7 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
         settings,
         policy=PolicyConfig(hidden=(100, 100)),
         rl2=replace(settings.rl2, episodes=10),
+        dagger=replace(settings.dagger, episodes=10, kept=200, batch=16),
         pearl=replace(settings.pearl, kept=100),
         training=training,
     )

@@ -40,6 +40,10 @@ class PointWorlds(Worlds):
             return Outcome(self._positions.copy(), rewards, never, distance < RADIUS / 4, never)
         return Outcome(self._positions.copy(), -distance, reached, reached, never)
 
+    def advise(self) -> np.ndarray:
+        """Straight to the goal."""
+        return np.clip((self._goals - self._positions) / STEP, -1.0, 1.0)
+
 
 class Navigation2D(TrialFamily):
     """The goal is uniform in [-0.5, 0.5]^2, the start the origin, an action a displacement of at most 0.1 an axis.

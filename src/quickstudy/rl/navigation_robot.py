@@ -29,7 +29,7 @@ from quickstudy.skills import navigation_bodies
 from quickstudy.skills.navigation import Navigation, NavigationDynamics, build, shortest_way, spl
 from quickstudy.skills.navigation_episode import ACTION, HORIZON, Episodes
 from quickstudy.skills.navigation_layouts import CELL, cell
-from quickstudy.skills.navigation_planner import plan
+from quickstudy.skills.navigation_planner import Expert, plan
 from quickstudy.skills.navigation_tasks import draw_start
 from quickstudy.task import Task
 
@@ -57,6 +57,7 @@ class NavigationWorlds(Worlds):
         plans = [plan(task.parameters["walls"], task.parameters["goal"]) for task in tasks]
         self._ways = np.stack([everywhere(way.distance) for way in plans])
         self._shape = (len(tasks), lanes)
+        self._expert = Expert(plans, [t.parameters["goal"] for t in tasks], [family.body(t) for t in tasks])
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
         generators = rng.spawn(len(self._of))
@@ -64,16 +65,22 @@ class NavigationWorlds(Worlds):
         self._shortest = np.array([shortest_way(t, start) for t, start in zip(self._of, starts, strict=True)])
         observations = self._state.reset(starts, generators)
         self._away = self._to_goal()
-        return observations.reshape(*self._shape, -1)
+        self._seen = observations.reshape(*self._shape, -1)
+        return self._seen
 
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         state = self._state
         state.active &= alive.ravel()
         observations = state.step(actions.reshape(len(self._of), -1)).reshape(*self._shape, -1)
+        self._seen = observations
         before, self._away = self._away, self._to_goal()
         reached, touching = state.success.reshape(self._shape), state.touching.reshape(self._shape)
         rewards = reward(before - self._away, reached, touching)
         return Outcome(observations, rewards, reached, reached, np.zeros_like(reached))
+
+    def advise(self) -> np.ndarray:
+        """The planner's way, by one who knows map, goal and body."""
+        return self._expert(self._seen)
 
     def measures(self) -> dict[str, np.ndarray]:
         """'spl', success weighted by path length; 'collisions', how often the robot began to touch a wall."""

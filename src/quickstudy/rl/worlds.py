@@ -61,6 +61,14 @@ class Worlds(ABC):
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         """One step of the lanes that are `alive` [task, lane]; actions [task, lane, act] reach from -1 to 1."""
 
+    def advise(self) -> np.ndarray:
+        """What an expert who knows what is hidden would do now, [task, lane, act]; NaN where that does not matter.
+
+        Raises:
+            QuickstudyError: these worlds have no such expert.
+        """
+        raise QuickstudyError(f"Family '{self.tasks[0].family}' has no expert that could be asked during a trial.")
+
     def measures(self) -> dict[str, np.ndarray]:
         """What else there is to say of the last episode of every lane, by name, [task, lane]."""
         return {}

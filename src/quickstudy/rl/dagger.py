@@ -1,0 +1,131 @@
+"""A policy with a memory that learns to learn from an expert who is told what is hidden.
+
+Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning, AISTATS
+2011 (DAgger, Algorithm 3.1). The learner acts in training tasks; at each of its steps an expert who knows the task says
+what he would do; and the learner learns to say the same from what it has lived through. As it cannot know what the
+expert knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task
+is after the trial so far. It acts by drawing from that distribution (posterior sampling), so it tries what may be right
+until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
+
+This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
+so, because the other methods of learning by trial are told nothing in meta-training.
+
+Deviations. The learner acts from the beginning (the paper's beta is 0 throughout): a memory that sees the expert's
+actions among its own would read the task off them. The data set holds the last trials, and a step takes some of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import masked_mean
+from quickstudy.learners.mann import MANNConfig
+from quickstudy.rl.learner import Figures, finite_step, returns_by_round
+from quickstudy.rl.policy import Gaussian
+from quickstudy.rl.recurrent import CoreName, Joined, Recurrent
+from quickstudy.rl.worlds import Worlds
+
+_LEAST_STD, _MOST_STD = 0.05, 1.0
+
+
+@dataclass(frozen=True)
+class DAggerConfig:
+    """Settings of learning from an informed expert.
+
+    Attributes:
+        core: 'lstm' or 'mann'.
+        width: of the LSTM, or of what the memory's controller hands out.
+        memory: of 'mann'.
+        episodes: of a trial in training.
+        kept: trials that the data set holds, the last ones lived through.
+        updates: gradient steps after each meta-batch of trials.
+        batch: trials of a gradient step.
+        rate: of Adam.
+        norm: largest norm of a gradient.
+    """
+
+    core: CoreName = "lstm"
+    width: int = 128
+    memory: MANNConfig = field(default_factory=lambda: MANNConfig(slots=16, width=16, heads=2, controller=64))
+    episodes: int = 2
+    kept: int = 2000
+    updates: int = 20
+    batch: int = 64
+    rate: float = 1e-3
+    norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+
+
+class Lived(NamedTuple):
+    """A trial, and what the expert said to it.
+
+    Attributes:
+        inputs: what the core saw, [step, in].
+        advice: the expert's actions, [step, act]; 0 where he said nothing.
+        told: [step], 1 where he said something.
+    """
+
+    inputs: Tensor
+    advice: Tensor
+    told: Tensor
+
+
+class DAgger(Recurrent):
+    """Skill: the state of the core, one for each lane."""
+
+    def __init__(
+        self, observation_size: int, action_size: int, unit: float, config: DAggerConfig = DAggerConfig()
+    ) -> None:
+        super().__init__(observation_size, action_size, unit, config.core, config.width, config.memory)
+        self.config = config
+        self.actor = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
+        )
+        self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
+        self.trials: list[Lived] = []
+
+    def act(self, features: Tensor) -> Gaussian:
+        mean, spread = self.actor(features).chunk(2, -1)
+        std = _LEAST_STD + (_MOST_STD - _LEAST_STD) * spread.sigmoid()
+        return Gaussian(mean, std.log())
+
+    def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
+        advice: list[Tensor] = []
+        watch = lambda: advice.append(torch.tensor(worlds.advise(), dtype=torch.float32))  # noqa: E731
+        episodes, inputs = self.live(worlds, self.config.episodes - 1, rng, watch)
+        joined, said = Joined([e.mask for e in episodes]), torch.stack(advice, 2)
+        sequences = joined(inputs), joined(said.split([e.mask.shape[2] for e in episodes], 2))
+        for x, wanted, length in zip(*sequences, joined.mask.sum(1).int().tolist(), strict=True):
+            told = wanted[:length].isfinite().all(-1).float()
+            self.trials.append(Lived(x[:length].clone(), wanted[:length].nan_to_num(), told))
+        self.trials = self.trials[-self.config.kept :]
+        figures: Figures = {}
+        for _ in range(self.config.updates):
+            some = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
+            loss = self.loss([self.trials[i] for i in some])
+            assert self.optimiser is not None
+            norm = finite_step(self.optimiser, self, loss, self.config.norm)
+            figures = {"loss": float(loss.detach()), "gradient-norm": norm}
+        return returns_by_round(episodes) | figures
+
+    def loss(self, trials: Sequence[Lived]) -> Tensor:
+        """Minus the mean log probability of what the expert would have done, in trials of any lengths."""
+        inputs, advice, told = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
+        log_prob = self.act(self.core.unroll(inputs)).log_prob(advice)
+        return -masked_mean(log_prob, told)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"trials": [list(trial) for trial in self.trials]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.trials = [Lived(*trial) for trial in state["trials"]]

@@ -1,0 +1,107 @@
+"""Learning to learn from an informed expert: its loss by hand, what experts say, and that it really learns."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.rl.cheetah import CheetahDirection
+from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived
+from quickstudy.rl.evaluate import evaluate_trials
+from quickstudy.rl.grasping_tries import GraspingTries, right
+from quickstudy.rl.metaworld import ml1
+from quickstudy.rl.methods import TrialSettings, build
+from quickstudy.rl.navigation2d import Navigation2D
+from quickstudy.rl.navigation_robot import NavigationTrials
+from quickstudy.rl.train import TrialConfig, train_by_trial
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_loss_is_the_mean_over_what_was_advised_in_trials_of_any_length() -> None:
+    torch.manual_seed(0)
+    learner = DAgger(2, 1, 1.0, DAggerConfig(width=4))
+    trials = [
+        Lived(torch.randn(3, 5), torch.tensor([[0.1], [0.0], [-0.5]]), torch.tensor([1.0, 0.0, 1.0])),
+        Lived(torch.randn(1, 5), torch.tensor([[0.7]]), torch.tensor([1.0])),
+    ]
+    said = []
+    for trial in trials:
+        state = learner.core.begin(1)
+        for x, wanted, told in zip(*trial, strict=True):
+            features, state = learner.core.advance(state, x[None])
+            if told:
+                gaussian = learner.act(features)
+                std = gaussian.log_std.exp()
+                density = torch.exp(-0.5 * ((wanted - gaussian.mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+                said.append(density.log())
+    torch.testing.assert_close(learner.loss(trials), -torch.cat(said).mean())
+
+
+def test_the_point_is_told_to_go_straight_to_the_goal() -> None:
+    of = Navigation2D()
+    worlds = of.worlds(of.tasks("test", 3), 2)
+    worlds.reset(rng())
+    for _ in range(6):
+        worlds.step(worlds.advise(), np.ones((3, 2), bool))
+    goals = np.array([task.parameters["goal"] for task in worlds.tasks])
+    np.testing.assert_allclose(worlds._positions, np.repeat(goals[:, None], 2, 1), atol=1e-9)
+
+
+def test_the_robot_in_a_building_is_told_the_way() -> None:
+    of = NavigationTrials()
+    worlds, alive = of.worlds(of.tasks("validation", 2), 2), np.ones((2, 2), bool)
+    worlds.reset(rng())
+    reached = np.zeros((2, 2), bool)
+    for _ in range(of.horizon):
+        outcome = worlds.step(worlds.advise(), alive)
+        reached |= outcome.success & alive
+        alive &= ~outcome.terminated
+    worlds.close()
+    assert reached.all()
+
+
+def test_meta_world_s_own_experts_are_asked() -> None:
+    of = ml1("reach", horizon=60)
+    worlds, alive = of.worlds(of.tasks("validation", 3), 1), np.ones((3, 1), bool)
+    worlds.reset(rng())
+    success = np.zeros((3, 1), bool)
+    for _ in range(of.horizon):
+        success |= worlds.step(worlds.advise(), alive).success
+    worlds.close()
+    assert success.all()
+
+
+def test_a_grasp_is_advised_before_the_try_and_nothing_after_it() -> None:
+    of = GraspingTries()
+    worlds = of.worlds(of.tasks("validation", 2), 1)
+    worlds.reset(rng())
+    np.testing.assert_array_equal(worlds.advise()[:, 0], right(worlds.tasks))
+    worlds.step(worlds.advise(), np.ones((2, 1), bool))
+    assert np.isnan(worlds.advise()).all()
+    worlds.close()
+
+
+def test_without_an_expert_it_says_so() -> None:
+    of = CheetahDirection()
+    learner = DAgger(of.observation_size, of.action_size, 1.0, DAggerConfig(width=4))
+    with pytest.raises(QuickstudyError, match="'cheetah-direction' has no expert that could be asked during a trial"):
+        learner.outer_step(of.worlds(of.tasks("train", 1), 1), torch.Generator())
+
+
+def test_it_learns_where_the_goal_is_from_rewards_alone() -> None:
+    class Short(Navigation2D):
+        horizon = 15
+
+    of, settings = Short(), TrialSettings("navigation2d", "rl2-dagger")
+    learner = build(replace(settings, dagger=DAggerConfig(width=64, batch=32, rate=3e-3)), of)
+    before = evaluate_trials(learner, of, "test", 1, 30, 4).metrics["return"].mean((1, 2))
+    train_by_trial(learner, of, TrialConfig(steps=100, meta_batch=20, lanes=4, validate_every=100))
+    after = evaluate_trials(learner, of, "test", 1, 30, 4).metrics["return"].mean((1, 2))
+    assert after[1] > 0.6 * before[1]  # minus the summed distances
+    assert after[1] > after[0]
