@@ -36,7 +36,7 @@ def test_loss_is_the_mean_over_what_was_advised_in_trials_of_any_length() -> Non
         for x, wanted, told in zip(*trial, strict=True):
             features, state = learner.core.advance(state, x[None])
             if told:
-                gaussian = learner.act(features)
+                gaussian = learner.believe(features)
                 std = gaussian.log_std.exp()
                 density = torch.exp(-0.5 * ((wanted - gaussian.mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
                 said.append(density.log())

@@ -16,7 +16,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import evaluate
 from quickstudy.learners.hypernet import HypernetConfig
 from quickstudy.learners.roles import HypernetRoles, Reader, RolesConfig, _histories
-from quickstudy.methods import DataConfig, Settings, build
+from quickstudy.methods import NetworkConfig, Settings, build
 from quickstudy.nets import MLP
 from quickstudy.skills.classic import PointNavigation
 from quickstudy.task import Policy, Task
@@ -117,12 +117,13 @@ def test_bad_settings() -> None:
 def test_it_learns_where_numbers_have_no_fixed_place() -> None:
     family = ScrambledPoints()
     source = DemonstrationSet.record(family, family.tasks("train", 200), 4, 0)
+    options = {"network": NetworkConfig((64, 64)), "roles": RolesConfig(8, 32), "hypernet": HypernetConfig(64, 4, 32)}
     success = {}
     for method in ("hypernet", "hypernet-roles"):
-        it = build(Settings(family.name, method, data=DataConfig(tasks=200)), family)
+        it = build(Settings(family.name, method, **options), family)
         it.standardise(source.batch)
-        meta_train(it, source, TrainConfig(600, rate=2e-3, clip=1.0, batching="vmap"))
+        meta_train(it, source, TrainConfig(1000, queries=1, rate=3e-3, clip=1.0, batching="vmap"))
         result = evaluate(it, family, "test", shots=(1,), tasks=50, episodes=4)
         success[method] = float(result.metrics["success"].mean())
-    assert success["hypernet-roles"] > 0.7
-    assert success["hypernet-roles"] > success["hypernet"] + 0.3
+    assert success["hypernet-roles"] > 0.5
+    assert success["hypernet"] < 0.2

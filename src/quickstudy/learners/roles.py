@@ -23,7 +23,7 @@ from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.learners.hypernet import HypernetConfig, Modulation, Modulator
-from quickstudy.nets import MLP
+from quickstudy.nets import MLP, LayerNorm
 
 _CHANGE = 10.0
 """Factor of a channel's change in one step, which is small beside the channel."""
@@ -95,6 +95,7 @@ class HypernetRoles(MetaLearner):
         self.done = BaseLearner(nn.Identity(), actions)
         self.modulate = Modulator(self.base, config.roles + actions, hypernet)
         self.watch = MLP(5 + actions, config.hidden, (config.hidden,))
+        self.before, self.after = LayerNorm(config.hidden), LayerNorm(config.hidden)
         self.compare = nn.Linear(config.hidden, 3 * config.hidden)
         self.key = MLP(config.hidden, config.hidden, (config.hidden,))
         self.queries = nn.Parameter(torch.randn(config.roles, config.hidden))
@@ -130,11 +131,11 @@ class HypernetRoles(MetaLearner):
             mask: [shot, step].
         """
         seen = self.watch(_histories(x, y, mask)).relu() * mask[..., None, None]
-        channels = seen.sum((0, 1)) / mask.sum().clamp(min=1.0)
+        channels = self.before(seen.sum((0, 1)) / mask.sum().clamp(min=1.0))
         query, key, value = self.compare(channels).chunk(3, -1)
         size = channels.shape[-1] ** 0.5
         channels = channels + (query @ key.mT / size).softmax(-1) @ value
-        return (self.queries @ self.key(channels).mT / size).softmax(-1)
+        return (self.queries @ self.key(self.after(channels)).mT / size).softmax(-1)
 
 
 def _histories(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Predicti
 2011 (DAgger, Algorithm 3.1). The learner acts in training tasks; at each of its steps an expert who knows the task says
 what he would do; and the learner learns to say the same from what it has lived through. As it cannot know what the
 expert knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task
-is after the trial so far. It acts by drawing from that distribution (posterior sampling), so it tries what may be right
-until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
+is after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
+right until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
 
 This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
 so, because the other methods of learning by trial are told nothing in meta-training.
@@ -14,6 +14,7 @@ Deviations. The learner acts from the beginning (the paper's beta is 0 throughou
 actions among its own would read the task off them. The data set holds the last trials, and a step takes some of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ class DAggerConfig:
         batch: trials of a gradient step.
         rate: of Adam.
         norm: largest norm of a gradient.
+        spread: factor of the deviation when it acts. At 1 it draws from what it believes the expert would do, at 0 it
+            does the likeliest.
     """
 
     core: CoreName = "lstm"
@@ -58,9 +61,10 @@ class DAggerConfig:
     batch: int = 64
     rate: float = 1e-3
     norm: float = 1.0
+    spread: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm"):
+        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
 
@@ -93,10 +97,15 @@ class DAgger(Recurrent):
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
         self.trials: list[Lived] = []
 
-    def act(self, features: Tensor) -> Gaussian:
+    def believe(self, features: Tensor) -> Gaussian:
+        """What the expert would do, as far as can be told from the core's features [..., width]."""
         mean, spread = self.actor(features).chunk(2, -1)
         std = _LEAST_STD + (_MOST_STD - _LEAST_STD) * spread.sigmoid()
         return Gaussian(mean, std.log())
+
+    def act(self, features: Tensor) -> Gaussian:
+        belief = self.believe(features)
+        return Gaussian(belief.mean, belief.log_std + math.log(self.config.spread))
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         advice: list[Tensor] = []
@@ -120,7 +129,7 @@ class DAgger(Recurrent):
     def loss(self, trials: Sequence[Lived]) -> Tensor:
         """Minus the mean log probability of what the expert would have done, in trials of any lengths."""
         inputs, advice, told = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
-        log_prob = self.act(self.core.unroll(inputs)).log_prob(advice)
+        log_prob = self.believe(self.core.unroll(inputs)).log_prob(advice)
         return -masked_mean(log_prob, told)
 
     def state(self) -> dict[str, Any]:
