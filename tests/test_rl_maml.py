@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig, critic_loss, inner_loss
+from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig, inner_loss
 from quickstudy.rl.policy import Gaussian, GaussianPolicy
 from quickstudy.rl.returns import Judged
 from quickstudy.rl.trpo import flatten
@@ -33,7 +33,7 @@ def acted(policy: GaussianPolicy, seed: int, tasks: int = 2, lanes: int = 3, ste
     mask = torch.ones(tasks, lanes, steps, dtype=DOUBLE)
     mask[:, 0, -2:] = 0
     advantages = torch.randn(tasks, lanes, steps, generator=rng, dtype=DOUBLE) * mask
-    return Judged(x, actions, mask, advantages, log_prob, old, advantages)
+    return Judged(x, actions, mask, advantages, log_prob, old)
 
 
 def numeric(function, theta: dict[str, torch.Tensor], h: float = 1e-5) -> torch.Tensor:
@@ -122,7 +122,7 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     x = torch.zeros(1, samples, 1, 1, dtype=DOUBLE)
     rewards = -0.5 * (actions[..., 0] - goal).square()
     zero = torch.zeros_like(actions)
-    seen = Judged(x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero), rewards)
+    seen = Judged(x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero))
     seen = seen._replace(log_prob=seen.old.log_prob(actions))
     model = GaussianPolicy(1, 1, (), std=1.0).double()
     phi = {n: p.detach()[None] for n, p in model.initial().items()}
@@ -162,7 +162,7 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
     zero = torch.zeros_like(actions)
     old = Gaussian(zero, zero)
     advantages = torch.tensor([[[0.0, 2.0]]], dtype=DOUBLE)
-    seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old, advantages)
+    seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old)
     fixed = {"bias0": torch.zeros(1, 1, dtype=DOUBLE), "log_std": torch.zeros(1, 1, dtype=DOUBLE)}
     for estimator, expected in (("dice", -0.7 * -0.4 * 2.0 / 2), ("lvc", 0.0)):
         hessian = torch.autograd.functional.hessian(
@@ -170,38 +170,3 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
             torch.zeros(2, dtype=DOUBLE),
         )
         assert math.isclose(float(hessian[0, 1]), expected, abs_tol=1e-12)
-
-
-def with_critic() -> GaussianPolicy:
-    torch.manual_seed(0)
-    made = GaussianPolicy(2, 2, (4,), activation="tanh", std=0.5, critic=True).double()
-    with torch.no_grad():
-        for p in made.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return made
-
-
-def test_gradient_through_a_critic_by_finite_differences() -> None:
-    made = with_critic()
-    learner = MetaPolicy(made, MetaPolicyConfig(inner_rate=0.3, critic=2.0))
-    stages = [acted(made, seed) for seed in range(2)]
-    theta = leaves(learner)
-    loss, _ = learner.outer_loss(theta, stages)
-    gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
-    expected = numeric(lambda t: learner.outer_loss(t, stages)[0], theta)
-    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
-
-
-def test_the_critic_s_error_by_hand_and_that_it_alone_moves_the_policy() -> None:
-    made = with_critic()
-    seen = acted(made, 0)
-    seen = seen._replace(advantages=0 * seen.advantages)  # nothing for the policy gradient to say
-    phi = {n: torch.stack([p.detach()] * 2) for n, p in made.initial().items()}
-    hidden = torch.tanh(seen.observations[0] @ made.weight0.T + made.bias0)
-    values = (hidden @ made.get_parameter("weight-value").T + made.get_parameter("bias-value"))[..., 0]
-    torch.testing.assert_close(made.value(phi, seen.observations)[0], values)
-    error = ((values - seen.worth[0]).square() * seen.mask[0]).sum() / seen.mask[0].sum()
-    torch.testing.assert_close(critic_loss(made, phi, seen)[0], error / 2)
-    after = MetaPolicy(made, MetaPolicyConfig(critic=1.0)).step(phi, seen, 0, {})
-    assert (after["weight0"] != phi["weight0"]).any()
-    torch.testing.assert_close(after["weight1"], phi["weight1"])

@@ -45,8 +45,6 @@ class MetaPolicyConfig:
         later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
             trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
-        critic: weight, in the inner objective, of the squared error of a critic that shares the policy's hidden layers;
-            0: there is none, as in the paper. See above.
         first_order: the inner gradient counts as a constant in the outer one.
         outer: 'trpo' (Finn et al.) or 'ppo' (Rothfuss et al.).
         returns: advantages of inner and outer steps.
@@ -60,7 +58,6 @@ class MetaPolicyConfig:
     learn_rates: bool = True
     later_rate: float = 0.1
     estimator: Estimator = "likelihood"
-    critic: float = 0.0
     first_order: bool = False
     outer: Literal["trpo", "ppo"] = "trpo"
     returns: ReturnsConfig = field(default_factory=lambda: ReturnsConfig(trace=0.9))
@@ -76,11 +73,6 @@ class MetaPolicyConfig:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
         if self.estimator not in ("likelihood", "lvc", "dice"):
             raise QuickstudyError(f"estimator must be 'likelihood', 'lvc' or 'dice'; got '{self.estimator}'.")
-
-
-def critic_loss(policy: GaussianPolicy, phi: Parameters, seen: Judged) -> Tensor:
-    """Half the mean squared error of the critic, [task]."""
-    return 0.5 * seen.mean((policy.value(phi, seen.observations) - seen.worth).square())
 
 
 def inner_loss(policy: GaussianPolicy, phi: Parameters, seen: Judged, estimator: Estimator) -> Tensor:
@@ -101,8 +93,7 @@ class MetaPolicy(TrialLearner):
     def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
         super().__init__()
         self.policy, self.config = policy, config
-        acting = {n: p for n, p in policy.initial().items() if not n.endswith("-value")}
-        rates = {n: torch.full_like(p, config.inner_rate) for n, p in acting.items()}
+        rates = {n: torch.full_like(p, config.inner_rate) for n, p in policy.initial().items()}
         self.rates = nn.ParameterDict(rates if config.learn_rates else {})
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate) if config.outer == "ppo" else None
 
@@ -141,8 +132,6 @@ class MetaPolicy(TrialLearner):
         with torch.enable_grad():
             at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
             loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
-            if self.config.critic:
-                loss = loss + self.config.critic * critic_loss(self.policy, at, seen).sum()
             gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
         factor = self.config.later_rate if k else 1.0
         alpha = [factor * rates.get(n, self.config.inner_rate) for n in phi]

@@ -81,7 +81,7 @@ class TrialSettings:
     training: TrialConfig = field(default_factory=TrialConfig)
 
 
-def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0, critic: bool = False) -> GaussianPolicy:
+def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0) -> GaussianPolicy:
     return GaussianPolicy(
         family.observation_size + extra,
         family.action_size,
@@ -89,13 +89,11 @@ def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0, critic: bool 
         family.observation_unit,
         s.policy.std,
         s.policy.activation,
-        critic,
     )
 
 
 METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "maml-trpo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="trpo")),
-    "maml-trpo-critic": lambda s, f: MetaPolicy(_policy(s, f, critic=True), replace(s.maml, outer="trpo", critic=1.0)),
     "maml-ppo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="likelihood")),
     "promp": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="lvc")),
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
@@ -128,19 +126,16 @@ DEFAULTS: dict[str, TrialConfig] = {
 """The outer loop's settings of methods that need others than the rest."""
 
 
-def _of_robots(
-    episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2Config, dagger: DAggerConfig
-) -> Mapping[str, Any]:
+def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2Config) -> dict[str, Any]:
     """Settings by method, where a step of simulation is dear: fewer worlds, and trials of so many episodes."""
     recurrent = replace(
         few, meta_batch=2 * few.meta_batch, lanes=max(2, few.lanes // 4), validation_rounds=episodes - 1
     )
     settings: dict[str, dict[str, Any]] = {method: {"training": few} for method in METHODS}
-    for method in ("maml-trpo", "maml-trpo-critic", "maml-ppo", "promp"):
+    for method in ("maml-trpo", "maml-ppo", "promp"):
         settings[method] = {"training": few, "maml": maml}
     for method in ("rl2", "rl2-mann"):
         settings[method] = {"training": recurrent, "rl2": replace(rl2, episodes=episodes)}
-    settings["rl2-dagger"] = {"training": recurrent, "dagger": replace(dagger, episodes=episodes)}
     settings["pearl"] = {"training": recurrent, "pearl": PEARLConfig(episodes=episodes)}
     return settings
 
@@ -159,24 +154,34 @@ _POINTS: Mapping[str, Any] = {
         "training": replace(DEFAULTS["pearl"], steps=1000, validate_every=100),
         "pearl": PEARLConfig(discount=0.9, divergence=1e-3),
     },
-    "maml-trpo-critic": {"training": TrialConfig(steps=600)},
 }
-_NAVIGATION = _of_robots(
-    3,
-    TrialConfig(steps=500, meta_batch=10, lanes=8, validation_tasks=10),
-    MetaPolicyConfig(),
-    RL2Config(width=128),
-    DAggerConfig(kept=400, batch=16),
-)
-_GRASPING = _of_robots(
-    TRIES,
-    TrialConfig(steps=300, meta_batch=10, lanes=20, validation_tasks=20),
-    # Every episode is one decision, so the return is the reward; a thinned Fisher matrix would see too few of them.
-    MetaPolicyConfig(returns=ReturnsConfig(trace=1.0), trpo=TRPOConfig(fisher_every=1)),
-    RL2Config(std=0.5, minibatches=4),
+_NAVIGATION = {
+    **_of_robots(
+        3,
+        TrialConfig(steps=500, meta_batch=10, lanes=8, validation_tasks=10),
+        MetaPolicyConfig(),
+        RL2Config(width=128),
+    ),
+    "rl2-dagger": {
+        "training": TrialConfig(150, 20, 2, validate_every=25, validation_rounds=2),
+        "dagger": DAggerConfig(episodes=3, kept=400, batch=16),
+    },
+}
+_GRASPING = {
+    **_of_robots(
+        TRIES,
+        TrialConfig(steps=300, meta_batch=10, lanes=20, validation_tasks=20),
+        # Every episode is one decision, so the return is the reward; a thinned Fisher matrix would see too few of them.
+        MetaPolicyConfig(returns=ReturnsConfig(trace=1.0), trpo=TRPOConfig(fisher_every=1)),
+        RL2Config(std=0.5, minibatches=4),
+    ),
+    # As many objects as there can be: what an outcome says of an object is learned from objects, not from tries.
     # Trials are ten steps long, so learning from them costs nothing beside living through them.
-    DAggerConfig(kept=20_000, updates=100, batch=128),
-)
+    "rl2-dagger": {
+        "training": TrialConfig(100, 50, 2, validate_every=10, validation_rounds=TRIES - 1),
+        "dagger": DAggerConfig(episodes=TRIES, kept=20_000, updates=50, batch=128),
+    },
+}
 
 BY_FAMILY: Mapping[str, Mapping[str, Any]] = {
     "navigation2d": _POINTS,

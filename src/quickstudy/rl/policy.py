@@ -49,7 +49,6 @@ class GaussianPolicy(nn.Module):
     Args:
         unit: what observations are divided by.
         std: the deviation before training; it is never less than a thousandth.
-        critic: a second head, a critic that shares all hidden layers.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class GaussianPolicy(nn.Module):
         unit: float = 1.0,
         std: float = 1.0,
         activation: str = "relu",
-        critic: bool = False,
     ) -> None:
         super().__init__()
         self.unit, self.activation, self.layers = unit, activation, len(hidden) + 1
@@ -71,9 +69,6 @@ class GaussianPolicy(nn.Module):
             self.register_parameter(f"weight{i}", nn.Parameter(weight))
             self.register_parameter(f"bias{i}", nn.Parameter(torch.zeros(narrow)))
         self.log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
-        if critic:
-            self.register_parameter("weight-value", nn.Parameter(nn.init.orthogonal_(torch.empty(1, widths[-2]))))
-            self.register_parameter("bias-value", nn.Parameter(torch.zeros(1)))
 
     def initial(self) -> dict[str, Tensor]:
         """Its own parameters by name."""
@@ -89,31 +84,18 @@ class GaussianPolicy(nn.Module):
             parameters: of one policy, for x [..., obs]; or stacked, [task, ...], for x [task, ..., obs]. Stacked
                 products are one call for all tasks, in place of `vmap` over them.
         """
-        mean = _layer(parameters, self._hidden(parameters, x), str(self.layers - 1))
+        stacked = parameters["log_std"].ndim == 2
+        h = (x.flatten(1, -2) if stacked else x) / self.unit
+        for i in range(self.layers):
+            weight, bias = parameters[f"weight{i}"], parameters[f"bias{i}"]
+            h = torch.baddbmm(bias.unsqueeze(1), h, weight.mT) if stacked else nn.functional.linear(h, weight, bias)
+            if i < self.layers - 1:
+                h = _ACTIVATIONS[self.activation](h)
         log_std = clamped_log_std(parameters["log_std"])
-        if log_std.ndim == 2:
-            mean = mean.unflatten(1, x.shape[1:-1])
+        if stacked:
+            h = h.unflatten(1, x.shape[1:-1])
             log_std = log_std.reshape(len(log_std), *[1] * (x.ndim - 2), -1)
-        return Gaussian(mean, log_std.expand_as(mean))
-
-    def value(self, parameters: Parameters, x: Tensor) -> Tensor:
-        """What the critic makes of x [task, ..., obs] with stacked parameters, [task, ...]."""
-        return _layer(parameters, self._hidden(parameters, x), "-value").reshape(x.shape[:-1])
-
-    def _hidden(self, parameters: Parameters, x: Tensor) -> Tensor:
-        """The last hidden layer, [..., hidden]; of stacked parameters [task, sample, hidden]."""
-        h = (x.flatten(1, -2) if parameters["log_std"].ndim == 2 else x) / self.unit
-        for i in range(self.layers - 1):
-            h = _ACTIVATIONS[self.activation](_layer(parameters, h, str(i)))
-        return h
-
-
-def _layer(parameters: Parameters, h: Tensor, name: str) -> Tensor:
-    """A linear layer with the parameters weight<name> and bias<name>; stacked ones are one product for all tasks."""
-    weight, bias = parameters[f"weight{name}"], parameters[f"bias{name}"]
-    if weight.ndim == 3:
-        return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
-    return nn.functional.linear(h, weight, bias)
+        return Gaussian(h, log_std.expand_as(h))
 
 
 def clamped_log_std(log_std: Tensor) -> Tensor:

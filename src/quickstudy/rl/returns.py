@@ -41,7 +41,6 @@ class Judged(NamedTuple):
         advantages: zero mean and unit variance over the real steps of each task; 0 for padding.
         log_prob: of the actions when they were drawn.
         old: what they were drawn from.
-        worth: discounted rewards to go, in about the order of one reward.
     """
 
     observations: Tensor
@@ -50,7 +49,6 @@ class Judged(NamedTuple):
     advantages: Tensor
     log_prob: Tensor
     old: Gaussian
-    worth: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of values [task, lane, step] over each task's real steps, [task]."""
@@ -74,7 +72,6 @@ def judge(episodes: Episodes, config: ReturnsConfig) -> Judged:
         standardise(advantages, episodes.mask),
         episodes.old.log_prob(episodes.actions),
         episodes.old,
-        returns * max(1 - config.discount, 1 / returns.shape[-1]),
     )
 
 
