@@ -70,6 +70,7 @@ class MultiTask(Scratch):
     ) -> None:
         super().__init__(policy, config)
         self.at_test, self._hidden = at_test, hidden
+        self.pools = at_test == "fine-tune"  # else no lane learns from another, nor from itself
         self._ppo = PPO(policy, policy.initial(), config.training)
         self.optimiser = self._ppo.optimiser
 
