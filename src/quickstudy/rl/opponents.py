@@ -105,6 +105,9 @@ class Revealed(Worlds):
         outcome = self._worlds.step(actions, alive)
         return outcome._replace(observations=self._with(outcome.observations))
 
+    def advise(self) -> np.ndarray:
+        return self._worlds.advise()
+
     def measures(self) -> dict[str, np.ndarray]:
         return self._worlds.measures()
 

@@ -68,6 +68,9 @@ class Timed(Worlds):
         self.passed("simulation")
         return outcome
 
+    def advise(self) -> np.ndarray:
+        return self._worlds.advise()
+
     def measures(self) -> dict[str, np.ndarray]:
         return self._worlds.measures()
 
