@@ -32,7 +32,7 @@ def test_all_that_is_real_is_drawn_and_nothing_else() -> None:
 def test_a_context_is_the_first_episodes_of_one_trial() -> None:
     replay, rng = met(), torch.Generator().manual_seed(0)
     replay.add(["a", "b"], [episode(3, 4, 0, padding=1), episode(3, 5, 1)])  # other trials in the same lanes
-    kept = replay._at(0)
+    kept = replay._at([0])[0]
     assert kept.trial.unique().tolist() == [0, 1, 2, 3, 4, 5]
     seen = set()
     for _ in range(60):
@@ -45,10 +45,10 @@ def test_a_context_is_the_first_episodes_of_one_trial() -> None:
 def test_the_oldest_go() -> None:
     replay = met(tasks=2, steps=5)
     assert len(replay) == 2
-    assert replay._at(0).steps.observations[:, 1:3].unique(dim=0).tolist() == [[2.0, 1.0]]
+    assert replay._at([0])[0].steps.observations[:, 1:3].unique(dim=0).tolist() == [[2.0, 1.0]]
     replay.add(["c", "a"], [episode(1, 3, 7)])
     assert len(replay) == 2  # b is gone
-    assert replay._at(1).steps.observations[:, 2].tolist() == [1.0, 1.0, 7.0, 7.0, 7.0]
+    assert replay._at([1])[0].steps.observations[:, 2].tolist() == [1.0, 1.0, 7.0, 7.0, 7.0]
 
 
 def test_its_state_restores_it() -> None:
@@ -58,7 +58,7 @@ def test_its_state_restores_it() -> None:
     torch.testing.assert_close(*drawn)
     for r in (replay, other):
         r.add(["a", "b"], [episode(1, 2, 3)])
-    assert other._at(0).trial.tolist() == replay._at(0).trial.tolist()
+    assert other._at([0])[0].trial.tolist() == replay._at([0])[0].trial.tolist()
 
 
 def test_nothing_is_nothing() -> None:

@@ -81,16 +81,16 @@ class Replay:
 
     def draw(self, tasks: Sequence[int], count: int, rng: torch.Generator) -> Transitions:
         """`count` transitions of each of these tasks, of the 0th to the last that are kept, with replacement."""
-        return self._draw([torch.ones_like(self._at(i).trial) for i in tasks], tasks, count, rng)
+        kept = self._at(tasks)
+        return _drawn(kept, [torch.ones_like(of.trial) for of in kept], count, rng)
 
     def draw_context(self, tasks: Sequence[int], count: int, rng: torch.Generator) -> Transitions:
         """As much as a learner knows of each task in the middle of a trial: transitions of its first episodes alone."""
-        known = []
-        for i in tasks:
-            kept = self._at(i)
-            now = int(torch.randint(len(kept.trial), (), generator=rng))
-            known.append((kept.trial == kept.trial[now]) & (kept.episode <= kept.episode[now]))
-        return self._draw(known, tasks, count, rng)
+        kept, known = self._at(tasks), []
+        for of in kept:
+            now = int(torch.randint(len(of.trial), (), generator=rng))
+            known.append((of.trial == of.trial[now]) & (of.episode <= of.episode[now]))
+        return _drawn(kept, known, count, rng)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -101,12 +101,15 @@ class Replay:
         self._trials = state["trials"]
         self._of = {name: _Kept(Transitions(*steps), *which) for name, (steps, *which) in state["of"].items()}
 
-    def _at(self, place: int) -> _Kept:
-        return list(self._of.values())[place]
+    def _at(self, places: Sequence[int]) -> list[_Kept]:
+        every = list(self._of.values())
+        return [every[i] for i in places]
 
-    def _draw(self, among: Sequence[Tensor], tasks: Sequence[int], count: int, rng: torch.Generator) -> Transitions:
-        drawn = []
-        for i, mask in zip(tasks, among, strict=True):
-            index = torch.multinomial(mask.float(), count, replacement=True, generator=rng)
-            drawn.append([part[index] for part in self._at(i).steps])
-        return Transitions(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+def _drawn(kept: Sequence[_Kept], among: Sequence[Tensor], count: int, rng: torch.Generator) -> Transitions:
+    """`count` transitions of each, of those that `among` is not 0 for."""
+    drawn = []
+    for of, mask in zip(kept, among, strict=True):
+        index = torch.multinomial(mask.float(), count, replacement=True, generator=rng)
+        drawn.append([part[index] for part in of.steps])
+    return Transitions(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))

@@ -16,7 +16,7 @@ actions among its own would read the task off them. The data set holds the last 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,23 +25,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import masked_mean
-from quickstudy.learners.mann import MANNConfig
 from quickstudy.rl.learner import Figures, finite_step, returns_by_round
 from quickstudy.rl.policy import Gaussian
-from quickstudy.rl.recurrent import CoreName, Joined, Recurrent
+from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
 from quickstudy.rl.worlds import Worlds
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
 
 
 @dataclass(frozen=True)
-class DAggerConfig:
+class DAggerConfig(CoreConfig):
     """Settings of learning from an informed expert.
 
     Attributes:
-        core: 'lstm' or 'mann'.
-        width: of the LSTM, or of what the memory's controller hands out.
-        memory: of 'mann'.
         episodes: of a trial in training.
         kept: trials that the data set holds, the last ones lived through.
         updates: gradient steps after each meta-batch of trials.
@@ -52,9 +48,7 @@ class DAggerConfig:
             does the likeliest.
     """
 
-    core: CoreName = "lstm"
     width: int = 128
-    memory: MANNConfig = field(default_factory=lambda: MANNConfig(slots=16, width=16, heads=2, controller=64))
     episodes: int = 2
     kept: int = 2000
     updates: int = 20
@@ -89,7 +83,7 @@ class DAgger(Recurrent):
     def __init__(
         self, observation_size: int, action_size: int, unit: float, config: DAggerConfig = DAggerConfig()
     ) -> None:
-        super().__init__(observation_size, action_size, unit, config.core, config.width, config.memory)
+        super().__init__(observation_size, action_size, unit, config)
         self.config = config
         self.actor = nn.Sequential(
             nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
@@ -109,8 +103,11 @@ class DAgger(Recurrent):
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         advice: list[Tensor] = []
-        watch = lambda: advice.append(torch.tensor(worlds.advise(), dtype=torch.float32))  # noqa: E731
-        episodes, inputs = self.live(worlds, self.config.episodes - 1, rng, watch)
+
+        def ask() -> None:
+            advice.append(torch.tensor(worlds.advise(), dtype=torch.float32))
+
+        episodes, inputs = self.live(worlds, self.config.episodes - 1, rng, ask)
         joined, said = Joined([e.mask for e in episodes]), torch.stack(advice, 2)
         sequences = joined(inputs), joined(said.split([e.mask.shape[2] for e in episodes], 2))
         for x, wanted, length in zip(*sequences, joined.mask.sum(1).int().tolist(), strict=True):

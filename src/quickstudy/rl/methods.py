@@ -140,16 +140,14 @@ def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2
     return settings
 
 
+# The reward is dense, so what a step is worth shows in the next few; returns over whole trials are noise beside it.
+_POINTS_BY_MEMORY = {
+    "training": replace(_RECURRENT, steps=400, lanes=4),
+    "rl2": RL2Config(minibatches=4, discount=0.95, trace=0.9),
+}
 _POINTS: Mapping[str, Any] = {
-    # The reward is dense, so what a step is worth shows in the next few; returns over whole trials are noise beside it.
-    "rl2": {
-        "training": replace(_RECURRENT, steps=400, lanes=4),
-        "rl2": RL2Config(minibatches=4, discount=0.95, trace=0.9),
-    },
-    "rl2-mann": {
-        "training": replace(_RECURRENT, steps=400, lanes=4),
-        "rl2": RL2Config(minibatches=4, discount=0.95, trace=0.9),
-    },
+    "rl2": _POINTS_BY_MEMORY,
+    "rl2-mann": _POINTS_BY_MEMORY,
     "pearl": {
         "training": replace(DEFAULTS["pearl"], steps=1000, validate_every=100),
         "pearl": PEARLConfig(discount=0.9, divergence=1e-3),

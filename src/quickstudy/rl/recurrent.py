@@ -9,6 +9,7 @@ The core is an LSTM, or the external memory of `quickstudy.learners.mann` (Santo
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,20 @@ from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.rollouts import Episodes, Seen, collect
 from quickstudy.rl.worlds import Worlds
 
-CoreName = Literal["lstm", "mann"]
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """Settings of the memory of a recurrent policy.
+
+    Attributes:
+        core: 'lstm' or 'mann'.
+        width: of the LSTM, or of what the memory's controller hands out.
+        memory: of 'mann'.
+    """
+
+    core: Literal["lstm", "mann"] = "lstm"
+    width: int = 64
+    memory: MANNConfig = field(default_factory=lambda: MANNConfig(slots=16, width=16, heads=2, controller=64))
 
 
 class Core(nn.Module, ABC):
@@ -87,19 +101,17 @@ class Recurrent(TrialLearner):
 
     Args:
         unit: what observations are divided by.
-        width: of the LSTM, or of what the memory's controller hands out.
-        memory: of 'mann'.
     """
 
     pools = False
 
-    def __init__(
-        self, observation_size: int, action_size: int, unit: float, core: CoreName, width: int, memory: MANNConfig
-    ) -> None:
+    def __init__(self, observation_size: int, action_size: int, unit: float, config: CoreConfig) -> None:
         super().__init__()
         self.unit = unit
         inputs = observation_size + action_size + 2
-        self.core: Core = LSTMCore(inputs, width) if core == "lstm" else MemoryCore(inputs, width, memory)
+        self.core: Core = (
+            LSTMCore(inputs, config.width) if config.core == "lstm" else MemoryCore(inputs, config.width, config.memory)
+        )
 
     @abstractmethod
     def act(self, features: Tensor) -> Gaussian:

@@ -6,30 +6,26 @@ return of the whole trial, episodes' ends or not. The outer algorithm is PPO.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.learners.mann import MANNConfig
 from quickstudy.rl.learner import Figures, finite_step, returns_by_round
 from quickstudy.rl.policy import Gaussian, clamped_log_std
-from quickstudy.rl.recurrent import CoreName, Joined, Recurrent
+from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
 from quickstudy.rl.returns import gae
 from quickstudy.rl.rollouts import Episodes
 from quickstudy.rl.worlds import Worlds
 
 
 @dataclass(frozen=True)
-class RL2Config:
+class RL2Config(CoreConfig):
     """Settings of RL squared.
 
     Attributes:
-        core: 'lstm' or 'mann'.
-        width: of the LSTM, or of what the memory's controller hands out.
-        memory: of 'mann'.
         episodes: of a trial in training.
         std: deviation of actions before training.
         rate, epochs, minibatches, clip, norm: of PPO; a minibatch is made of whole trials.
@@ -38,9 +34,6 @@ class RL2Config:
         entropy: weight of the entropy bonus.
     """
 
-    core: CoreName = "lstm"
-    width: int = 64
-    memory: MANNConfig = field(default_factory=lambda: MANNConfig(slots=16, width=16, heads=2, controller=64))
     episodes: int = 2
     std: float = 0.7
     rate: float = 1e-3
@@ -84,7 +77,7 @@ class RL2(Recurrent):
     scale: Tensor
 
     def __init__(self, observation_size: int, action_size: int, unit: float, config: RL2Config = RL2Config()) -> None:
-        super().__init__(observation_size, action_size, unit, config.core, config.width, config.memory)
+        super().__init__(observation_size, action_size, unit, config)
         self.config = config
         head = nn.Linear(config.width, action_size)
         with torch.no_grad():
