@@ -449,7 +449,6 @@ COMPARED = (
     "matching-convex",
     "matching-frames",
     "hypernet",
-    "hypernet-roles",
     "transfer",
     "transfer-equal-time",
     "scratch",
