@@ -13,7 +13,7 @@ from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived
 from quickstudy.rl.evaluate import evaluate_trials
 from quickstudy.rl.grasping_tries import GraspingTries, right
 from quickstudy.rl.metaworld import ml1
-from quickstudy.rl.methods import TrialSettings, build
+from quickstudy.rl.methods import FAMILIES, TrialSettings, build, family
 from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.navigation_robot import NavigationTrials
 from quickstudy.rl.train import TrialConfig, train_by_trial
@@ -88,10 +88,22 @@ def test_a_grasp_is_advised_before_the_try_and_nothing_after_it() -> None:
 
 
 def test_without_an_expert_it_says_so() -> None:
-    of = CheetahDirection()
-    learner = DAgger(of.observation_size, of.action_size, 1.0, DAggerConfig(width=4))
-    with pytest.raises(QuickstudyError, match="'cheetah-direction' has no expert that could be asked during a trial"):
-        learner.outer_step(of.worlds(of.tasks("train", 1), 1), torch.Generator())
+    sentence = "asks an expert during its trials, and 'cheetah-direction' has none. These have: navigation2d, "
+    with pytest.raises(QuickstudyError, match=sentence):
+        build(TrialSettings("cheetah-direction", "rl2-dagger"), CheetahDirection())
+
+
+def test_who_advises_can_be_asked() -> None:
+    for name in FAMILIES:
+        of = family(name)
+        worlds = of.worlds(of.tasks("train", 1), 1)
+        worlds.reset(rng())
+        if of.advises:
+            assert worlds.advise().shape == (1, 1, of.action_size)
+        else:
+            with pytest.raises(NotImplementedError):
+                worlds.advise()
+        worlds.close()
 
 
 def test_it_learns_where_the_goal_is_from_rewards_alone() -> None:

@@ -231,6 +231,7 @@ class GraspingTries(TrialsOf):
     metric, beside = "success-by-try", ("success", "return")
     observation_size, action_size = len(OBSERVATION), len(DECISION)
     hidden_size, horizon = Grasping.hidden_size, GraspingWorlds.horizon
+    advises = True
 
     def __init__(self, threads: int | None = None) -> None:
         """

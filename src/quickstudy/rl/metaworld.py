@@ -76,6 +76,7 @@ class MetaWorldTrials(TrialFamily):
     beside = ("success_last", "return")
     episodes = 10
     rate = 80.0
+    advises = True
     observation_size, action_size = OBSERVATION, ACTION
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from quickstudy.errors import unknown
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
 from quickstudy.rl.dagger import DAgger, DAggerConfig
 from quickstudy.rl.grasping_tries import TRIES, GraspingTries
@@ -111,6 +111,9 @@ METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
 
 UNTRAINED = frozenset({"scratch"})
 """Methods that learn nothing from the training tasks."""
+
+NEEDS_ADVICE = frozenset({"rl2-dagger"})
+"""Methods that ask an expert in meta-training."""
 
 PRETRAINED_AS = {"transfer": "domain-randomisation"}
 """Methods whose training is another one's: they differ on test tasks alone."""
@@ -248,10 +251,16 @@ def build(settings: TrialSettings, family: TrialFamily) -> TrialLearner:
     """The learner that `settings` describe, with initial parameters drawn from its seed.
 
     Raises:
-        QuickstudyError: an unknown method.
+        QuickstudyError: an unknown method, or one that needs an expert where there is none.
     """
     if settings.method not in METHODS:
         raise unknown("method of learning by trial", settings.method, METHODS)
+    if settings.method in NEEDS_ADVICE and not family.advises:
+        having = ", ".join(name for name, made in FAMILIES.items() if made().advises)
+        raise QuickstudyError(
+            f"Method '{settings.method}' asks an expert during its trials, and '{family.name}' has none. These have: "
+            f"{having}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return METHODS[settings.method](settings, family)

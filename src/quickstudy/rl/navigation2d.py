@@ -58,6 +58,7 @@ class Navigation2D(TrialFamily):
     protocol = "the goal is hidden, the reward is minus the distance to it, an episode has at most 100 steps"
     observation_size, action_size, hidden_size, horizon = 2, 2, 2, 100
     observation_unit = 0.25
+    advises = True
     sparse = False
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:

@@ -131,6 +131,7 @@ class NavigationTrials(TrialsOf):
     )
     metric, beside = "success", ("return", "spl", "collisions")
     rate = Navigation.rate
+    advises = True
     observation_size, action_size = Navigation.observation_size, Navigation.action_size
     hidden_size, horizon = Navigation.hidden_size, Navigation.horizon
     imitated: ClassVar[type[Navigation]] = Navigation

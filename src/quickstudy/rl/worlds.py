@@ -64,10 +64,9 @@ class Worlds(ABC):
     def advise(self) -> np.ndarray:
         """What an expert who knows what is hidden would do now, [task, lane, act]; NaN where that does not matter.
 
-        Raises:
-            QuickstudyError: these worlds have no such expert.
+        Only where the family says that it `advises`.
         """
-        raise QuickstudyError(f"Family '{self.tasks[0].family}' has no expert that could be asked during a trial.")
+        raise NotImplementedError
 
     def measures(self) -> dict[str, np.ndarray]:
         """What else there is to say of the last episode of every lane, by name, [task, lane]."""
@@ -87,6 +86,8 @@ class TrialFamily(TaskFamily):
     """What a policy divides observations by."""
     episodes: int = 20
     """Of each task between two adaptations, where nobody says otherwise."""
+    advises: ClassVar[bool] = False
+    """Whether its worlds have an expert who can be asked during a trial, `Worlds.advise`."""
 
     @abstractmethod
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
