@@ -33,7 +33,12 @@ ROUNDS = {
     "oracle": (0,),
 }
 """The rounds that a table of 2D navigation shows, for methods other than 0 to 3."""
-TRIALS = {"grasping": (0, 1, 2, 3, 4), "navigation": (0, 1, 2), "navigation-dynamics": (0, 1, 2)}
+TRIALS = {
+    "grasping": (0, 1, 2, 3, 4),
+    "navigation": (0, 1, 2),
+    "navigation-dynamics": (0, 1, 2),
+    **dict.fromkeys(("ml1-reach", "ml1-push", "ml1-pick-place"), (0, 1, 2, 3)),
+}
 """The rounds that a table of another family shows."""
 
 

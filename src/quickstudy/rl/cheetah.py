@@ -77,6 +77,7 @@ class CheetahDirection(TrialFamily):
         "the wanted direction is hidden, an episode has 200 steps; success is to go that way at 0.5 m/s at its end"
     )
     observation_size, action_size, hidden_size, horizon = 17, 6, 1, 200
+    observation_unit = (1.0,) * 8 + (5.0,) * 9  # angles, then velocities
     key, speeds = "direction", False
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:

@@ -108,7 +108,11 @@ class DAgger(Recurrent):
     """Skill: the state of the core, one for each lane."""
 
     def __init__(
-        self, observation_size: int, action_size: int, unit: float, config: DAggerConfig = DAggerConfig()
+        self,
+        observation_size: int,
+        action_size: int,
+        unit: float | Sequence[float],
+        config: DAggerConfig = DAggerConfig(),
     ) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config

@@ -12,6 +12,7 @@ little for long; and the encoder's transitions are those of the first episodes o
 ones, of whatever trials: what is inferred from them, one trial alone does not tell.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +89,15 @@ class PEARL(TrialLearner):
 
     pools = False
 
-    def __init__(self, observation_size: int, action_size: int, unit: float, config: PEARLConfig = PEARLConfig()):
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        unit: float | Sequence[float],
+        config: PEARLConfig = PEARLConfig(),
+    ):
         super().__init__()
-        self.config, self.unit = config, unit
+        self.config, self.unit = config, torch.as_tensor(unit)
         both = observation_size + action_size
         self.encoder = MLP(both + 1, 2 * config.latent, config.hidden)
         self.actor = MLP(observation_size + config.latent, 2 * action_size, config.hidden)

@@ -47,7 +47,7 @@ class GaussianPolicy(nn.Module):
     """A multi-layer perceptron for the mean; the deviation is a parameter that does not depend on the observation.
 
     Args:
-        unit: what observations are divided by.
+        unit: what observations are divided by, one number for all or one for each.
         std: the deviation before training; it is never less than a thousandth.
     """
 
@@ -56,12 +56,12 @@ class GaussianPolicy(nn.Module):
         observation_size: int,
         action_size: int,
         hidden: Sequence[int],
-        unit: float = 1.0,
+        unit: float | Sequence[float] = 1.0,
         std: float = 1.0,
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.unit, self.activation, self.layers = unit, activation, len(hidden) + 1
+        self.unit, self.activation, self.layers = torch.as_tensor(unit), activation, len(hidden) + 1
         widths = [observation_size, *hidden, action_size]
         for i, (wide, narrow) in enumerate(pairwise(widths)):
             weight = torch.empty(narrow, wide)

@@ -100,14 +100,16 @@ class Recurrent(TrialLearner):
     """Skill: the state of the core, one for each lane.
 
     Args:
-        unit: what observations are divided by.
+        unit: what observations are divided by, one number for all or one for each.
     """
 
     pools = False
 
-    def __init__(self, observation_size: int, action_size: int, unit: float, config: CoreConfig) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: CoreConfig
+    ) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit = torch.as_tensor(unit)
         inputs = observation_size + action_size + 2
         self.core: Core = (
             LSTMCore(inputs, config.width) if config.core == "lstm" else MemoryCore(inputs, config.width, config.memory)

@@ -76,7 +76,9 @@ class RL2(Recurrent):
 
     scale: Tensor
 
-    def __init__(self, observation_size: int, action_size: int, unit: float, config: RL2Config = RL2Config()) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: RL2Config = RL2Config()
+    ) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
         head = nn.Linear(config.width, action_size)

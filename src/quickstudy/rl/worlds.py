@@ -82,8 +82,8 @@ class TrialFamily(TaskFamily):
     metric = "return"
     beside: ClassVar[tuple[str, ...]] = ()
     """What a table shows beside the metric, of 'return', 'success', 'success_last' and what its worlds measure."""
-    observation_unit: float = 1.0
-    """What a policy divides observations by."""
+    observation_unit: float | Sequence[float] = 1.0
+    """What a policy divides observations by: one number for all, or one for each."""
     episodes: int = 20
     """Of each task between two adaptations, where nobody says otherwise."""
     advises: ClassVar[bool] = False
