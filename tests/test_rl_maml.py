@@ -98,6 +98,15 @@ def test_stacked_policies_are_those_of_a_loop() -> None:
             torch.testing.assert_close(a[i], b)
 
 
+def test_observations_are_divided_by_a_unit_of_their_own() -> None:
+    torch.manual_seed(0)
+    one, many = GaussianPolicy(2, 1, (3,)), GaussianPolicy(2, 1, (3,), (0.5, 4.0))
+    many.load_state_dict(one.state_dict())
+    x = torch.randn(5, 2)
+    told = many.predict(many.initial(), x * torch.tensor([0.5, 4.0]))
+    torch.testing.assert_close(told.mean, one.predict(one.initial(), x).mean)
+
+
 def test_padding_changes_no_inner_step() -> None:
     made = policy()
     seen = acted(made, 0)
