@@ -36,12 +36,12 @@ from quickstudy.compare import (
     source_for,
     train,
 )
-from quickstudy.data import Batch, DemonstrationSet
+from quickstudy.data import Batch, DemonstrationSet, Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import adaptation_ms, run_tasks, skills_after
 from quickstudy.learner import MetaLearner
 from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.methods import Settings, build, defaults
+from quickstudy.methods import DataConfig, Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
 from quickstudy.task import Task, TaskFamily
@@ -96,17 +96,6 @@ class Measured:
 def base_settings(what: Claims, method: str, seed: int) -> Settings:
     settings = defaults(what.family, PRETRAINED_AS.get(method, method), seed)
     return replace(settings, training=replace(settings.training, steps=what.steps or settings.training.steps))
-
-
-def learner_of(what: Claims, settings: Settings, method: str, family: TaskFamily, name: str, budget: Budget):
-    """The trained learner of a condition, and its folder; opponents share the training that they start from."""
-    folder = what.output_dir / what.family / name / f"{settings.method}-seed{settings.seed}"
-    learner = train(settings, family, source_for(settings, family), folder, budget=budget)
-    if method != settings.method:
-        other = build(replace(settings, method=method), family)
-        other.load_state_dict(learner.state_dict())
-        learner = other
-    return learner, folder
 
 
 def measure(
@@ -180,6 +169,19 @@ class Claim:
         self.budget = Budget(seconds_of(what.budget) if what.budget else None)
         self.split = what.split or self.family.test_splits[0]
         self.left: list[str] = []
+        self.sources: dict[DataConfig, Source] = {}
+
+    def learner(self, settings: Settings, method: str, name: str) -> MetaLearner:
+        """The trained learner of a condition; opponents share the training that they start from."""
+        if settings.data not in self.sources:
+            self.sources[settings.data] = source_for(settings, self.family)
+        folder = self.what.output_dir / self.what.family / name / f"{settings.method}-seed{settings.seed}"
+        learner = train(settings, self.family, self.sources[settings.data], folder, budget=self.budget)
+        if method == settings.method:
+            return learner
+        other = build(replace(settings, method=method), self.family)
+        other.load_state_dict(learner.state_dict())
+        return other
 
     def condition(self, method: str, name: str, change, steps: int | None = None, **more) -> list[Row]:
         """One row, or none where not one seed fits into the budget.
@@ -196,7 +198,7 @@ class Claim:
 
             def work(settings=settings, seed=seed) -> Measured:
                 console.print(f"{method}, seed {seed}: {name} {'' if steps is None else f'{steps} steps'}")
-                learner, _ = learner_of(what, settings, method, self.family, name, self.budget)
+                learner = self.learner(settings, method, name)
                 return measure(what, learner, self.family, self.family.tasks(self.split, what.tasks), seed, steps)
 
             try:
@@ -272,7 +274,7 @@ class Claim:
 
                     def work(tasks=tasks, seed=seed, method=method) -> Measured:
                         own = base_settings(what, method, seed)
-                        learner, _ = learner_of(what, own, method, self.family, "default", self.budget)
+                        learner = self.learner(own, method, "default")
                         return measure(what, learner, self.family, tasks, seed)
 
                     path = folder / f"measured-{method}-{words}{'-unseen' if split == 'train' else ''}.json"
