@@ -9,14 +9,13 @@ import torch
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.rl.cheetah import CheetahDirection
-from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived, Mixture
+from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived
 from quickstudy.rl.evaluate import evaluate_trials
 from quickstudy.rl.grasping_tries import GraspingTries, right
 from quickstudy.rl.metaworld import ml1
 from quickstudy.rl.methods import FAMILIES, TrialSettings, build, family
 from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.navigation_robot import NavigationTrials
-from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.train import TrialConfig, train_by_trial
 
 
@@ -26,7 +25,7 @@ def rng() -> np.random.Generator:
 
 def test_loss_is_the_mean_over_what_was_advised_in_trials_of_any_length() -> None:
     torch.manual_seed(0)
-    learner = DAgger(2, 1, 1.0, DAggerConfig(width=4, modes=3))
+    learner = DAgger(2, 1, 1.0, DAggerConfig(width=4))
     trials = [
         Lived(torch.randn(3, 5), torch.tensor([[0.1], [0.0], [-0.5]]), torch.tensor([1.0, 0.0, 1.0])),
         Lived(torch.randn(1, 5), torch.tensor([[0.7]]), torch.tensor([1.0])),
@@ -37,22 +36,11 @@ def test_loss_is_the_mean_over_what_was_advised_in_trials_of_any_length() -> Non
         for x, wanted, told in zip(*trial, strict=True):
             features, state = learner.core.advance(state, x[None])
             if told:
-                logits, (mean, log_std) = learner.believe(features)
-                std = log_std.exp()
-                density = torch.exp(-0.5 * ((wanted - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-                said.append((logits.softmax(-1) * density.squeeze(-1)).sum(-1).log())
+                gaussian = learner.believe(features)
+                std = gaussian.log_std.exp()
+                density = torch.exp(-0.5 * ((wanted - gaussian.mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+                said.append(density.log())
     torch.testing.assert_close(learner.loss(trials), -torch.cat(said).mean())
-
-
-def test_a_mode_is_drawn_as_often_as_it_is_likely() -> None:
-    logits = torch.log(torch.tensor([0.7, 0.2, 0.1])).expand(20_000, -1)
-    means = torch.tensor([[1.0, -1.0], [2.0, -2.0], [3.0, -3.0]]).expand(20_000, -1, -1)
-    mixture = Mixture(logits, Gaussian(means, -means))
-    drawn = mixture.draw(torch.Generator().manual_seed(0))
-    shares = [(drawn.mean[:, 0] == k).float().mean().item() for k in (1.0, 2.0, 3.0)]
-    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
-    torch.testing.assert_close(drawn.mean[:, 1], -drawn.mean[:, 0])
-    torch.testing.assert_close(drawn.log_std, -drawn.mean)
 
 
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:

@@ -5,9 +5,7 @@ Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Predicti
 what he would do; and the learner learns to say the same from what it has lived through. As it cannot know what the
 expert knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task
 is after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
-right until it knows. Where the right actions of the tasks that are still possible lie apart, that distribution has more
-than one mode: it is a mixture of Gaussians (Bishop: Mixture Density Networks, 1994). At test there is no expert: it
-learns from trial and reward alone, as RL^2 does.
+right until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
 
 This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
 so, because the other methods of learning by trial are told nothing in meta-training.
@@ -48,7 +46,6 @@ class DAggerConfig(CoreConfig):
         norm: largest norm of a gradient.
         spread: factor of the deviation when it acts. At 1 it draws from what it believes the expert would do, at 0 it
             does the likeliest.
-        modes: Gaussians of the mixture that it believes in; it acts by one, drawn anew at every step.
     """
 
     width: int = 128
@@ -59,35 +56,11 @@ class DAggerConfig(CoreConfig):
     rate: float = 1e-3
     norm: float = 1.0
     spread: float = 0.5
-    modes: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread", "modes"):
+        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-
-
-class Mixture(NamedTuple):
-    """Gaussians of actions, and how likely each is.
-
-    Attributes:
-        logits: [..., mode].
-        gaussian: of actions, mean and log_std [..., mode, act].
-    """
-
-    logits: Tensor
-    gaussian: Gaussian
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """[...], the logarithm of the density at actions [..., act]."""
-        return (self.logits.log_softmax(-1) + self.gaussian.log_prob(action.unsqueeze(-2))).logsumexp(-1)
-
-    def draw(self, rng: torch.Generator) -> Gaussian:
-        """One of the Gaussians, drawn by how likely they are; mean and log_std [..., act]."""
-        odds = self.logits.softmax(-1)
-        chosen = torch.multinomial(odds.flatten(0, -2), 1, generator=rng).view(*odds.shape[:-1], 1, 1)
-        one = (t.gather(-2, chosen.expand(*chosen.shape[:-1], t.shape[-1])).squeeze(-2) for t in self.gaussian)
-        return Gaussian(*one)
 
 
 class Lived(NamedTuple):
@@ -117,23 +90,20 @@ class DAgger(Recurrent):
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
         self.actor = nn.Sequential(
-            nn.Linear(config.width, config.width),
-            nn.ReLU(),
-            nn.Linear(config.width, config.modes * (1 + 2 * action_size)),
+            nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
         )
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
         self.trials: list[Lived] = []
 
-    def believe(self, features: Tensor) -> Mixture:
+    def believe(self, features: Tensor) -> Gaussian:
         """What the expert would do, as far as can be told from the core's features [..., width]."""
-        each = self.actor(features).unflatten(-1, (self.config.modes, -1))
-        mean, spread = each[..., 1:].chunk(2, -1)
+        mean, spread = self.actor(features).chunk(2, -1)
         std = _LEAST_STD + (_MOST_STD - _LEAST_STD) * spread.sigmoid()
-        return Mixture(each[..., 0], Gaussian(mean, std.log()))
+        return Gaussian(mean, std.log())
 
-    def act(self, features: Tensor, rng: torch.Generator) -> Gaussian:
-        drawn = self.believe(features).draw(rng)
-        return Gaussian(drawn.mean, drawn.log_std + math.log(self.config.spread))
+    def act(self, features: Tensor) -> Gaussian:
+        belief = self.believe(features)
+        return Gaussian(belief.mean, belief.log_std + math.log(self.config.spread))
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         advice: list[Tensor] = []

@@ -116,8 +116,8 @@ class Recurrent(TrialLearner):
         )
 
     @abstractmethod
-    def act(self, features: Tensor, rng: torch.Generator) -> Gaussian:
-        """What to draw actions from, for the core's features [..., width]; may itself be drawn."""
+    def act(self, features: Tensor) -> Gaussian:
+        """Actions' distributions for the core's features [..., width]."""
 
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
         return self.live(worlds, rounds, rng)[0]
@@ -131,7 +131,7 @@ class Recurrent(TrialLearner):
         Args:
             watch: is called before each step.
         """
-        memory = _Remembering(self, len(worlds.tasks) * worlds.lanes, rng, watch)
+        memory = _Remembering(self, len(worlds.tasks) * worlds.lanes, watch)
         made, inputs = [], []
         for _ in range(rounds + 1):
             made.append(collect(worlds, memory, rng, memory.carried))
@@ -166,8 +166,8 @@ class Joined:
 class _Remembering:
     """An actor that carries the core's state through the episodes of a trial."""
 
-    def __init__(self, learner: Recurrent, lanes: int, rng: torch.Generator, watch: Callable[[], None] | None) -> None:
-        self.learner, self.state, self.rng, self.watch = learner, learner.core.begin(lanes), rng, watch
+    def __init__(self, learner: Recurrent, lanes: int, watch: Callable[[], None] | None) -> None:
+        self.learner, self.state, self.watch = learner, learner.core.begin(lanes), watch
         self.carried: Seen | None = None
         self.inputs: list[Tensor] = []
 
@@ -181,7 +181,7 @@ class _Remembering:
         self.state = tree_map(
             lambda new, old: torch.where(alive.reshape(-1, *[1] * (new.ndim - 1)), new, old), following, self.state
         )
-        return self.learner.act(features.unflatten(0, seen.alive.shape), self.rng)
+        return self.learner.act(features.unflatten(0, seen.alive.shape))
 
     def end(self, episodes: Episodes) -> None:
         """Remembers the last real action and reward for the first step of the next episode."""

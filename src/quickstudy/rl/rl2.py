@@ -102,12 +102,9 @@ class RL2(Recurrent):
     def unroll(self, inputs: Tensor) -> tuple[Gaussian, Tensor]:
         """Actions' distributions [lane, step, act] and values [lane, step] along sequences of inputs."""
         features = self.core.unroll(inputs)
-        return self.policy(features), self.critic(features).squeeze(-1)
+        return self.act(features), self.critic(features).squeeze(-1)
 
-    def act(self, features: Tensor, rng: torch.Generator) -> Gaussian:
-        return self.policy(features)
-
-    def policy(self, features: Tensor) -> Gaussian:
+    def act(self, features: Tensor) -> Gaussian:
         mean = self.actor(features)
         return Gaussian(mean, clamped_log_std(self.log_std).expand_as(mean))
 
