@@ -223,6 +223,12 @@ def test_latex_is_escaped_and_whole() -> None:
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
+def test_rows_of_single_tasks_are_no_part_of_the_tables_of_all() -> None:
+    first, second = cells()
+    detailed = [replace(first, rows=[*first.rows, Row("meta-sgd", 1, 0.9, workload="a mug")]), second]
+    assert tables.to_latex(detailed) == tables.to_latex(cells())
+
+
 @pytest.mark.parametrize("width", [100, 300])
 def test_the_terminal_shows_every_figure(width: int) -> None:
     text = io.StringIO()

@@ -124,9 +124,14 @@ def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
 
 
 def together(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
-    """The cells as one table whose first column is the split, and the splits in order."""
+    """The cells, less their rows of single tasks, as one table whose first column is the split; and the splits."""
     splits = [split_of(cell, cells) for cell in cells]
-    rows = [replace(row, workload=split) for cell, split in zip(cells, splits, strict=True) for row in cell.rows]
+    rows = [
+        replace(row, workload=split)
+        for cell, split in zip(cells, splits, strict=True)
+        for row in cell.rows
+        if not row.workload
+    ]
     made = table(replace(cells[0], rows=rows))
     names = {"workload": "split", "ms": "ms to adapt"}
     return replace(made, headers=[names.get(header, header) for header in made.headers]), splits
