@@ -319,7 +319,7 @@ def table(cell: Cell) -> Table:
     last = columns[-1] if columns else (None, None)
     likely = [name for name in ("iqm", "improvement") if _any(rows, name)]
     beside = list(dict.fromkeys(name for row in rows for name in row.beside or ()))
-    extras = [name for name in _EXTRAS if _any(rows, name)]
+    extras = [name for name, header in _EXTRAS.items() if _any(rows, name) and header != cell.against]
     notes = _any(rows, "note")
     headers = [cell.against or "at" if name == "at" else name for name in labels]
     headers += [_column(cell, *column) for column in columns]

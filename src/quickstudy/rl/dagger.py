@@ -28,7 +28,7 @@ from quickstudy.learner import masked_mean
 from quickstudy.rl.learner import Figures, finite_step, returns_by_round
 from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
-from quickstudy.rl.worlds import Worlds
+from quickstudy.rl.worlds import Unit, Worlds
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
 
@@ -84,7 +84,7 @@ class DAgger(Recurrent):
         self,
         observation_size: int,
         action_size: int,
-        unit: float | Sequence[float],
+        unit: Unit,
         config: DAggerConfig = DAggerConfig(),
     ) -> None:
         super().__init__(observation_size, action_size, unit, config)

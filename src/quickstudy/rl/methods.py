@@ -241,13 +241,13 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
 
     The width is that of Finn et al. 2017. `rl2-dagger` has what fits into two million steps.
     """
-    memory = settings.method in ("rl2", "rl2-mann")
-    lanes = 2 if memory or settings.method == "pearl" else 10
-    training = TrialConfig(
-        steps=300, meta_batch=20, lanes=lanes, validation_tasks=10, validation_rounds=9 if memory else 1
-    )
     if settings.method == "rl2-dagger":
         training = TrialConfig(steps=200, meta_batch=25, lanes=1, validate_every=25, validation_tasks=25)
+    else:
+        memory = settings.method in ("rl2", "rl2-mann")
+        lanes = 2 if memory or settings.method == "pearl" else 10
+        rounds = 9 if memory else 1
+        training = TrialConfig(steps=300, meta_batch=20, lanes=lanes, validation_tasks=10, validation_rounds=rounds)
     return replace(
         settings,
         policy=PolicyConfig(hidden=(100, 100)),

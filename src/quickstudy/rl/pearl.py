@@ -12,7 +12,6 @@ little for long; and the encoder's transitions are those of the first episodes o
 ones, of whatever trials: what is inferred from them, one trial alone does not tell.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from quickstudy.rl.buffer import Replay, Transitions, transitions
 from quickstudy.rl.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.rollouts import Actor, Episodes, Seen, collect
-from quickstudy.rl.worlds import Worlds
+from quickstudy.rl.worlds import Unit, Worlds
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class PEARL(TrialLearner):
         self,
         observation_size: int,
         action_size: int,
-        unit: float | Sequence[float],
+        unit: Unit,
         config: PEARLConfig = PEARLConfig(),
     ):
         super().__init__()

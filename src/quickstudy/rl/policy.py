@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.learner import Parameters
+from quickstudy.rl.worlds import Unit
 
 _LEAST_LOG_STD = math.log(1e-3)
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
@@ -56,7 +57,7 @@ class GaussianPolicy(nn.Module):
         observation_size: int,
         action_size: int,
         hidden: Sequence[int],
-        unit: float | Sequence[float] = 1.0,
+        unit: Unit = 1.0,
         std: float = 1.0,
         activation: str = "relu",
     ) -> None:

@@ -21,7 +21,7 @@ from quickstudy.learners.mann import MANN, MANNConfig, Memory
 from quickstudy.rl.learner import TrialLearner
 from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.rollouts import Episodes, Seen, collect
-from quickstudy.rl.worlds import Worlds
+from quickstudy.rl.worlds import Unit, Worlds
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,7 @@ class Recurrent(TrialLearner):
 
     pools = False
 
-    def __init__(
-        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: CoreConfig
-    ) -> None:
+    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: CoreConfig) -> None:
         super().__init__()
         self.unit = torch.as_tensor(unit)
         inputs = observation_size + action_size + 2

@@ -18,7 +18,7 @@ from quickstudy.rl.policy import Gaussian, clamped_log_std
 from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
 from quickstudy.rl.returns import gae
 from quickstudy.rl.rollouts import Episodes
-from quickstudy.rl.worlds import Worlds
+from quickstudy.rl.worlds import Unit, Worlds
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class RL2(Recurrent):
 
     scale: Tensor
 
-    def __init__(
-        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: RL2Config = RL2Config()
-    ) -> None:
+    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: RL2Config = RL2Config()) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
         head = nn.Linear(config.width, action_size)

@@ -18,6 +18,9 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.progress import console
 from quickstudy.task import Policy, Task, TaskFamily
 
+Unit = float | Sequence[float]
+"""What a policy divides observations by: one number for all, or one for each."""
+
 
 class Outcome(NamedTuple):
     """What a step led to.
@@ -82,8 +85,7 @@ class TrialFamily(TaskFamily):
     metric = "return"
     beside: ClassVar[tuple[str, ...]] = ()
     """What a table shows beside the metric, of 'return', 'success', 'success_last' and what its worlds measure."""
-    observation_unit: float | Sequence[float] = 1.0
-    """What a policy divides observations by: one number for all, or one for each."""
+    observation_unit: Unit = 1.0
     episodes: int = 20
     """Of each task between two adaptations, where nobody says otherwise."""
     advises: ClassVar[bool] = False
