@@ -157,6 +157,29 @@ def test_every_episode_is_truncated_at_the_horizon() -> None:
     assert ml1("reach").horizon == 500
 
 
+def test_an_action_can_be_held_for_several_steps() -> None:
+    """Its reward is their mean, and success at any of them counts."""
+    made = {}
+    for repeat in (1, 3):
+        family = ml1("reach", horizon=36, repeat=repeat, threads=1)
+        task = family.task("train", 0)
+        worlds = family.worlds([task], 1)
+        way = np.array(task.parameters["vector"])[3:] - worlds.reset(NO_RNG)[0, 0, :3]
+        action = np.append(way / np.abs(way).max(), 0.0)
+        held = [worlds.step(action[None, None], np.ones((1, 1), bool)) for _ in range(worlds.horizon)]
+        worlds.close()
+        made[repeat] = [
+            np.array([getattr(o, name)[0, 0] for o in held]) for name in ("observations", "rewards", "success")
+        ]
+    assert [len(part) for part in made[3]] == [12] * 3
+    assert made[1][2].any()
+    assert not made[1][2].all()
+    np.testing.assert_array_equal(made[3][0], made[1][0][2::3])
+    np.testing.assert_allclose(made[3][1], made[1][1].reshape(12, 3).mean(1))
+    np.testing.assert_array_equal(made[3][2], made[1][2].reshape(12, 3).any(1))
+    assert "an action is held for 3 and earns their mean reward" in family.protocol
+
+
 class Passing(Worlds):
     """Success at step 1 alone in lane 0, at the last step alone in lane 1, never in lane 2."""
 
@@ -258,6 +281,8 @@ def test_mistakes_are_one_sentence() -> None:
         MetaWorldTrials("mine", {"train": ["push-v2"]})
     with pytest.raises(QuickstudyError, match="horizon and vectors must be positive; got 0 and 50"):
         ml10(horizon=0)
+    with pytest.raises(QuickstudyError, match="repeat must divide the horizon, 200; got 3"):
+        ml1("push", horizon=200, repeat=3)
     with pytest.raises(QuickstudyError, match="0 to 51 of split 'train' of 'ml1-push', which holds 50"):
         ml1("push").draw(51, rng())
     with pytest.raises(QuickstudyError, match="split 'train' of 'navigation2d'"):

@@ -30,12 +30,16 @@ _GOAL = slice(36, 39)
 
 
 class MetaWorldTrialWorlds(Worlds):
-    """Meta-World's tasks, each with its vector in every lane; a world that became unstable is broken till its reset."""
+    """Meta-World's tasks, each with its vector in every lane; a world that became unstable is broken till its reset.
+
+    Args:
+        horizon: steps here, each of which is `repeat` of Meta-World's.
+    """
 
     action_size = ACTION
 
-    def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, threads: int | None) -> None:
-        self.tasks, self.lanes, self.horizon = list(tasks), lanes, horizon
+    def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, repeat: int, threads: int | None) -> None:
+        self.tasks, self.lanes, self.horizon, self._repeat = list(tasks), lanes, horizon, repeat
         self._vectors = [np.array(task.parameters["vector"]) for task in tasks for _ in range(lanes)]
         self._names = np.array([task.parameters["task"] for task in tasks for _ in range(lanes)])
         self._sims = MetaWorlds(self._names.tolist(), threads)
@@ -46,11 +50,14 @@ class MetaWorldTrialWorlds(Worlds):
 
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
         chosen = None if alive.all() else np.flatnonzero(alive)
-        self._sims.advance(np.clip(actions, -1.0, 1.0).reshape(-1, ACTION), chosen)
+        rewards, success = np.zeros(alive.shape), np.zeros_like(alive)
+        for _ in range(self._repeat):
+            self._sims.advance(np.clip(actions, -1.0, 1.0).reshape(-1, ACTION), chosen)
+            rewards += self._sims.reward.reshape(alive.shape) / self._repeat
+            success |= self._sims.success.reshape(alive.shape)
         observations = self._observe()
         broken = alive & ~np.isfinite(observations).all(-1)
         self.faults += int(broken.sum())
-        rewards, success = (a.reshape(alive.shape).copy() for a in (self._sims.reward, self._sims.success))
         return Outcome(observations, rewards, np.zeros_like(alive), success, broken)
 
     def advise(self) -> np.ndarray:
@@ -87,32 +94,38 @@ class MetaWorldTrials(TrialFamily):
         classes: Mapping[str, Sequence[str]],
         *,
         horizon: int = 500,
+        repeat: int = 1,
         vectors: int = 50,
         threads: int | None = None,
     ) -> None:
         """
         Args:
             classes: Meta-World's tasks in each split: 'train', 'validation', 'test'.
-            horizon: steps of an episode; 500 by Meta-World's definition, many papers on ML1 have fewer.
+            horizon: Meta-World's steps in an episode; 500 by its definition, many papers on ML1 have fewer.
+            repeat: how many of these an action is held for, as one step of the learner with their mean reward.
             vectors: random vectors of each of Meta-World's tasks in each split.
             threads: that step the worlds; by default one for each core. Results do not depend on it.
 
         Raises:
-            QuickstudyError: an unknown task, or a number that is not positive.
+            QuickstudyError: an unknown task, a number that is not positive, a `repeat` that does not divide `horizon`.
         """
         for task in (task for tasks in classes.values() for task in tasks):
             if task not in TASKS:
                 raise unknown("Meta-World task", task, TASKS)
         if horizon < 1 or vectors < 1:
             raise QuickstudyError(f"horizon and vectors must be positive; got {horizon} and {vectors}.")
-        self.name, self.horizon, self.vectors, self.threads, self._classes = name, horizon, vectors, threads, classes
+        if repeat < 1 or horizon % repeat:
+            raise QuickstudyError(f"repeat must divide the horizon, {horizon}; got {repeat}.")
+        self.name, self.vectors, self.threads, self._classes = name, vectors, threads, classes
+        self.horizon, self.repeat = horizon, repeat
         self._all = list(dict.fromkeys(task for tasks in classes.values() for task in tasks))
         self.sizes = {split: vectors * len(tasks) for split, tasks in classes.items()}
         self.hidden_size = 3 + (len(self._all) if len(self._all) > 1 else 0)
+        held = f", an action is held for {repeat} and earns their mean reward" if repeat > 1 else ""
         self.protocol = (
             f"Meta-World v3 with {REWARD} rewards, the goal is hidden, a task is one start of the object with one "
-            f"goal, {vectors} of each of Meta-World's tasks, an episode has {horizon} steps, success is the package's, "
-            "at any step"
+            f"goal, {vectors} of each of Meta-World's tasks, an episode has {horizon} steps{held}, success is the "
+            "package's, at any step"
         )
 
     def task(self, split: str, index: int) -> Task:
@@ -145,7 +158,7 @@ class MetaWorldTrials(TrialFamily):
         for task in tasks:
             if task.family != self.name or "vector" not in task.parameters:
                 raise QuickstudyError(f"Task {task.name} is not one of '{self.name}' by trial.")
-        return MetaWorldTrialWorlds(tasks, lanes, self.horizon, self.threads)
+        return MetaWorldTrialWorlds(tasks, lanes, self.horizon // self.repeat, self.repeat, self.threads)
 
     def caption(self, task: Task) -> str:
         name = task.parameters["task"].removesuffix("-v3").replace("-", " ")

@@ -29,9 +29,9 @@ from quickstudy.rl.trpo import TRPOConfig
 from quickstudy.rl.worlds import TrialFamily, Worlds
 
 _METAWORLD: dict[str, Callable[[], TrialFamily]] = {
-    "ml1-reach": partial(ml1, "reach", horizon=200),
-    "ml1-push": partial(ml1, "push", horizon=200),
-    "ml1-pick-place": partial(ml1, "pick-place", horizon=200),
+    "ml1-reach": partial(ml1, "reach", horizon=200, repeat=5),
+    "ml1-push": partial(ml1, "push", horizon=200, repeat=5),
+    "ml1-pick-place": partial(ml1, "pick-place", horizon=200, repeat=5),
     "ml10": ml10,
 }
 
@@ -252,7 +252,7 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
         settings,
         policy=PolicyConfig(hidden=(100, 100)),
         rl2=replace(settings.rl2, episodes=10),
-        dagger=replace(settings.dagger, kept=2000, updates=50, batch=32),
+        dagger=replace(settings.dagger, kept=2000, updates=50, batch=32, spread=1.0),
         pearl=replace(settings.pearl, kept=100),
         training=training,
     )
