@@ -110,6 +110,19 @@ def test_splits_are_the_official_ones() -> None:
     assert push.task("test", 7) == ml1("push").task("test", 7)
 
 
+def test_starts_and_goals_of_training_can_be_recombined() -> None:
+    plain, mixed = ml1("pick-place"), ml1("pick-place", recombine=True)
+    assert mixed.sizes == {"train": 2500, "validation": 50, "test": 50}
+    for split in plain.sizes:
+        assert mixed.tasks(split, 50) == plain.tasks(split, 50)
+    vectors = np.array([task.parameters["vector"] for task in mixed.tasks("train", 2500)])
+    for part in (slice(0, 3), slice(3, 6)):
+        assert {tuple(v) for v in vectors[:, part]} == {tuple(v) for v in vectors[:50, part]}
+    assert len({tuple(v) for v in vectors}) > 2000
+    assert all(TASKS["pick-place-v3"].accepts(vector) for vector in vectors)
+    assert max(task.index for task in mixed.draw(50, rng())) >= 50
+
+
 def test_a_meta_batch_has_no_task_twice_and_equal_shares() -> None:
     family = ml10()
     drawn = family.draw(20, rng())

@@ -96,6 +96,7 @@ class MetaWorldTrials(TrialFamily):
         horizon: int = 500,
         repeat: int = 1,
         vectors: int = 50,
+        recombine: bool = False,
         threads: int | None = None,
     ) -> None:
         """
@@ -104,6 +105,8 @@ class MetaWorldTrials(TrialFamily):
             horizon: Meta-World's steps in an episode; 500 by its definition, many papers on ML1 have fewer.
             repeat: how many of these an action is held for, as one step of the learner with their mean reward.
             vectors: random vectors of each of Meta-World's tasks in each split.
+            recombine: train with the start of any training vector and the goal of any other too. With 50 vectors alone,
+                where the object starts tells a learner the goal: it learns that by heart, and it holds for no other.
             threads: that step the worlds; by default one for each core. Results do not depend on it.
 
         Raises:
@@ -120,19 +123,37 @@ class MetaWorldTrials(TrialFamily):
         self.horizon, self.repeat = horizon, repeat
         self._all = list(dict.fromkeys(task for tasks in classes.values() for task in tasks))
         self.sizes = {split: vectors * len(tasks) for split, tasks in classes.items()}
+        if recombine:
+            self.sizes["train"] *= vectors
         self.hidden_size = 3 + (len(self._all) if len(self._all) > 1 else 0)
+        mixed = " (in training any start with any goal of these)" if recombine else ""
         held = f", an action is held for {repeat} and earns their mean reward" if repeat > 1 else ""
         self.protocol = (
             f"Meta-World v3 with {REWARD} rewards, the goal is hidden, a task is one start of the object with one "
-            f"goal, {vectors} of each of Meta-World's tasks, an episode has {horizon} steps{held}, success is the "
-            "package's, at any step"
+            f"goal, {vectors} of each of Meta-World's tasks{mixed}, an episode has {horizon} steps{held}, success is "
+            "the package's, at any step"
         )
 
     def task(self, split: str, index: int) -> Task:
-        """Meta-World's tasks take turns, so that every one has an equal share of any number of tasks."""
-        rng = np.random.default_rng([zlib.crc32(f"{self.name}/{split}".encode()), index])
+        """Meta-World's tasks take turns, so that every one has an equal share of any number of tasks.
+
+        The first `vectors` of each have their own start and goal; those that follow, if any, the goals of others.
+        """
+        lap, turn = divmod(index, len(self._classes[split]))
+        others, own = divmod(lap, self.vectors)
+        parameters = self._official(split, turn, own)
+        if others:
+            goal = self._official(split, turn, (own + others) % self.vectors)["vector"][3:]
+            mixed = [*parameters["vector"][:3], *goal]
+            if TASKS[parameters["task"]].accepts(np.array(mixed)):
+                parameters["vector"] = mixed
+        return Task(self.name, split, index, parameters)
+
+    def _official(self, split: str, turn: int, number: int) -> dict[str, Any]:
+        """Random vector `number` of the split's Meta-World task `turn`."""
         classes = self._classes[split]
-        return Task(self.name, split, index, self._drawn(classes[index % len(classes)], rng))
+        rng = np.random.default_rng([zlib.crc32(f"{self.name}/{split}".encode()), turn + len(classes) * number])
+        return self._drawn(classes[turn], rng)
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         return self._drawn(str(rng.choice(self._classes[split])), rng)
@@ -142,7 +163,7 @@ class MetaWorldTrials(TrialFamily):
         self.tasks("train", count)  # refuses more than there are
         classes = len(self._classes["train"])
         turns = torch.randperm(classes, generator=rng).tolist()
-        vectors = [torch.randperm(self.vectors, generator=rng).tolist() for _ in turns]
+        vectors = [torch.randperm(self.sizes["train"] // classes, generator=rng).tolist() for _ in turns]
         places = [(turns[i % classes], i // classes) for i in range(count)]
         return [self.task("train", kind + classes * vectors[kind][k]) for kind, k in places]
 

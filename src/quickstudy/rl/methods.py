@@ -29,9 +29,10 @@ from quickstudy.rl.trpo import TRPOConfig
 from quickstudy.rl.worlds import TrialFamily, Worlds
 
 _METAWORLD: dict[str, Callable[[], TrialFamily]] = {
-    "ml1-reach": partial(ml1, "reach", horizon=200, repeat=5),
-    "ml1-push": partial(ml1, "push", horizon=200, repeat=5),
-    "ml1-pick-place": partial(ml1, "pick-place", horizon=200, repeat=5),
+    **{
+        f"ml1-{task}": partial(ml1, task, horizon=200, repeat=5, recombine=True)
+        for task in ("reach", "push", "pick-place")
+    },
     "ml10": ml10,
 }
 
