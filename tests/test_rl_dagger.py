@@ -43,6 +43,39 @@ def test_loss_is_the_mean_over_what_was_advised_in_trials_of_any_length() -> Non
     torch.testing.assert_close(learner.loss(trials), -torch.cat(said).mean())
 
 
+def test_the_critic_s_error_is_that_of_what_each_advised_step_earned() -> None:
+    """The action and the reward of a step are the last numbers but one of the next step's inputs: (o, a, r, done)."""
+    torch.manual_seed(0)
+    plain = DAgger(2, 1, 1.0, DAggerConfig(width=4))
+    learner = DAgger(2, 1, 1.0, DAggerConfig(width=4, candidates=3))
+    learner.load_state_dict({**learner.state_dict(), **plain.state_dict()})
+    inputs = torch.randn(4, 5)
+    trials = [
+        Lived(inputs, torch.zeros(4, 1), torch.tensor([1.0, 0.0, 1.0, 1.0])),
+        Lived(inputs[:1], torch.zeros(1, 1), torch.ones(1)),  # what this one earned is not seen any more
+    ]
+    features = learner.core.unroll(inputs[None])[0]
+    wrong = [
+        (learner.promise(features[t], inputs[t + 1, 2:3]) - inputs[t + 1, 3]) ** 2  # steps 0 and 2: advised and seen
+        for t in (0, 2)
+    ]
+    torch.testing.assert_close(learner.loss(trials) - plain.loss(trials), (wrong[0] + wrong[1]) / 2)
+
+
+def test_of_its_candidates_it_takes_the_one_that_promises_most() -> None:
+    torch.manual_seed(0)
+    learner = DAgger(2, 2, 1.0, DAggerConfig(width=4, candidates=50, spread=1.0))
+    learner.promise = lambda features, actions: actions[..., 0] - actions[..., 1].abs()  # type: ignore[method-assign]
+    features = torch.randn(3, 4)
+    with torch.no_grad():
+        belief, chosen = learner.believe(features), learner.act(features).mean
+    drawn = (belief.mean[:, None] + belief.log_std.exp()[:, None] * learner.offsets).clamp(-1, 1)
+    for options, one in zip(drawn, chosen, strict=True):
+        assert one.tolist() in options.tolist()
+        assert float(one[0] - one[1].abs()) == float((options[:, 0] - options[:, 1].abs()).max())
+    assert (drawn[:, 0] == belief.mean.clamp(-1, 1)).all()
+
+
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:
     of = Navigation2D()
     worlds = of.worlds(of.tasks("test", 3), 2)

@@ -7,11 +7,16 @@ expert knows, it learns to find out: the likeliest policy gives the expert's act
 is after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
 right until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
 
+Where an episode is one decision, an expert who is told the right one never shows a try that is made to find out. There
+the rewards of its own trials teach a critic what a decision earns after the trial so far, and of some `candidates` that
+it drew from its belief it takes the one that promises most.
+
 This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
 so, because the other methods of learning by trial are told nothing in meta-training.
 
 Deviations. The learner acts from the beginning (the paper's beta is 0 throughout): a memory that sees the expert's
 actions among its own would read the task off them. The data set holds the last trials, and a step takes some of them.
+The critic is ours; it foretells the next reward alone.
 """
 
 import math
@@ -31,6 +36,8 @@ from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
 from quickstudy.rl.worlds import Unit, Worlds
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
+_STEADY = 0.02
+"""Deviation of an action that the critic chose."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class DAggerConfig(CoreConfig):
         norm: largest norm of a gradient.
         spread: factor of the deviation when it acts. At 1 it draws from what it believes the expert would do, at 0 it
             does the likeliest.
+        candidates: actions that it draws, of which it takes the one that promises the largest next reward; with 1 there
+            is no critic.
     """
 
     width: int = 128
@@ -56,9 +65,10 @@ class DAggerConfig(CoreConfig):
     rate: float = 1e-3
     norm: float = 1.0
     spread: float = 0.5
+    candidates: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread"):
+        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread", "candidates"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
 
@@ -80,6 +90,8 @@ class Lived(NamedTuple):
 class DAgger(Recurrent):
     """Skill: the state of the core, one for each lane."""
 
+    offsets: Tensor
+
     def __init__(
         self,
         observation_size: int,
@@ -92,6 +104,17 @@ class DAgger(Recurrent):
         self.actor = nn.Sequential(
             nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
         )
+        if config.candidates > 1:
+            self.critic = nn.Sequential(
+                nn.Linear(config.width + action_size, 2 * config.width),
+                nn.ReLU(),
+                nn.Linear(2 * config.width, 2 * config.width),
+                nn.ReLU(),
+                nn.Linear(2 * config.width, 1),
+            )
+            # The same for ever: what it does then depends on its belief alone. The first is what it thinks likeliest.
+            offsets = torch.randn(config.candidates - 1, action_size, generator=torch.Generator().manual_seed(0))
+            self.register_buffer("offsets", torch.cat([torch.zeros(1, action_size), offsets]), persistent=False)
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
         self.trials: list[Lived] = []
 
@@ -103,7 +126,17 @@ class DAgger(Recurrent):
 
     def act(self, features: Tensor) -> Gaussian:
         belief = self.believe(features)
-        return Gaussian(belief.mean, belief.log_std + math.log(self.config.spread))
+        if self.config.candidates == 1:
+            return Gaussian(belief.mean, belief.log_std + math.log(self.config.spread))
+        away = self.config.spread * belief.log_std.exp()[..., None, :] * self.offsets
+        drawn = (belief.mean[..., None, :] + away).clamp(-1.0, 1.0)
+        promised = self.promise(features[..., None, :].expand(*drawn.shape[:-1], -1), drawn)
+        best = drawn.take_along_dim(promised.argmax(-1)[..., None, None], -2).squeeze(-2)
+        return Gaussian(best, torch.full_like(best, math.log(_STEADY)))
+
+    def promise(self, features: Tensor, actions: Tensor) -> Tensor:
+        """The next reward [...] that the critic expects of actions [..., act]."""
+        return self.critic(torch.cat([features, actions], -1)).squeeze(-1)
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
         advice: list[Tensor] = []
@@ -128,10 +161,21 @@ class DAgger(Recurrent):
         return returns_by_round(episodes) | figures
 
     def loss(self, trials: Sequence[Lived]) -> Tensor:
-        """Minus the mean log probability of what the expert would have done, in trials of any lengths."""
+        """Minus the mean log probability of what the expert would have done, in trials of any lengths.
+
+        With a critic, the mean squared error of the rewards that it foretold is added.
+        """
         inputs, advice, told = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
-        log_prob = self.believe(self.core.unroll(inputs)).log_prob(advice)
-        return -masked_mean(log_prob, told)
+        features = self.core.unroll(inputs)
+        loss = -masked_mean(self.believe(features).log_prob(advice), told)
+        if self.config.candidates > 1:
+            # What a step did and what came of it are among the next step's inputs.
+            size = advice.shape[-1]
+            actions, rewards = inputs[:, 1:, -2 - size : -2], inputs[:, 1:, -2]
+            seen = pad_sequence([torch.ones(len(trial.told)) for trial in trials], batch_first=True)[:, 1:]
+            wrong = (self.promise(features[:, :-1], actions) - rewards).square()
+            loss = loss + masked_mean(wrong, told[:, :-1] * seen)
+        return loss
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"trials": [list(trial) for trial in self.trials]}

@@ -27,6 +27,9 @@ from quickstudy.skills.metaworld.worlds import ACTION, OBSERVATION, MetaWorlds
 from quickstudy.task import Task
 
 _GOAL = slice(36, 39)
+_FRAME = (0.2,) * 3 + (1.0,) + 2 * ((0.2,) * 3 + (1.0,) * 4)
+_UNIT = 2 * _FRAME + (0.2,) * 3
+"""Of hand, opening, and place and quaternion of two objects, now and before, and goal: 20 cm, or 1."""
 
 
 class MetaWorldTrialWorlds(Worlds):
@@ -86,7 +89,7 @@ class MetaWorldTrials(TrialFamily):
     rate = 80.0
     advises = True
     observation_size, action_size = OBSERVATION, ACTION
-    observation_unit = 0.2
+    observation_unit = _UNIT
 
     def __init__(
         self,
