@@ -49,17 +49,20 @@ def test_the_critic_s_error_is_that_of_what_each_advised_step_earned() -> None:
     plain = DAgger(2, 1, 1.0, DAggerConfig(width=4))
     learner = DAgger(2, 1, 1.0, DAggerConfig(width=4, candidates=3))
     learner.load_state_dict({**learner.state_dict(), **plain.state_dict()})
-    inputs = torch.randn(4, 5)
+    inputs = torch.rand(4, 5)
     trials = [
         Lived(inputs, torch.zeros(4, 1), torch.tensor([1.0, 0.0, 1.0, 1.0])),
         Lived(inputs[:1], torch.zeros(1, 1), torch.ones(1)),  # what this one earned is not seen any more
     ]
     features = learner.core.unroll(inputs[None])[0]
-    wrong = [
-        (learner.promise(features[t], inputs[t + 1, 2:3]) - inputs[t + 1, 3]) ** 2  # steps 0 and 2: advised and seen
-        for t in (0, 2)
-    ]
+    wrong = []
+    for t in (0, 2):  # advised, and what it earned is seen
+        promised, reward = learner.promise(features[t], inputs[t + 1, 2:3]).sigmoid(), inputs[t + 1, 3]
+        wrong.append(-reward * promised.log() - (1 - reward) * (1 - promised).log())
     torch.testing.assert_close(learner.loss(trials) - plain.loss(trials), (wrong[0] + wrong[1]) / 2)
+    inputs[2, 3] = 1.5
+    with pytest.raises(QuickstudyError, match=r"rewards must be between 0 and 1; got 1\.5"):
+        learner.loss(trials)
 
 
 def test_of_its_candidates_it_takes_the_one_that_promises_most() -> None:

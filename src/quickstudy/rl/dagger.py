@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
 from quickstudy.errors import QuickstudyError
@@ -53,8 +54,8 @@ class DAggerConfig(CoreConfig):
         norm: largest norm of a gradient.
         spread: factor of the deviation when it acts. At 1 it draws from what it believes the expert would do, at 0 it
             does the likeliest.
-        candidates: actions that it draws, of which it takes the one that promises the largest next reward; with 1 there
-            is no critic.
+        candidates: actions that it draws, of which it takes the one that promises the largest next reward; rewards must
+            be between 0 and 1 then. With 1 there is no critic.
     """
 
     width: int = 128
@@ -135,7 +136,7 @@ class DAgger(Recurrent):
         return Gaussian(best, torch.full_like(best, math.log(_STEADY)))
 
     def promise(self, features: Tensor, actions: Tensor) -> Tensor:
-        """The next reward [...] that the critic expects of actions [..., act]."""
+        """The logit [...] of the next reward that the critic expects of actions [..., act]."""
         return self.critic(torch.cat([features, actions], -1)).squeeze(-1)
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
@@ -163,7 +164,11 @@ class DAgger(Recurrent):
     def loss(self, trials: Sequence[Lived]) -> Tensor:
         """Minus the mean log probability of what the expert would have done, in trials of any lengths.
 
-        With a critic, the mean squared error of the rewards that it foretold is added.
+        With a critic, the cross-entropy of the rewards that it foretold is added. Squared errors are too small beside
+        the other part of the gradient: in grasping they made no difference.
+
+        Raises:
+            QuickstudyError: there is a critic, and a reward that is not between 0 and 1.
         """
         inputs, advice, told = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
         features = self.core.unroll(inputs)
@@ -173,7 +178,13 @@ class DAgger(Recurrent):
             size = advice.shape[-1]
             actions, rewards = inputs[:, 1:, -2 - size : -2], inputs[:, 1:, -2]
             seen = pad_sequence([torch.ones(len(trial.told)) for trial in trials], batch_first=True)[:, 1:]
-            wrong = (self.promise(features[:, :-1], actions) - rewards).square()
+            outside = rewards[(rewards < 0) | (rewards > 1)]
+            if len(outside):
+                raise QuickstudyError(
+                    f"With more than one candidate, rewards must be between 0 and 1; got {float(outside[0]):g}."
+                )
+            promised = self.promise(features[:, :-1], actions)
+            wrong = binary_cross_entropy_with_logits(promised, rewards, reduction="none")
             loss = loss + masked_mean(wrong, told[:, :-1] * seen)
         return loss
 

@@ -253,7 +253,7 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
         settings,
         policy=PolicyConfig(hidden=(100, 100)),
         rl2=replace(settings.rl2, episodes=10),
-        dagger=replace(settings.dagger, kept=2000, updates=50, batch=32, spread=1.0),
+        dagger=replace(settings.dagger, kept=2000, updates=100, batch=32, spread=1.0),
         pearl=replace(settings.pearl, kept=100),
         training=training,
     )
