@@ -9,6 +9,7 @@ what was interrupted goes on, so the same command may be given again and again, 
 benchmarks/results/rl-<family>.json, and one more for every other split to test on.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import tyro
 
 from quickstudy import checkpoint
 from quickstudy.compare import TRAINING_SECONDS, clock, seconds_so_far
+from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
@@ -80,7 +82,7 @@ def evaluation(what: Benchmark, method: str, seed: int, split: str) -> Evaluatio
     if runs.train(settings, of, folder).interrupted:
         raise KeyboardInterrupt
     learner = build(replace(settings, method=method), of)
-    last = folder / "checkpoints/last"
+    last = folder / "checkpoints" / ("best" if method in UNTRAINED else "last")
     checkpoint.load_into(learner, checkpoint.load(last).tensors, str(last))
     result = evaluate_trials(learner, of, split, max(what.rounds(method)), what.tasks, what.lanes, seed)
     result.save(path)
@@ -124,4 +126,8 @@ def main(what: Benchmark) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    try:
+        main(tyro.cli(Benchmark))
+    except QuickstudyError as problem:
+        console.print(f"[red]{problem}[/]")
+        sys.exit(2)
