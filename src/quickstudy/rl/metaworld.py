@@ -6,7 +6,8 @@ A task is what it is in the package: one of its tasks with one random vector, th
 episodes of a task begin alike, the goal is never observed (its three numbers are zero), and only rewards tell of it.
 The package draws 50 vectors for each of its tasks and split, by an unseeded generator unless told otherwise; here they
 are drawn from the same boxes, for ever the same. An episode is never terminated and truncated after 500 steps, the
-package's definition, or after `horizon`.
+package's definition, or after `horizon`. An action may be held for several steps, and training may recombine the starts
+and goals of its vectors: both are options, and the table says so.
 
 The published protocol is one adaptation to 10 episodes and then 3 episodes that count, success at any of their steps.
 Here as many episodes count after an adaptation as before it, and both successes are reported.
