@@ -31,11 +31,13 @@ from quickstudy.compare import (
     source_for,
     train,
 )
-from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.data import DemonstrationSet
+from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
 from quickstudy.learner import MetaLearner
 from quickstudy.methods import Settings, build, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
+from quickstudy.task import TaskFamily
 
 NARROW = "-narrow"
 """What is added to a method's name where its network is the small one of the methods that go through it often."""
@@ -117,6 +119,8 @@ class Recognise:
     queries: int = 20
     """Of each task, each recognised alone."""
     seed: int = 0
+    device: str = "cpu"
+    """What trains and evaluates; milliseconds to adapt are the processor's all the same."""
     output_dir: Path = Path("runs/omniglot")
 
 
@@ -155,9 +159,9 @@ def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, f
     start = start_of(method, where)
     seconds = learner_for(*start, what)[1] if start else 0.0
     settings, there = settings_for(method, where, what), families.get(where)
-    learner = train(settings, there, source_for(settings, there), folder)
-    if where != name:
-        views = 5 if method.endswith(VIEWS) else 1
+    learner = train(settings, there, source_for(settings, there), folder, device=what.device)
+    views = 5 if method.endswith(VIEWS) else 1
+    if where != name or views > 1:
         fitting = build(replace(settings, network=replace(settings.network, views=views)), families.get(name))
         fitting.load_state_dict(learner.state_dict())
         learner = fitting
@@ -173,18 +177,26 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
         learner, seconds = learner_for(method, name, what)
         shots = SHOTS if "within" not in name else SHOTS[:1]
         wanted = {"tasks": what.tasks, "episodes": what.queries, "shots": shots, "seed": what.seed}
-        result = evaluate(learner, family, "test", **wanted)
+        result = evaluate(learner.to(what.device), family, "test", **wanted)
         together: list[float | None] = [None] * len(shots)
         if method.endswith(TRANSDUCTIVE):
             both = evaluate(learner, family, "test", **wanted, transductive=True)
             together = [round(float(v.mean()), 4) for v in both.metrics["accuracy"]]
         settings = settings_for(method, trained_on(method, name), what)
+        if what.device != "cpu":
+            result = replace(result, adaptation_ms=on_the_processor(learner.to("cpu"), family, shots, what.seed))
         rows = [
             row(method, name, result, i, together[i], parameters(settings, family), seconds, what)
             for i in range(len(shots))
         ]
         files.write(path, json.dumps([vars(r) for r in rows]))
     return [Row(**plain) for plain in json.loads(path.read_text())]
+
+
+def on_the_processor(learner: MetaLearner, family: TaskFamily, shots: Sequence[int], seed: int) -> list[float]:
+    """Milliseconds to adapt to one task after so many shots."""
+    support = DemonstrationSet.record(family, family.tasks("test", 1), max(shots), seed).batch
+    return [adaptation_ms(learner, first_shots(support, k)) for k in shots]
 
 
 def row(
@@ -200,6 +212,9 @@ def row(
     accuracies = result.metrics["accuracy"][place].mean(-1)
     low, high = bootstrap(accuracies[None])
     start = start_of(method, trained_on(method, name))
+    notes = [f"starts from {start[0]}"] if start else []
+    if what.device != "cpu":
+        notes.append(f"trained on {torch.cuda.get_device_name(what.device)}")
     return Row(
         method,
         result.shots[place],
@@ -212,7 +227,7 @@ def row(
         transductive=together,
         parameters=learned,
         training_s=round(seconds, 1) or None,
-        note=f"starts from {start[0]}" if start else "",
+        note="; ".join(notes),
     )
 
 

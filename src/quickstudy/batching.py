@@ -31,6 +31,9 @@ _CACHE_FLOATS = 4 * 2**20
 _EVALUATION_FLOATS = 32 * 2**20
 """The same for adaptation without an outer gradient, where only memory is at stake."""
 
+_ACCELERATOR_FLOATS = 256 * 2**20
+"""The same for an outer step on an accelerator, which wants as much as it can hold: starting a kernel is what costs."""
+
 _SMALL = 2e7
 """Tasks x points x parameters below which a second thread gains less than it costs to wake; on a machine that is busy
 with other things, threads that wait for each other make small products a hundred times slower."""
@@ -43,6 +46,20 @@ _SHAPES = 8
 
 _INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True, "cpp.min_chunk_size": 32768}
 """No Python between the kernels; and loops too short to be worth waking a second thread stay on one."""
+
+
+def usable(device: str) -> torch.device:
+    """The device of this name: 'cpu', or 'cuda' or 'cuda:1' where torch sees such an accelerator.
+
+    Raises:
+        QuickstudyError: there is none.
+    """
+    try:
+        torch.zeros(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:  # a name that torch does not know, or a device that is not there
+        seen = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise QuickstudyError(f"There is no device '{device}' to train on; torch sees {', '.join(seen)}.") from error
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,9 @@ class OuterStep:
         """How this meta-batch will be gone through."""
         tasks = len(meta_batch.query.x)
         points = _points(meta_batch)
+        if self.how == "auto" and meta_batch.query.x.device.type != "cpu":
+            fitting = max(1, _ACCELERATOR_FLOATS // _floats(self._size, points // tasks, self.learner.copies))
+            return Plan(_even(tasks, fitting), bool(self.compiled))
         compiled = self.compiled if self.compiled is not None else self._pays(points)
         if self.how == "vmap" or (self.how == "auto" and self.learner.scans):
             return Plan(tasks, compiled)

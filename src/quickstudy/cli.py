@@ -210,12 +210,16 @@ class Train(Settings):
     """A run whose base network the training starts from, as far as the two are alike."""
     resume: bool = False
     """Go on with the training in --output-dir exactly where it stopped."""
+    device: str = "cpu"
+    """What torch trains on, such as cuda; validation episodes are simulated by the processor all the same."""
 
     def run(self) -> None:
         from quickstudy import families, runs
+        from quickstudy.batching import usable
         from quickstudy.compare import source_for, train
         from quickstudy.provenance import note_start
 
+        usable(self.device)
         settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
         family = families.get(self.family)
         folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
@@ -223,7 +227,7 @@ class Train(Settings):
         build(settings, family)  # an unknown method is told before anything is recorded
         source = source_for(settings, family)
         note_start(folder, "training", command_line(), {"settings": asdict(settings)})
-        train(settings, family, source, folder, self.resume)
+        train(settings, family, source, folder, self.resume, device=self.device)
         runs.save_example(family, folder)
         console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
         console.print(f"Next: [bold]quickstudy evaluate {folder}[/]")

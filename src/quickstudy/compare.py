@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from quickstudy import checkpoint, files, statistics, tables
+from quickstudy.batching import usable
 from quickstudy.budget import Budget, OutOfTime
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError, unknown
@@ -143,21 +144,24 @@ def train(
     folder: Path,
     resume: bool = True,
     budget: Budget | None = None,
+    device: str = "cpu",
 ) -> MetaLearner:
-    """Builds and meta-trains a learner; `folder` gets its checkpoints and its TensorBoard log.
+    """Builds and meta-trains a learner on `device`; `folder` gets its checkpoints and its TensorBoard log.
 
-    A finished training is loaded, an unfinished one goes on (unless `resume` is False).
+    A finished training is loaded, an unfinished one goes on (unless `resume` is False), on whatever device.
 
     Raises:
+        QuickstudyError: there is no such device.
         OutOfTime: the budget ended first; the training goes on from its last checkpoint.
         KeyboardInterrupt: it was stopped.
     """
-    budget = budget or Budget()
+    budget, place = budget or Budget(), usable(device)
     learner = build(settings, family)
     if settings.start:
         start_from(learner, Path(settings.start))
     if (seen := source.batch) is not None:
         learner.standardise(seen)
+    learner.to(place)
     about = {"settings": asdict(settings)}
     if settings.method in UNTRAINED:
         checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)

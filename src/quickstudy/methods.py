@@ -243,10 +243,14 @@ _LONG_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
 OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         (family, method): {
-            "training": {"steps": 3000, "meta_batch": tasks, "queries": 10, "most_shots": 5, "base_rate": 0.1}
+            "training": {"steps": steps, "meta_batch": tasks, "queries": 10, "most_shots": 5, "base_rate": 0.1}
         }
-        for family, tasks in (("omniglot-5way", 16), ("omniglot-20way", 4))
-        for method in ("mann", "mann-raw")
+        for method, family, steps, tasks in (
+            ("mann", "omniglot-5way", 3000, 16),
+            ("mann", "omniglot-20way", 3000, 4),
+            ("mann-raw", "omniglot-5way", 7000, 32),
+            ("mann-raw", "omniglot-20way", 7000, 8),
+        )
     },
     **{
         (family, method): {"training": {"steps": 2000, "validate_every": 500}}
