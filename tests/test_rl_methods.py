@@ -221,7 +221,7 @@ def test_cheetah_is_gymnasiums() -> None:
         observations = worlds.reset(np.random.default_rng(0))
         env = gymnasium.make("HalfCheetah-v5").unwrapped
         env.reset(seed=0)
-        env.set_state(worlds._sims.readings["qpos"][1].copy(), worlds._sims.readings["qvel"][1].copy())
+        env.set_state(worlds._position[1].copy(), worlds._velocity[1].copy())
         np.testing.assert_allclose(env._get_obs(), observations[0, 1])
         for action in np.random.default_rng(1).uniform(-1, 1, (10, 6)):
             outcome = worlds.step(np.broadcast_to(action, (1, 2, 6)), np.ones((1, 2), bool))
@@ -232,3 +232,8 @@ def test_cheetah_is_gymnasiums() -> None:
             np.testing.assert_allclose(outcome.rewards[0, 1], gain - 0.05 * np.square(action).sum(), atol=1e-8)
         worlds.close()
         env.close()
+
+
+def test_cheetahs_directions_take_turns() -> None:
+    directions = [task.parameters["direction"] for task in CheetahDirection().draw(8, torch.Generator().manual_seed(0))]
+    assert sorted(directions) == [-1.0] * 4 + [1.0] * 4
