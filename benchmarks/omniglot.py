@@ -67,7 +67,8 @@ FROM_START: dict[str, dict[str, dict[str, Any]]] = {
         "reptile": {"inner_optimiser": "sgd", "inner_rate": 0.01},
         "training": {"steps": 1000, "validate_every": 250},
     },
-    "meta-lstm": {"training": {"steps": 300, "base_rate": 0.2}},
+    # At a rate of 1e-3, fine for 5 classes, 20 of them ended at 77 % and, after five shots, at 61: 94 and 99 were left.
+    "meta-lstm": {"training": {"steps": 300, "rate": 1e-4, "base_rate": 0.2, "most_shots": 5, "validate_every": 100}},
 }
 """What these do otherwise than when they train from a random network: fewer and smaller steps."""
 
