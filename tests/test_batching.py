@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quickstudy.batching import OuterStep, adapt_tasks, over_tasks
+from quickstudy.batching import OuterStep, Plan, adapt_tasks, over_tasks, usable
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, imitation_loss
@@ -195,6 +195,20 @@ def test_tasks_at_once_follow_the_shape() -> None:
     assert plan(MLP(39, 4, (256, 256)), 32, 250) == 4
     assert plan(MLP(39, 4, (2048, 2048)), 32, 250) == 1
     assert plan(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), 25, 10) == 1
+
+
+def test_an_accelerator_gets_all_tasks_at_once() -> None:
+    learner, batch = maml(), meta_batch()
+    there = SupportQuery(*(part.to("meta") for part in batch))
+    assert OuterStep(learner, steps=100_000).plan(there) == Plan(5, False)
+    assert OuterStep(learner, "loop", compiled=False).plan(there) == Plan(1, False)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_sentence(name: str) -> None:
+    assert usable("cpu") == torch.device("cpu")
+    with pytest.raises(QuickstudyError, match=f"no device '{name}'.*torch sees cpu"):
+        usable(name)
 
 
 @pytest.fixture
