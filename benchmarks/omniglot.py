@@ -53,12 +53,15 @@ ANY_WAYS = frozenset(
 DESCENDING = ("maml", "maml-batch-statistics", "anil", "reptile", "meta-lstm")
 
 STARTS = {
-    **dict.fromkeys(("mann", "hypernet"), "prototypical"),
-    **dict.fromkeys(DESCENDING, "prototypical" + NARROW),
+    "hypernet": "prototypical",
+    **dict.fromkeys(("mann", *DESCENDING), "prototypical" + NARROW),
 }
 """Methods whose base network starts as what another method learned on 60-way tasks."""
 
+SMALL = {"channels": (32, 32, 64, 64), "embedding": 64}
+
 FROM_START: dict[str, dict[str, dict[str, Any]]] = {
+    "mann": {"network": SMALL},
     **{
         method: {"training": {"steps": 800, "rate": 3e-4, "validate_every": 200}}
         for method in ("maml", "maml-batch-statistics", "anil")
@@ -141,7 +144,7 @@ def settings_for(method: str, family: str, what: Recognise) -> Settings:
     )
     changes = FROM_START.get(method, {}) if start else {}
     if method.endswith(NARROW):
-        changes = {"network": {"channels": (32, 32, 64, 64), "embedding": 64}, "training": {"steps": 4000}}
+        changes = {"network": SMALL, "training": {"steps": 4000}}
     return replace(settings, **{group: replace(getattr(settings, group), **some) for group, some in changes.items()})
 
 
