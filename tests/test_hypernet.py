@@ -94,8 +94,10 @@ def test_film_scales_and_shifts_each_channel():
 def test_film_comes_right_before_each_relu_and_changes_nothing_at_first(network, shapes):
     x = torch.randn(4, 36 if isinstance(network, ConvNet) else 3)
     before = network(x)
+    names = list(network.state_dict())
     insert_film(network)
-    layers = list(network.body)
+    assert list(network.state_dict()) == names, "a start from the plain network finds every layer by its name"
+    layers = list(network.modules())
     films = [i for i, layer in enumerate(layers) if isinstance(layer, FiLM)]
     assert [tuple(layers[i].gamma.shape) for i in films] == shapes
     assert [i + 1 for i in films] == [i for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from quickstudy.rl.maml import MetaPolicy, MetaPolicyConfig, inner_loss
+from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.policy import Gaussian, GaussianPolicy
 from quickstudy.rl.returns import Judged
 from quickstudy.rl.trpo import flatten
@@ -33,7 +34,7 @@ def acted(policy: GaussianPolicy, seed: int, tasks: int = 2, lanes: int = 3, ste
     mask = torch.ones(tasks, lanes, steps, dtype=DOUBLE)
     mask[:, 0, -2:] = 0
     advantages = torch.randn(tasks, lanes, steps, generator=rng, dtype=DOUBLE) * mask
-    return Judged(x, actions, mask, advantages, log_prob, old)
+    return Judged(x, actions, mask, advantages, log_prob, old, torch.linspace(-1.0, 2.0, tasks, dtype=DOUBLE))
 
 
 def numeric(function, theta: dict[str, torch.Tensor], h: float = 1e-5) -> torch.Tensor:
@@ -56,10 +57,14 @@ def leaves(policy: MetaPolicy) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("estimator", ["likelihood", "lvc", "dice"])
-@pytest.mark.parametrize(("inner_steps", "learn_rates"), [(1, True), (2, False)])
-def test_gradient_by_finite_differences(estimator, inner_steps: int, learn_rates: bool) -> None:
+@pytest.mark.parametrize(
+    ("inner_steps", "learn_rates", "by_return"), [(1, True, False), (2, False, False), (2, True, True)]
+)
+def test_gradient_by_finite_differences(estimator, inner_steps: int, learn_rates: bool, by_return: bool) -> None:
     made = policy()
-    learner = MetaPolicy(made, MetaPolicyConfig(inner_steps, 0.3, learn_rates, estimator=estimator))
+    learner = MetaPolicy(made, MetaPolicyConfig(inner_steps, 0.3, learn_rates, by_return, estimator=estimator)).double()
+    if by_return:
+        learner.usual.copy_(torch.tensor([0.5, 2.0]))
     stages = [acted(made, seed) for seed in range(inner_steps + 1)]
     theta = leaves(learner)
     loss, _ = learner.outer_loss(theta, stages)
@@ -85,6 +90,24 @@ def test_first_order_leaves_the_second_derivative_out() -> None:
         summed = flatten([g.sum(0) for g in torch.autograd.grad(after, list(phi.values()))])
     torch.testing.assert_close(gradients[1], summed)
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
+
+
+def test_the_less_was_earned_the_longer_the_stride() -> None:
+    learner = MetaPolicy(policy(), MetaPolicyConfig(by_return=True))
+    learner.usual.copy_(torch.tensor([-40.0, 10.0]))
+    seen = acted(learner.policy, 0)._replace(earned=torch.tensor([-60.0, -30.0]))
+    rates = {"by_return": torch.tensor(0.4)}
+    torch.testing.assert_close(learner.stride(seen, rates), torch.tensor([1.8, 0.6]))
+    torch.testing.assert_close(learner.stride(seen._replace(earned=torch.tensor([-10.0])), rates), torch.zeros(1))
+    alike = MetaPolicy(policy(), MetaPolicyConfig())
+    torch.testing.assert_close(alike.stride(seen, {}), torch.ones(2))
+
+
+def test_usual_returns_are_those_before_adaptation_of_late() -> None:
+    made = MetaPolicy(GaussianPolicy(2, 2, (4,)), MetaPolicyConfig(by_return=True))
+    family, rng = Navigation2D(), torch.Generator().manual_seed(0)
+    figures = [made.outer_step(family.worlds(family.draw(5, rng), 3), rng)["return-0"] for _ in range(2)]
+    assert made.usual[0].item() == pytest.approx(0.9 * figures[0] + 0.1 * figures[1], rel=1e-4)
 
 
 def test_stacked_policies_are_those_of_a_loop() -> None:
@@ -131,7 +154,9 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     x = torch.zeros(1, samples, 1, 1, dtype=DOUBLE)
     rewards = -0.5 * (actions[..., 0] - goal).square()
     zero = torch.zeros_like(actions)
-    seen = Judged(x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero))
+    seen = Judged(
+        x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero), rewards.sum(2).mean(1)
+    )
     seen = seen._replace(log_prob=seen.old.log_prob(actions))
     model = GaussianPolicy(1, 1, (), std=1.0).double()
     phi = {n: p.detach()[None] for n, p in model.initial().items()}
@@ -171,7 +196,7 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
     zero = torch.zeros_like(actions)
     old = Gaussian(zero, zero)
     advantages = torch.tensor([[[0.0, 2.0]]], dtype=DOUBLE)
-    seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old)
+    seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old, torch.zeros(1))
     fixed = {"bias0": torch.zeros(1, 1, dtype=DOUBLE), "log_std": torch.zeros(1, 1, dtype=DOUBLE)}
     for estimator, expected in (("dice", -0.7 * -0.4 * 2.0 / 2), ("lvc", 0.0)):
         hessian = torch.autograd.functional.hessian(

@@ -206,6 +206,9 @@ def start_from(learner: MetaLearner, run: Path) -> None:
     if not any(n.startswith("base.network.") for n in fitting):
         raise QuickstudyError(f"No layer of the base network of '{run}' fits the one to be trained.")
     learner.load_state_dict({**own, **fitting})
+    wanted = [n for n in own if n.startswith("base.network.")]
+    taken = sum(n in fitting for n in wanted)
+    console.print(f"{taken} of the {len(wanted)} tensors of the base network are taken from '{run}'.", soft_wrap=True)
 
 
 _EMBEDS = "base.network.embedding."

@@ -73,6 +73,8 @@ class FiLM(nn.Module):
 def insert_film(network: nn.Module) -> None:
     """Puts a `FiLM` before each ReLU of the network's `body`, as wide as the linear layer or convolution before it.
 
+    The other layers keep their names, so that a training may start from a network without it.
+
     Raises:
         QuickstudyError: the network has no such body.
     """
@@ -83,8 +85,8 @@ def insert_film(network: nn.Module) -> None:
             shape = (layer.out_features,)
         elif isinstance(layer, nn.Conv2d):
             shape = (layer.out_channels, 1, 1)
-        layers += [FiLM(*shape), layer] if isinstance(layer, nn.ReLU) else [layer]
-    if not any(isinstance(layer, FiLM) for layer in layers):
+        layers.append(nn.Sequential(FiLM(*shape), layer) if isinstance(layer, nn.ReLU) else layer)
+    if not any(isinstance(layer, nn.ReLU) for layer in getattr(network, "body", [])):
         raise QuickstudyError("A hypernet needs a base network whose layers, ReLU among them, are named 'body'.")
     network.body = nn.Sequential(*layers)
 

@@ -30,6 +30,11 @@ from quickstudy.rl.rollouts import Episodes, collect, parametric
 from quickstudy.rl.trpo import Fisher, TRPOConfig, flatten, trust_region_step
 from quickstudy.rl.worlds import Worlds
 
+_BY_RETURN = 0.3
+"""w of `MetaPolicy.stride` before training."""
+_FORGET = 0.1
+"""How much of the usual return and its deviation a step of the outer loop renews."""
+
 Estimator = Literal["likelihood", "lvc", "dice"]
 
 
@@ -42,6 +47,7 @@ class MetaPolicyConfig:
         inner_rate: alpha; with learned rates, what they begin with.
         learn_rates: learn one alpha for each parameter, as part of theta: Finn et al. (section 2.2) leave open whether
             alpha is fixed or meta-learned, Meta-SGD (Li et al. 2017) learns it so.
+        by_return: make alpha larger the less a task's episodes earned, by a learned amount; see `MetaPolicy.stride`.
         later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
             trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
@@ -56,6 +62,7 @@ class MetaPolicyConfig:
     inner_steps: int = 1
     inner_rate: float = 0.1
     learn_rates: bool = True
+    by_return: bool = False
     later_rate: float = 0.1
     estimator: Estimator = "likelihood"
     first_order: bool = False
@@ -90,11 +97,16 @@ def inner_loss(policy: GaussianPolicy, phi: Parameters, seen: Judged, estimator:
 class MetaPolicy(TrialLearner):
     """MAML + TRPO, MAML + PPO, ProMP. Skill: the adapted parameters phi of each task, stacked [task, ...]."""
 
+    usual: Tensor
+
     def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
         super().__init__()
         self.policy, self.config = policy, config
         rates = {n: torch.full_like(p, config.inner_rate) for n, p in policy.initial().items()}
         self.rates = nn.ParameterDict(rates if config.learn_rates else {})
+        if config.by_return:
+            self.rates["by_return"] = torch.tensor(_BY_RETURN)
+            self.register_buffer("usual", torch.zeros(2))
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate) if config.outer == "ppo" else None
 
     def outer_step(self, worlds: Worlds, rng: torch.Generator) -> Figures:
@@ -102,9 +114,11 @@ class MetaPolicy(TrialLearner):
         episodes, stages = self._learn(worlds, self.config.inner_steps, rng)
         stages.append(judge(episodes[-1], self.config.returns))
         figures = returns_by_round(episodes)
-        if self.config.outer == "trpo":
-            return figures | self._trust_region(stages)
-        return figures | self._proximal(stages)
+        figures |= self._trust_region(stages) if self.config.outer == "trpo" else self._proximal(stages)
+        if self.config.by_return:
+            earned = stages[0].earned
+            self.usual.lerp_(torch.stack([earned.mean(), earned.std()]), _FORGET if self.usual.any() else 1.0)
+        return figures
 
     def trial(self, worlds: Worlds, rounds: int, rng: torch.Generator) -> list[Episodes]:
         return self._learn(worlds, rounds, rng)[0]
@@ -133,9 +147,22 @@ class MetaPolicy(TrialLearner):
             at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
             loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
             gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
-        factor = self.config.later_rate if k else 1.0
-        alpha = [factor * rates.get(n, self.config.inner_rate) for n in phi]
-        return {n: p - a * g for (n, p), a, g in zip(phi.items(), alpha, gradient, strict=True)}
+        factor = (self.config.later_rate if k else 1.0) * self.stride(seen, rates)
+        alpha = {n: rates.get(n, self.config.inner_rate) for n in phi}
+        longer = {n: factor.reshape(-1, *[1] * (p.ndim - 1)) for n, p in phi.items()}
+        return {n: p - longer[n] * alpha[n] * g for (n, p), g in zip(phi.items(), gradient, strict=True)}
+
+    def stride(self, seen: Judged, rates: Parameters) -> Tensor:
+        """What alpha is multiplied by for each task, [task]: 1, or with `by_return` 1 + w (mean - return) / deviation.
+
+        Advantages are standardised for each task, so their gradient has the direction to a goal and not the distance.
+        What the episodes earned has it. Mean and deviation are those over tasks before adaptation, of late; w is learned.
+        """
+        if not self.config.by_return:
+            return torch.ones_like(seen.earned)
+        mean, deviation = self.usual
+        short = torch.where(deviation > 0, (mean - seen.earned) / deviation, 0.0)
+        return (1 + rates["by_return"] * short).clamp(min=0.0)
 
     def adapted(self, theta: Parameters, stages: Sequence[Judged]) -> Parameters:
         """phi as a function of theta, on the episodes that were collected."""
@@ -197,5 +224,5 @@ class MetaPolicy(TrialLearner):
 
 def _every(seen: Judged, n: int) -> Judged:
     """Every n-th step of all episodes."""
-    thin: Judged = tree_map(lambda t: t[:, :, ::n], seen)
+    thin: Judged = tree_map(lambda t: t[:, :, ::n] if t.ndim > 1 else t, seen)
     return thin

@@ -41,6 +41,7 @@ class Judged(NamedTuple):
         advantages: zero mean and unit variance over the real steps of each task; 0 for padding.
         log_prob: of the actions when they were drawn.
         old: what they were drawn from.
+        earned: the mean return of each task's episodes, [task]; standardised advantages do not tell it.
     """
 
     observations: Tensor
@@ -49,6 +50,7 @@ class Judged(NamedTuple):
     advantages: Tensor
     log_prob: Tensor
     old: Gaussian
+    earned: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of values [task, lane, step] over each task's real steps, [task]."""
@@ -72,6 +74,7 @@ def judge(episodes: Episodes, config: ReturnsConfig) -> Judged:
         standardise(advantages, episodes.mask),
         episodes.old.log_prob(episodes.actions),
         episodes.old,
+        episodes.returns.mean(1),
     )
 
 
