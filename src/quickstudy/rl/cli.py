@@ -28,7 +28,7 @@ class RLTrain(TrialSettings):
     """One of: navigation2d navigation2d-sparse cheetah-direction cheetah-velocity ml1-reach ml1-push ml1-pick-place
     ml10 navigation navigation-dynamics grasping."""
     method: str = "maml-trpo"
-    """One of: maml-trpo maml-ppo promp reptile-ppo rl2 rl2-mann rl2-dagger pearl meta-lstm matched
+    """One of: maml-trpo maml-by-return maml-ppo promp reptile-ppo rl2 rl2-mann rl2-dagger pearl meta-lstm matched
     transfer domain-randomisation oracle scratch."""
     seed: int = 0
     """Draws the initial parameters, the tasks and the noise."""

@@ -10,6 +10,8 @@ second derivative of the inner objective, so there is a choice of estimators:
 - 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): credit for each action's own advantage.
 - 'dice': sum_t (box_t - box_{t-1}) A_t, where box_t is the product of all ratios up to t. Loaded DiCE (Farquhar,
   Whiteson, Foerster 2019, eq. 14): unbiased, credit for all actions before too, and so of the largest variance.
+
+Ours is `by_return`: the length of a task's step follows what its episodes earned, see `MetaPolicy.stride`.
 """
 
 from collections.abc import Sequence
@@ -156,7 +158,7 @@ class MetaPolicy(TrialLearner):
         """What alpha is multiplied by for each task, [task]: 1, or with `by_return` 1 + w (mean - return) / deviation.
 
         Advantages are standardised for each task, so their gradient has the direction to a goal and not the distance.
-        What the episodes earned has it. Mean and deviation are those over tasks before adaptation, of late; w is learned.
+        What the episodes earned has it. Mean and deviation are over tasks before adaptation, of late; w is learned.
         """
         if not self.config.by_return:
             return torch.ones_like(seen.earned)

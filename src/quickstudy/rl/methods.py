@@ -95,6 +95,7 @@ def _policy(s: TrialSettings, family: TrialFamily, extra: int = 0) -> GaussianPo
 
 METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "maml-trpo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="trpo")),
+    "maml-by-return": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="trpo", by_return=True)),
     "maml-ppo": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="likelihood")),
     "promp": lambda s, f: MetaPolicy(_policy(s, f), replace(s.maml, outer="ppo", estimator="lvc")),
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
@@ -136,7 +137,7 @@ def _of_robots(episodes: int, few: TrialConfig, maml: MetaPolicyConfig, rl2: RL2
         few, meta_batch=2 * few.meta_batch, lanes=max(2, few.lanes // 4), validation_rounds=episodes - 1
     )
     settings: dict[str, dict[str, Any]] = {method: {"training": few} for method in METHODS}
-    for method in ("maml-trpo", "maml-ppo", "promp"):
+    for method in ("maml-trpo", "maml-by-return", "maml-ppo", "promp"):
         settings[method] = {"training": few, "maml": maml}
     for method in ("rl2", "rl2-mann"):
         settings[method] = {"training": recurrent, "rl2": replace(rl2, episodes=episodes)}
