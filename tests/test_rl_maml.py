@@ -34,7 +34,7 @@ def acted(policy: GaussianPolicy, seed: int, tasks: int = 2, lanes: int = 3, ste
     mask = torch.ones(tasks, lanes, steps, dtype=DOUBLE)
     mask[:, 0, -2:] = 0
     advantages = torch.randn(tasks, lanes, steps, generator=rng, dtype=DOUBLE) * mask
-    return Judged(x, actions, mask, advantages, log_prob, old, torch.linspace(-1.0, 2.0, tasks, dtype=DOUBLE))
+    return Judged(x, actions, mask, advantages, log_prob, old, torch.randn(tasks, lanes, generator=rng, dtype=DOUBLE))
 
 
 def numeric(function, theta: dict[str, torch.Tensor], h: float = 1e-5) -> torch.Tensor:
@@ -95,10 +95,10 @@ def test_first_order_leaves_the_second_derivative_out() -> None:
 def test_the_less_was_earned_the_longer_the_stride() -> None:
     learner = MetaPolicy(policy(), MetaPolicyConfig(by_return=True))
     learner.usual.copy_(torch.tensor([-40.0, 10.0]))
-    seen = acted(learner.policy, 0)._replace(earned=torch.tensor([-60.0, -30.0]))
+    seen = acted(learner.policy, 0)._replace(earned=torch.tensor([[-50.0, -70.0], [-30.0, -30.0]]))
     rates = {"by_return": torch.tensor(0.4)}
     torch.testing.assert_close(learner.stride(seen, rates), torch.tensor([1.8, 0.6]))
-    torch.testing.assert_close(learner.stride(seen._replace(earned=torch.tensor([-10.0])), rates), torch.zeros(1))
+    torch.testing.assert_close(learner.stride(seen._replace(earned=torch.tensor([[-10.0]])), rates), torch.zeros(1))
     alike = MetaPolicy(policy(), MetaPolicyConfig())
     torch.testing.assert_close(alike.stride(seen, {}), torch.ones(2))
 
@@ -196,7 +196,9 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
     zero = torch.zeros_like(actions)
     old = Gaussian(zero, zero)
     advantages = torch.tensor([[[0.0, 2.0]]], dtype=DOUBLE)
-    seen = Judged(x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old, torch.zeros(1))
+    seen = Judged(
+        x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old, torch.zeros(1, 1)
+    )
     fixed = {"bias0": torch.zeros(1, 1, dtype=DOUBLE), "log_std": torch.zeros(1, 1, dtype=DOUBLE)}
     for estimator, expected in (("dice", -0.7 * -0.4 * 2.0 / 2), ("lvc", 0.0)):
         hessian = torch.autograd.functional.hessian(

@@ -118,7 +118,7 @@ class MetaPolicy(TrialLearner):
         figures = returns_by_round(episodes)
         figures |= self._trust_region(stages) if self.config.outer == "trpo" else self._proximal(stages)
         if self.config.by_return:
-            earned = stages[0].earned
+            earned = stages[0].earned.mean(1)
             self.usual.lerp_(torch.stack([earned.mean(), earned.std()]), _FORGET if self.usual.any() else 1.0)
         return figures
 
@@ -161,9 +161,9 @@ class MetaPolicy(TrialLearner):
         What the episodes earned has it. Mean and deviation are over tasks before adaptation, of late; w is learned.
         """
         if not self.config.by_return:
-            return torch.ones_like(seen.earned)
+            return seen.earned.new_ones(len(seen.earned))
         mean, deviation = self.usual
-        short = torch.where(deviation > 0, (mean - seen.earned) / deviation, 0.0)
+        short = torch.where(deviation > 0, (mean - seen.earned.mean(1)) / deviation, 0.0)
         return (1 + rates["by_return"] * short).clamp(min=0.0)
 
     def adapted(self, theta: Parameters, stages: Sequence[Judged]) -> Parameters:
@@ -226,5 +226,5 @@ class MetaPolicy(TrialLearner):
 
 def _every(seen: Judged, n: int) -> Judged:
     """Every n-th step of all episodes."""
-    thin: Judged = tree_map(lambda t: t[:, :, ::n] if t.ndim > 1 else t, seen)
+    thin: Judged = tree_map(lambda t: t[:, :, ::n] if t.ndim > 2 else t, seen)
     return thin

@@ -41,7 +41,7 @@ class Judged(NamedTuple):
         advantages: zero mean and unit variance over the real steps of each task; 0 for padding.
         log_prob: of the actions when they were drawn.
         old: what they were drawn from.
-        earned: the mean return of each task's episodes, [task]; standardised advantages do not tell it.
+        earned: the undiscounted returns, [task, lane]; standardised advantages do not tell them.
     """
 
     observations: Tensor
@@ -74,7 +74,7 @@ def judge(episodes: Episodes, config: ReturnsConfig) -> Judged:
         standardise(advantages, episodes.mask),
         episodes.old.log_prob(episodes.actions),
         episodes.old,
-        episodes.returns.mean(1),
+        episodes.returns,
     )
 
 
