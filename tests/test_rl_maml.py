@@ -155,7 +155,7 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     rewards = -0.5 * (actions[..., 0] - goal).square()
     zero = torch.zeros_like(actions)
     seen = Judged(
-        x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero), rewards.sum(2).mean(1)
+        x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero), rewards.sum(2)
     )
     seen = seen._replace(log_prob=seen.old.log_prob(actions))
     model = GaussianPolicy(1, 1, (), std=1.0).double()
