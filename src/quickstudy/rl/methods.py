@@ -189,7 +189,7 @@ _GRASPING = {
 # To turn a gait round takes a long step of adaptation. Without credit for sampling the return rose to 380, then fell.
 _CHEETAH = {
     "maml-trpo": {
-        "training": TrialConfig(steps=1000, meta_batch=8, validate_every=50),
+        "training": TrialConfig(steps=1400, meta_batch=8, validate_every=50),
         "maml": MetaPolicyConfig(inner_rate=0.5, estimator="lvc", trpo=TRPOConfig(max_kl=0.03)),
     }
 }
