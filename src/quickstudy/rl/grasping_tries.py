@@ -56,15 +56,15 @@ OBSERVATION = (
     "left_down",
     "touch",
     "raised",
-    "lean_along",
-    "lean_across",
+    "lean_x",
+    "lean_y",
     "lost",
 )
 """What is seen after a try; all of it is 0 before. 'closed_*': where the hand was when it had closed, seen from the tag
 as a decision is: fingers push an object into their middle, so this is where it wants to be held. 'opening' then, in
 units of 10 cm; the forces on each finger when the hand had gone down, and what both pads felt when closed, 1 being
-firm; 'raised': the highest lift of 10 cm; the sines of the largest lean of the object in the lift, along and across the
-fingers; 'lost': it fell or slipped after it was lifted."""
+firm; 'raised': the highest lift of 10 cm; the sines of the largest lean of the object in the lift, towards the tag's x
+and y; 'lost': it fell or slipped after it was lifted."""
 
 DOWN, CLOSE, UP = 13, 8, 14
 """Control steps of 0.05 s for going down, closing, and going up; then the hand waits until a second is over."""
@@ -190,9 +190,16 @@ class GraspingWorlds(Worlds):
         return np.column_stack([off / [MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN], np.full(len(off), grip)])
 
     def _closed(self) -> np.ndarray:
-        """The hand in the tag's frame as a decision, and the opening in units of 10 cm, [world, 5]."""
-        seen = self._state.observe() * OBSERVATION_SCALE
-        return np.column_stack([np.clip((seen[:, :4] - MIDDLE) / REACH, -2.0, 2.0), seen[:, 4] / 0.1])
+        """The hand in the tag's frame as a decision, and the opening in units of 10 cm, [world, 5].
+
+        All three axes count: a sphere has rolled on the way into the fingers' middle.
+        """
+        x, z = self._read("tag_x"), self._read("object_z")
+        axes = np.stack([x, np.cross(z, x), z], 1)
+        place, across = (axes @ v[..., None] for v in (self._read("tool") - self._read("tag"), self._read("hand_y")))
+        hand = np.column_stack([place[..., 0], np.arctan2(-across[:, 0], across[:, 1])])
+        opening = (self._state.observe() * OBSERVATION_SCALE)[:, 4] / 0.1
+        return np.column_stack([np.clip((hand - MIDDLE) / REACH, -2.0, 2.0), opening])
 
     def _feel(self) -> np.ndarray:
         return np.asarray(np.tanh(self._read("pads").min(axis=1) / _FORCE))
@@ -201,10 +208,8 @@ class GraspingWorlds(Worlds):
         return self._read("tag")[:, 2] - self._state.start_height
 
     def _lean(self) -> np.ndarray:
-        """Sines of the object's lean along the hand's x axis and along y, in which the fingers close, [world, 2]."""
-        across = self._read("hand_y")
-        turn = np.arctan2(-across[:, 0], across[:, 1])
-        return rotate(self._read("object_z")[:, :2], -turn)
+        """Sines of the object's lean towards the tag's x and y, [world, 2]."""
+        return rotate(self._read("object_z")[:, :2], -self._tag_yaw())
 
     def _tag_yaw(self) -> np.ndarray:
         axis = self._read("tag_x")

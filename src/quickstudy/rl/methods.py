@@ -181,8 +181,8 @@ _GRASPING = {
     # As many objects as there can be: what an outcome says of an object is learned from objects, not from tries.
     # Trials are ten steps long, so learning from them costs nothing beside living through them.
     "rl2-dagger": {
-        "training": TrialConfig(100, 50, 2, validate_every=10, validation_rounds=TRIES - 1),
-        "dagger": DAggerConfig(episodes=TRIES, kept=20_000, updates=50, batch=128, spread=1.0, candidates=64),
+        "training": TrialConfig(150, 50, 2, validate_every=10, validation_rounds=TRIES - 1),
+        "dagger": DAggerConfig(episodes=TRIES, kept=20_000, updates=30, batch=128, spread=1.0, candidates=64),
     },
 }
 
