@@ -168,6 +168,21 @@ def test_compiled_meta_gradient_equals_a_loop_written_by_hand(how, option: str, 
     assert_gradient(learner, by_hand(learner, batch, [0, 1, 3]))
 
 
+def test_threads_share_compiled_parts_to_the_same_end() -> None:
+    learner, batch, before = maml(), meta_batch(), torch.get_num_threads()
+    step, gradients = OuterStep(learner, "loop", compiled=True), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            step(batch)
+            gradients.append(torch.cat([p.grad.flatten() for p in learner.parameters()]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert step._workers is not None
+    assert torch.equal(*gradients)
+
+
 def test_rounded_products_change_the_gradient_by_some_per_cent() -> None:
     learner = maml(network="context").float()
     batch = SupportQuery(*(Batch(*(t.float() for t in part)) for part in meta_batch()))

@@ -1,13 +1,15 @@
 """Batching over tasks: learners are written for one task, and this is the one place that runs them on many.
 
 There is no single best way. Small networks want `vmap` (one call for all tasks), large ones a few tasks at a time,
-whose temporaries stay in the processor's cache, convolutions one; compilation pays on long runs only. `OuterStep`
-offers each way and chooses one by shape and length of run; `benchmarks/speed_outer_step.py` measures the choices.
+whose temporaries stay in the processor's cache, convolutions one; compilation pays on long runs only, and then threads
+share what is not gone through at once. `OuterStep` offers each way and chooses one by shape and length of run;
+`benchmarks/speed_outer_step.py` measures the choices.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -136,6 +138,7 @@ class OuterStep:
         convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._convolves_alone = convolves and learner.adapts_weights
         self._passes: dict[Any, _CompiledPass] = {}
+        self._workers: ThreadPoolExecutor | None = None
 
     def __call__(self, meta_batch: SupportQuery) -> Outer:
         """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced.
@@ -145,8 +148,11 @@ class OuterStep:
         """
         _check_points(meta_batch)
         plan = self.plan(meta_batch)
-        with threads_for(_points(meta_batch) * self._size):
-            total = _add_up([self._pass(plan, tasks) for tasks in _split(meta_batch, plan.at_once)])
+        parts = _split(meta_batch, plan.at_once)
+        sharing = plan.compiled and len(parts) > 1 and meta_batch.query.x.device.type == "cpu"
+        workers = min(len(parts), torch.get_num_threads()) if sharing else 1
+        with threads_for(0 if workers > 1 else _points(meta_batch) * self._size):
+            total = _add_up(self._through(plan, parts, workers))
         gradient, count = total.gradient, len(total.losses)
         finite = torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
@@ -177,22 +183,33 @@ class OuterStep:
         saved = 3e-3 + 4e-11 * points * self._size
         return not self.learner.scans and self.steps * saved > _COMPILE_SECONDS
 
-    def _pass(self, plan: Plan, tasks: SupportQuery) -> Part:
+    def _through(self, plan: Plan, parts: Sequence[SupportQuery], workers: int) -> list[Part]:
+        """Each part; compiled ones `workers` at a time, because compiled code does without Python's lock."""
         batched = plan.at_once > 1
         if not plan.compiled:
-            return _pass(self.learner.loss, batched, tasks, self._trained)
+            return [_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
+        try:
+            known = len(self._passes)
+            passes = [self._compiled(batched, tasks) for tasks in parts]
+            if workers == 1 or len(self._passes) > known:  # the first call of a pass compiles it
+                return [run(tasks) for run, tasks in zip(passes, parts, strict=True)]
+            if self._workers is None:
+                self._workers = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+            return list(self._workers.map(lambda run, tasks: run(tasks), passes, parts))
+        except Exception as error:
+            return self._uncompiled(error, plan, parts)
+
+    def _compiled(self, batched: bool, tasks: SupportQuery) -> "_CompiledPass":
+        """The pass for the shape of these tasks, made at their first meeting."""
         tensors = (*tasks.support, *tasks.query)
         shape = (batched, self.learner.training, *((t.shape, t.dtype, t.device) for t in tensors))
-        try:
-            if shape not in self._passes:
-                if len(self._passes) == _SHAPES:
-                    raise QuickstudyError(f"meta-batches come in more than {_SHAPES} shapes")
-                self._passes[shape] = _CompiledPass(self.learner, batched, tasks, self.matmul)
-            return self._passes[shape](tasks)
-        except Exception as error:
-            return self._uncompiled(error, plan, tasks)
+        if shape not in self._passes:
+            if len(self._passes) == _SHAPES:
+                raise QuickstudyError(f"meta-batches come in more than {_SHAPES} shapes")
+            self._passes[shape] = _CompiledPass(self.learner, batched, tasks, self.matmul)
+        return self._passes[shape]
 
-    def _uncompiled(self, error: Exception, plan: Plan, tasks: SupportQuery) -> Part:
+    def _uncompiled(self, error: Exception, plan: Plan, parts: Sequence[SupportQuery]) -> list[Part]:
         """Goes on without compilation where it was chosen, and raises where it was asked for."""
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
         if self.compiled:
@@ -203,7 +220,7 @@ class OuterStep:
             stacklevel=4,
         )
         self.compiled = False
-        return self._pass(Plan(plan.at_once, False), tasks)
+        return self._through(Plan(plan.at_once, False), parts, 1)
 
     def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
         """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""

@@ -171,10 +171,15 @@ def update(gradient: Tensor, x: Tensor, *tensors: Tensor) -> State:
     hidden = len(state.h)
     ifo, candidate = lstm.split([3 * hidden, hidden])
     i, f, o = ifo.sigmoid().split(hidden)
-    c = f * state.c + i * candidate.tanh()
-    h = o * c.tanh()
+    c = f * state.c + i * _tanh(candidate)
+    h = o * _tanh(c)
     gates = (_product(w.gates, h) + w.theta * state.theta + w.previous * state.gates + w.bias).sigmoid()
     return State(h, c, gates, gates[1] * state.theta - gates[0] * gradient)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """By way of the sigmoid, which compiled code keeps for the backward pass where it would compute tanh once more."""
+    return 2.0 * (2.0 * x).sigmoid() - 1.0
 
 
 def _product(weight: Tensor, x: Tensor) -> Tensor:
