@@ -287,6 +287,17 @@ def test_default_settings_fit_the_families(method: str) -> None:
         assert settings.training.validation_tasks <= FAMILIES[name]().sizes["validation"]
 
 
+def test_who_reaches_as_advised_has_room_for_error() -> None:
+    """5 cm from the finger tips to the goal are allowed: as advised they end within 2, so 2 off still is within 4."""
+    family = ml1("reach", horizon=200, repeat=5, threads=1)
+    worlds = family.worlds(family.tasks("test", 10), 1)
+    worlds.reset(NO_RNG)
+    for _ in range(family.horizon):
+        worlds.step(worlds.advise(), np.ones((10, 1), bool))
+    reach = worlds._sims._groups[0].task
+    assert np.linalg.norm(reach.tcp - reach.target, axis=1).max() < 0.02
+
+
 def test_mistakes_are_one_sentence() -> None:
     with pytest.raises(QuickstudyError, match="Did you mean 'push'"):
         ml1("pushh")
