@@ -9,7 +9,7 @@ import torch
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.rl.cheetah import CheetahDirection
-from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived
+from quickstudy.rl.dagger import DAgger, DAggerConfig, Lived, reordered
 from quickstudy.rl.evaluate import evaluate_trials
 from quickstudy.rl.grasping_tries import GraspingTries, right
 from quickstudy.rl.metaworld import ml1
@@ -77,6 +77,20 @@ def test_of_its_candidates_it_takes_the_one_that_promises_most() -> None:
         assert one.tolist() in options.tolist()
         assert float(one[0] - one[1].abs()) == float((options[:, 0] - options[:, 1].abs()).max())
     assert (drawn[:, 0] == belief.mean.clamp(-1, 1)).all()
+
+
+def test_tries_in_another_order_leave_out_nothing_that_was_known_and_add_nothing() -> None:
+    told = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0])  # three tries; two steps show what came of the second
+    inputs, advice = torch.arange(7.0)[:, None], torch.full((7, 2), 9.0)
+    seen = set()
+    for seed in range(40):
+        again = reordered(Lived(inputs, advice, told), torch.Generator().manual_seed(seed))
+        seen.add(tuple(again.inputs.flatten().tolist()))
+        assert again.told.sum() == 1
+        assert len(again.inputs) == len(again.advice) == len(again.told)
+        assert float(again.inputs[again.told.bool()]) in (0.0, 2.0, 5.0)
+    as_lived = {(0, 1), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4, 5, 6)}
+    assert seen == as_lived | {(0, 3, 4, 2, 1, 5, 6)}
 
 
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:

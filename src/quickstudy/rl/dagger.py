@@ -9,7 +9,7 @@ right until it knows. At test there is no expert: it learns from trial and rewar
 
 Where an episode is one decision, an expert who is told the right one never shows a try that is made to find out. There
 the rewards of its own trials teach a critic what a decision earns after the trial so far, and of some `candidates` that
-it drew from its belief it takes the one that promises most.
+it drew from its belief it takes the one that promises most. Such tries say the same in whatever order, see `reordered`.
 
 This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
 so, because the other methods of learning by trial are told nothing in meta-training.
@@ -22,6 +22,7 @@ The critic is ours; it foretells the next reward alone.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -154,8 +155,9 @@ class DAgger(Recurrent):
         self.trials = self.trials[-self.config.kept :]
         figures: Figures = {}
         for _ in range(self.config.updates):
-            some = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
-            loss = self.loss([self.trials[i] for i in some])
+            chosen = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
+            some = [self.trials[i] for i in chosen]
+            loss = self.loss(some if self.config.candidates == 1 else [reordered(trial, rng) for trial in some])
             assert self.optimiser is not None
             norm = finite_step(self.optimiser, self, loss, self.config.norm)
             figures = {"loss": float(loss.detach()), "gradient-norm": norm}
@@ -194,3 +196,23 @@ class DAgger(Recurrent):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.trials = [Lived(*trial) for trial in state["trials"]]
+
+
+def reordered(trial: Lived, rng: torch.Generator) -> Lived:
+    """The first tries of a trial in another order, and of what was decided the last one alone to learn from.
+
+    An episode here is one decision, on which the expert speaks, and then what came of it. That says the same of a task
+    in whatever order the tries are shown, so a memory that is shown many orders learns what tries tell, and not trials
+    by heart. A decision was made knowing the tries before it; were one of them missing, or one of those after it
+    shown, the decision itself would tell of an outcome that is not there. So all that came before are shown, and what
+    was decided on the way, by who knew less, is not asked for.
+    """
+    begins = [*trial.told.nonzero().flatten().tolist(), len(trial.told)]
+    last = int(torch.randint(len(begins) - 1, (), generator=rng))
+    outcomes = [trial.inputs[begin + 1 : end] for begin, end in pairwise(begins[: last + 1])]
+    order = torch.randperm(last, generator=rng).tolist()
+    shown = [part for k, j in enumerate(order) for part in (trial.inputs[begins[k]][None], outcomes[j])]
+    inputs = torch.cat([*shown, trial.inputs[begins[last] : begins[last + 1]]])
+    told = torch.zeros(len(inputs))
+    told[begins[last]] = 1.0
+    return Lived(inputs, trial.advice[: len(inputs)], told)
