@@ -179,6 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     sys.path.append(str(PEERS.resolve()))
     main()

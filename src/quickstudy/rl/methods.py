@@ -241,10 +241,12 @@ def defaults(family: str, method: str, seed: int = 0) -> TrialSettings:
 def _of_metaworld(settings: TrialSettings) -> TrialSettings:
     """The published budget of an update: 20 tasks with 10 episodes each, which a learner with a memory lives through.
 
-    The width is that of Finn et al. 2017. `rl2-dagger` has what fits into two million steps.
+    The width is that of Finn et al. 2017. `rl2-dagger` has what fits into two million steps, in trials of two episodes.
+    Reaching takes four: its goal is known after one, and a memory that never had to keep it for longer lost it again.
     """
+    episodes = 4 if settings.family == "ml1-reach" else settings.dagger.episodes
     if settings.method == "rl2-dagger":
-        training = TrialConfig(steps=200, meta_batch=25, lanes=1, validate_every=25, validation_tasks=25)
+        training = TrialConfig(steps=400 // episodes, meta_batch=25, lanes=1, validate_every=25, validation_tasks=25)
     else:
         memory = settings.method in ("rl2", "rl2-mann")
         lanes = 2 if memory or settings.method == "pearl" else 10
@@ -254,7 +256,7 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
         settings,
         policy=PolicyConfig(hidden=(100, 100)),
         rl2=replace(settings.rl2, episodes=10),
-        dagger=replace(settings.dagger, kept=2000, updates=100, batch=32, spread=1.0),
+        dagger=replace(settings.dagger, episodes=episodes, kept=2000, updates=100, batch=32, spread=1.0),
         pearl=replace(settings.pearl, kept=100),
         training=training,
     )
