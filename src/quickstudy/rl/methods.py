@@ -181,7 +181,7 @@ _GRASPING = {
     # As many objects as there can be: what an outcome says of an object is learned from objects, not from tries.
     # Trials are ten steps long, so learning from them costs nothing beside living through them.
     "rl2-dagger": {
-        "training": TrialConfig(150, 50, 2, validate_every=10, validation_rounds=TRIES - 1),
+        "training": TrialConfig(150, 50, 2, validate_every=10, validation_rounds=TRIES - 1, settle=0.5),
         "dagger": DAggerConfig(episodes=TRIES, kept=20_000, updates=80, batch=128, spread=1.0, candidates=64),
     },
 }
@@ -244,9 +244,9 @@ def _of_metaworld(settings: TrialSettings) -> TrialSettings:
     The width is that of Finn et al. 2017. `rl2-dagger` has what fits into two million steps, in trials of two episodes.
     Reaching takes four: its goal is known after one, and a memory that never had to keep it for longer lost it again.
     """
-    episodes = 4 if settings.family == "ml1-reach" else settings.dagger.episodes
+    episodes, settle = (4, 0.5) if settings.family == "ml1-reach" else (settings.dagger.episodes, 0.0)
     if settings.method == "rl2-dagger":
-        training = TrialConfig(steps=400 // episodes, meta_batch=25, lanes=1, validate_every=25, validation_tasks=25)
+        training = TrialConfig(400 // episodes, 25, 1, validate_every=25, validation_tasks=25, settle=settle)
     else:
         memory = settings.method in ("rl2", "rl2-mann")
         lanes = 2 if memory or settings.method == "pearl" else 10

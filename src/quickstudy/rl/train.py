@@ -31,6 +31,9 @@ class TrialConfig:
         validation_rounds: adaptations after which the family's metric on them chooses among checkpoints.
         most_faults: environments that may fail, rewards that may be no numbers and steps that may be not finite, all
             together, before training stops.
+        settle: share of the steps, the last ones, over which the rate of the learner's optimiser falls to zero in a
+            straight line; 0 keeps it as it is. What a learner does decides what it learns from: one that still changes
+            is tested on experience that it has only begun to make.
     """
 
     steps: int = 200
@@ -40,6 +43,7 @@ class TrialConfig:
     validation_tasks: int = 20
     validation_rounds: int = 1
     most_faults: int = 100
+    settle: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "meta_batch", "lanes", "validate_every", "validation_tasks", "validation_rounds"):
@@ -47,6 +51,8 @@ class TrialConfig:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
         if self.most_faults < 0:
             raise QuickstudyError(f"most_faults must not be negative; got {self.most_faults}.")
+        if not 0 <= self.settle <= 1:
+            raise QuickstudyError(f"settle must be between 0 and 1; got {self.settle}.")
 
 
 def train_by_trial(
@@ -113,6 +119,7 @@ class _Run:
 
     def outer_step(self) -> None:
         config = self.config
+        self._settle()
         worlds = self.family.worlds(self.family.draw(config.meta_batch, self.rng), config.lanes)
         try:
             self._figures = self.learner.outer_step(worlds, self.rng)
@@ -131,6 +138,12 @@ class _Run:
             )
         if self.logger is not None:
             self.logger.log(self.step, {f"train/{k}": v for k, v in self._figures.items() | {("faults", self.faults)}})
+
+    def _settle(self) -> None:
+        if self.config.settle and self.learner.optimiser is not None:
+            share = min(1.0, (1 - self.step / self.config.steps) / self.config.settle)
+            for group in self.learner.optimiser.param_groups:
+                group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
     def note(self) -> str:
         said = [f"{k} {v:.2f}" for k, v in self._figures.items() if k.startswith("return")]
