@@ -31,7 +31,7 @@ class Short(Navigation2D):
     horizon = 6
 
 
-TRAINING = TrialConfig(steps=3, meta_batch=2, lanes=4, validate_every=2, validation_tasks=2)
+TRAINING = TrialConfig(steps=3, meta_batch=2, lanes=4, validate_every=2, validation_tasks=2, settle=0.5)
 MEMORY = MANNConfig(slots=4, width=3, heads=1, controller=5)
 
 
@@ -83,6 +83,15 @@ def test_a_seed_repeats_and_a_break_changes_nothing(method: str, tmp_path) -> No
     resumed, third = trained(method, tmp_path / "b", validate_every=1)
     assert third.history == first.history
     same(whole, resumed)
+
+
+@pytest.mark.parametrize(("steps", "settle", "share"), [(4, 0.5, 0.5), (4, 1.0, 0.25), (4, 0.25, 1.0), (4, 0.0, 1.0)])
+def test_the_rate_falls_over_the_last_steps(steps: int, settle: float, share: float) -> None:
+    """Of four steps the last one begins when three quarters are over."""
+    learner, _ = trained("rl2-dagger", steps=steps, settle=settle)
+    assert learner.optimiser.param_groups[0]["lr"] == share * learner.config.rate
+    with pytest.raises(QuickstudyError, match=r"settle must be between 0 and 1; got 1\.5"):
+        TrialConfig(settle=1.5)
 
 
 def test_settings_may_not_change_on_the_way(tmp_path) -> None:
