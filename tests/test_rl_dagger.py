@@ -91,6 +91,8 @@ def test_tries_in_another_order_leave_out_nothing_that_was_known_and_add_nothing
         assert float(again.inputs[again.told.bool()]) in (0.0, 2.0, 5.0)
     as_lived = {(0, 1), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4, 5, 6)}
     assert seen == as_lived | {(0, 3, 4, 2, 1, 5, 6)}
+    empty = Lived(inputs[:0], advice[:0], told[:0])
+    assert reordered(empty, torch.Generator()) is empty
 
 
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:

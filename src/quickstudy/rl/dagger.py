@@ -207,6 +207,8 @@ def reordered(trial: Lived, rng: torch.Generator) -> Lived:
     shown, the decision itself would tell of an outcome that is not there. So all that came before are shown, and what
     was decided on the way, by who knew less, is not asked for.
     """
+    if not trial.told.any():  # its world failed in the first step
+        return trial
     begins = [*trial.told.nonzero().flatten().tolist(), len(trial.told)]
     last = int(torch.randint(len(begins) - 1, (), generator=rng))
     outcomes = [trial.inputs[begin + 1 : end] for begin, end in pairwise(begins[: last + 1])]
