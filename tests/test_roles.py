@@ -1,6 +1,7 @@
 """A policy that does not know the order of an observation's numbers: equivariance, hand-computed numbers, learning."""
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,21 @@ def test_histories_by_hand() -> None:
     x = torch.tensor([[[1.0, 5.0], [1.5, 5.0], [9.0, 9.0]]])
     y = torch.tensor([[[7.0], [8.0], [9.0]]])
     seen = _histories(x, y, torch.tensor([[1.0, 1.0, 0.0]]))
-    # value, way since the beginning, ten times the last change, time since the beginning and until the end, action
-    torch.testing.assert_close(seen[0, 0], torch.tensor([[1.0, 0, 0, 0, 1, 7], [5.0, 0, 0, 0, 1, 7]]))
-    torch.testing.assert_close(seen[0, 1], torch.tensor([[1.5, 0.5, 5, 0.5, 0.5, 8], [5.0, 0, 0, 0.5, 0.5, 8]]))
+    # value; way since the beginning and ten times the last change in units of what it moves; this unit's logarithm;
+    # time since the beginning and until the end; action. The first moves by 0.25 to either side of its mean.
+    moves, still = (0.25**2 + 0.01**2) ** 0.5, 0.01
+    torch.testing.assert_close(
+        seen[0, 0], torch.tensor([[1.0, 0, 0, 1 + log(moves) / 3, 0, 1, 7], [5.0, 0, 0, 1 + log(still) / 3, 0, 1, 7]])
+    )
+    torch.testing.assert_close(
+        seen[0, 1],
+        torch.tensor(
+            [
+                [1.5, 0.5 / moves, 5 / moves, 1 + log(moves) / 3, 0.5, 0.5, 8],
+                [5.0, 0, 0, 1 + log(still) / 3, 0.5, 0.5, 8],
+            ]
+        ),
+    )
 
 
 def test_bad_settings() -> None:

@@ -298,7 +298,6 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for family in ("grasping", "grasping-panda")
         for method, changes in _GRASPING_OVERRIDES.items()
     },
-    ("ml1-push-scrambled", "hypernet-roles"): {"training": {"steps": 12_000, "validate_every": 2000}},
     **{
         (family, method): changes
         for family in ("navigation", "navigation-dynamics", *_METAWORLD)

@@ -28,6 +28,13 @@ from quickstudy.nets import MLP, LayerNorm
 _CHANGE = 10.0
 """Factor of a channel's change in one step, which is small beside the channel."""
 
+_STILL = 0.01
+"""The unit of a channel that hardly moves: below it, what moves is noise."""
+
+_SHARP = 4.0
+"""How sharp attention is before training. Roles that begin as much the same mean of all channels take ten times as long
+to become different."""
+
 _READER = "network.body.0"
 """Where the base learner has its `Reader`."""
 
@@ -94,7 +101,7 @@ class HypernetRoles(MetaLearner):
         super().__init__(BaseLearner(network, channels, whole=True))
         self.done = BaseLearner(nn.Identity(), actions)
         self.modulate = Modulator(self.base, config.roles + actions, hypernet)
-        self.watch = MLP(5 + actions, config.hidden, (config.hidden,))
+        self.watch = MLP(6 + actions, config.hidden, (config.hidden,))
         self.before, self.after = LayerNorm(config.hidden), LayerNorm(config.hidden)
         self.compare = nn.Linear(config.hidden, 3 * config.hidden)
         self.key = MLP(config.hidden, config.hidden, (config.hidden,))
@@ -135,14 +142,21 @@ class HypernetRoles(MetaLearner):
         query, key, value = self.compare(channels).chunk(3, -1)
         size = channels.shape[-1] ** 0.5
         channels = channels + (query @ key.mT / size).softmax(-1) @ value
-        return (self.queries @ self.key(self.after(channels)).mT / size).softmax(-1)
+        keys = self.key(self.after(channels))
+        keys = keys - keys.mean(0)  # what all channels have in common tells none from another
+        keys = keys / (keys.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+        return (_SHARP * self.queries @ keys.mT / size).softmax(-1)
 
 
 def _histories(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """What is known of each channel at each step, [shot, step, obs, 5 + act]: its value, how far it has come, how it
-    changes, the time since the beginning and until the end, and the action."""
+    """What is known of each channel at each step, [shot, step, obs, 6 + act]: its value, how far it has come and how it
+    changes, both in units of how much it moves in these demonstrations, this unit's logarithm, brought to about -0.5
+    to 1, the time since the beginning and until the end, and the action."""
+    real, steps = mask[..., None], mask.sum().clamp(min=1.0)
+    mean = (x * real).sum((0, 1)) / steps
+    unit = (((x - mean).square() * real).sum((0, 1)) / steps + _STILL**2).sqrt()
     change = _CHANGE * torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], 1)
     time = (mask.cumsum(-1) - mask) / mask.sum(-1, keepdim=True).clamp(min=1.0)
     shared = torch.cat([torch.stack([time, 1 - time], -1), y], -1)
-    own = torch.stack([x, x - x[:, :1], change], -1)
+    own = torch.stack([x, (x - x[:, :1]) / unit, change / unit, (1 + unit.log() / 3).expand_as(x)], -1)
     return torch.cat([own, shared[:, :, None].expand(*x.shape, -1)], -1)
