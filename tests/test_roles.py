@@ -135,7 +135,7 @@ def test_it_learns_where_numbers_have_no_fixed_place() -> None:
     for method in ("hypernet", "hypernet-roles"):
         it = build(Settings(family.name, method, **options), family)
         it.standardise(source.batch)
-        meta_train(it, source, TrainConfig(1000, queries=1, rate=3e-3, clip=1.0, batching="vmap"))
+        meta_train(it, source, TrainConfig(1500, queries=1, rate=3e-3, clip=1.0, batching="vmap"))
         result = evaluate(it, family, "test", shots=(1,), tasks=50, episodes=4)
         success[method] = float(result.metrics["success"].mean())
     assert success["hypernet-roles"] > 0.5

@@ -131,7 +131,7 @@ _ML1 = Settings(
     "ml1-push", "hypernet", maml=MAMLConfig(inner_steps=3), training=TrainConfig(steps=3000, validate_every=1000)
 )
 
-_SCRAMBLED = replace(_ML1, method="hypernet-roles", training=TrainConfig(steps=6000, validate_every=1000))
+_SCRAMBLED = replace(_ML1, method="hypernet-roles")
 
 _METAWORLD = ("ml10", "ml10-imitation", "ml45", "ml45-imitation", "tools")
 """Families of several of Meta-World's tasks."""
