@@ -9,13 +9,14 @@ import torch
 from quickstudy.errors import QuickstudyError
 from quickstudy.rl import grasping_tries, navigation_robot, runs
 from quickstudy.rl.evaluate import evaluate_trials
-from quickstudy.rl.grasping_tries import DECISION, OBSERVATION, GraspingTries
+from quickstudy.rl.grasping_tries import DECISION, OBSERVATION, REACH, GraspingTries
 from quickstudy.rl.methods import METHODS, build, defaults, family
 from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.navigation_robot import NavigationDynamicsTrials, NavigationTrials
 from quickstudy.rl.opponents import Revealed
 from quickstudy.rl.rl2 import RL2Config
 from quickstudy.rl.worlds import TrialFamily
+from quickstudy.skills.grasping_scene import rotate
 from quickstudy.skills.navigation import Navigation
 from quickstudy.skills.navigation_layouts import CELL, CELLS, HALF, place
 from quickstudy.task import Task
@@ -181,8 +182,27 @@ def test_an_episode_is_a_try_and_a_look_at_it() -> None:
     assert not worlds.reset(rng()).any()
     high_and_aside = worlds.step(np.broadcast_to([1.0, 1.0, 1.0, 1.0], right.shape), all_alive)
     assert not high_and_aside.success.any()
+    assert np.abs(high_and_aside.observations[..., OBSERVATION.index("pushed_x") :]).max() < 0.01  # nothing was touched
     np.testing.assert_array_equal(worlds.measures()["success-by-try"], won)  # what succeeded once stays
     worlds.close()
+
+
+def test_it_is_seen_how_the_object_was_pushed() -> None:
+    """The hand is where it was sent; seen from the tag it is off by as much as the tag moved."""
+    of = GraspingTries(threads=1)
+    tasks = of.tasks("train", 12)
+    worlds = of.worlds(tasks, 1)
+    worlds.reset(rng())
+    decisions = np.clip(grasping_tries.right(tasks)[:, None] + [0.25, 0.25, 0.0, 0.2], -1.0, 1.0)
+    seen = worlds.step(decisions, np.ones((12, 1), bool)).observations[:, 0]
+    worlds.close()
+    closed, (pushed, turn, tipped) = seen[:, 1:5], (seen[:, 13:16], seen[:, 16], seen[:, 17:])
+    stands = np.linalg.norm(tipped, axis=1) < 0.03
+    assert stands.sum() >= 4
+    wanted, place = grasping_tries.grasp(decisions[:, 0])[:, :2], closed[:, :2] * REACH[:2]
+    expected = rotate(wanted - pushed[:, :2] * REACH[:2], -turn)
+    np.testing.assert_allclose(place[stands], expected[stands], atol=0.004)
+    assert np.abs(pushed[stands, :2] * REACH[:2]).max() > 0.005
 
 
 def test_lanes_that_are_not_alive_stay_as_they_are() -> None:

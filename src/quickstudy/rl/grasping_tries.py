@@ -59,12 +59,20 @@ OBSERVATION = (
     "lean_x",
     "lean_y",
     "lost",
+    "pushed_x",
+    "pushed_y",
+    "sunk",
+    "turned",
+    "tipped_x",
+    "tipped_y",
 )
 """What is seen after a try; all of it is 0 before. 'closed_*': where the hand was when it had closed, seen from the tag
 as a decision is: fingers push an object into their middle, so this is where it wants to be held. 'opening' then, in
 units of 10 cm; the forces on each finger when the hand had gone down, and what both pads felt when closed, 1 being
 firm; 'raised': the highest lift of 10 cm; the sines of the largest lean of the object in the lift, towards the tag's x
-and y; 'lost': it fell or slipped after it was lifted."""
+and y; 'lost': it fell or slipped after it was lifted. The last six are how the tag had moved when the hand had closed,
+seen from where it was before, in the units of a decision, and the sines of the lean then: what is tall tips over, what
+is round rolls away."""
 
 DOWN, CLOSE, UP = 13, 8, 14
 """Control steps of 0.05 s for going down, closing, and going up; then the hand waits until a second is over."""
@@ -142,6 +150,7 @@ class GraspingWorlds(Worlds):
         state, seen = self._state, self._seen
         state.reset([self._generators[i] for i in now], now)
         goal = self._above(grasps, now)
+        tag, yaw = self._read("tag").copy(), self._tag_yaw()
         seen[now, 0] = 1.0
         raised, lean = np.zeros(len(seen)), np.zeros((len(seen), 2))
         for t in range(DOWN + CLOSE + UP + 25):
@@ -151,6 +160,7 @@ class GraspingWorlds(Worlds):
                 seen[now, 6:8] = np.tanh(self._read("pads") / _FORCE)[now]
             if t == DOWN + CLOSE:
                 seen[now, 1:6], seen[now, 8] = self._closed()[now], self._feel()[now]
+                seen[now, 13:] = self._moved(tag, yaw)[now]
                 state.active &= self._feel() > _FELT
                 goal[:, 2] += LIFT_GOAL
             if t == DOWN + CLOSE + UP:
@@ -163,7 +173,7 @@ class GraspingWorlds(Worlds):
                 more = before & (np.linalg.norm(tilt, axis=1) > np.linalg.norm(lean, axis=1))
                 lean = np.where(more[:, None], tilt, lean)
         state.active[:] = False
-        seen[now, 9:] = np.column_stack([np.clip(raised, 0.0, 1.5), lean, state.slipped])[now]
+        seen[now, 9:13] = np.column_stack([np.clip(raised, 0.0, 1.5), lean, state.slipped])[now]
 
     def _above(self, grasps: np.ndarray, now: np.ndarray) -> np.ndarray:
         """Puts the open hands of the worlds `now` above the grasps; returns where they shall go down, [world, 4]."""
@@ -200,6 +210,13 @@ class GraspingWorlds(Worlds):
         hand = np.column_stack([place[..., 0], np.arctan2(-across[:, 0], across[:, 1])])
         opening = (self._state.observe() * OBSERVATION_SCALE)[:, 4] / 0.1
         return np.column_stack([np.clip((hand - MIDDLE) / REACH, -2.0, 2.0), opening])
+
+    def _moved(self, tag: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+        """How tags have moved from places [world, 3] and yaws [world], and how objects lean, [world, 6]."""
+        way = self._read("tag") - tag
+        turn = (self._tag_yaw() - yaw + np.pi) % (2 * np.pi) - np.pi
+        moved = np.column_stack([rotate(way[:, :2], -yaw), way[:, 2], turn]) / REACH
+        return np.column_stack([np.clip(moved, -2.0, 2.0), rotate(self._read("object_z")[:, :2], -yaw)])
 
     def _feel(self) -> np.ndarray:
         return np.asarray(np.tanh(self._read("pads").min(axis=1) / _FORCE))
