@@ -16,7 +16,7 @@ from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import evaluate
 from quickstudy.learners.hypernet import HypernetConfig
-from quickstudy.learners.roles import HypernetRoles, Reader, RolesConfig, _histories
+from quickstudy.learners.roles import HypernetRoles, Reader, RolesConfig, _histories, matched
 from quickstudy.methods import NetworkConfig, Settings, build
 from quickstudy.nets import MLP
 from quickstudy.skills.classic import PointNavigation
@@ -55,8 +55,8 @@ class ScrambledPoints(PointNavigation):
 
 def learner() -> HypernetRoles:
     torch.manual_seed(0)
-    network = MLP(4, 2, (6, 5))
-    made = HypernetRoles(network, CHANNELS, 2, RolesConfig(4, 8), HypernetConfig(8, 2, 4)).double()
+    network = MLP(CHANNELS, 2, (6, 5))
+    made = HypernetRoles(network, CHANNELS, 2, RolesConfig(8), HypernetConfig(8, 2, 4)).double()
     for parameter in made.parameters():  # so that no part is at the zeros that it begins with
         parameter.data += 0.3 * torch.randn_like(parameter)
     return made
@@ -86,19 +86,19 @@ def test_what_a_channel_did_matters() -> None:
 
 
 def test_roles_are_weighted_channels() -> None:
-    reader = Reader(2, 3)
-    reader.gain.data = torch.tensor([2.0, 1.0])
-    played = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
-    torch.testing.assert_close(reader.read(torch.tensor([1.0, 2.0, 3.0]), played), torch.tensor([4.0, 2.0]))
-    torch.testing.assert_close(reader(torch.tensor([1.0, 2.0, 3.0])), torch.tensor([4.0, 2.0]))  # all alike: the mean
+    reader = Reader(3)
+    reader.gain.data = torch.tensor([2.0, 1.0, 1.0])
+    played = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.5, 0.0, 0.5]])
+    torch.testing.assert_close(reader.read(torch.tensor([1.0, 2.0, 3.0]), played), torch.tensor([4.0, 2.0, 2.0]))
+    torch.testing.assert_close(reader(torch.tensor([1.0, 2.0, 3.0])), torch.tensor([4.0, 2.0, 2.0]))  # all alike
 
 
 def test_each_role_is_played_by_something_and_before_any_demonstration_by_all_alike() -> None:
     it = learner()
     played = it.adapt(shown())["network.body.0.played"]
-    torch.testing.assert_close(played.sum(-1), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(played.sum(-1), torch.ones(CHANNELS, dtype=torch.float64))
     assert played.std() > 1e-3
-    torch.testing.assert_close(it.begin()["network.body.0.played"], torch.full((4, CHANNELS), 0.2).double())
+    torch.testing.assert_close(it.begin()["network.body.0.played"], torch.full((CHANNELS, CHANNELS), 0.2).double())
 
 
 def test_histories_by_hand() -> None:
@@ -122,15 +122,26 @@ def test_histories_by_hand() -> None:
     )
 
 
+def test_a_matching_by_hand() -> None:
+    """Of two rows that both want the first column, the one that wants it more gets most of it."""
+    once = matched(torch.tensor([[2.0, 1.0], [4.0, 1.0]]).log(), 1)  # columns [1/3, 2/3] and [1/2, 1/2], then rows
+    torch.testing.assert_close(once, torch.tensor([[0.4, 0.6], [4 / 7, 3 / 7]]))
+    often = matched(torch.randn(7, 7, generator=torch.Generator().manual_seed(0)), 50)
+    torch.testing.assert_close(often.sum(0), torch.ones(7))
+    torch.testing.assert_close(often.sum(1), torch.ones(7))
+    wanted = torch.eye(5)[[2, 0, 1, 4, 3]]
+    torch.testing.assert_close(matched(30.0 * wanted, 5), wanted)
+
+
 def test_bad_settings() -> None:
-    with pytest.raises(QuickstudyError, match="roles must be at least 1; got 0"):
-        RolesConfig(roles=0)
+    with pytest.raises(QuickstudyError, match="matchings must be at least 1; got 0"):
+        RolesConfig(matchings=0)
 
 
 def test_it_learns_where_numbers_have_no_fixed_place() -> None:
     family = ScrambledPoints()
     source = DemonstrationSet.record(family, family.tasks("train", 200), 4, 0)
-    options = {"network": NetworkConfig((64, 64)), "roles": RolesConfig(8, 32), "hypernet": HypernetConfig(64, 4, 32)}
+    options = {"network": NetworkConfig((64, 64)), "roles": RolesConfig(32), "hypernet": HypernetConfig(64, 4, 32)}
     success = {}
     for method in ("hypernet", "hypernet-roles"):
         it = build(Settings(family.name, method, **options), family)

@@ -401,7 +401,7 @@ def _frames(s: Settings, family: TaskFamily) -> MetaLearner:
 
 
 def _roles(s: Settings, family: TaskFamily) -> MetaLearner:
-    network = MLP(s.roles.roles, family.action_size, s.network.hidden, normalise=s.network.normalise)
+    network = MLP(family.observation_size, family.action_size, s.network.hidden, normalise=s.network.normalise)
     return HypernetRoles(network, family.observation_size, family.action_size, s.roles, s.hypernet)
 
 
