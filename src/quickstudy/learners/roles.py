@@ -153,12 +153,12 @@ class HypernetRoles(MetaLearner):
         return matched(_SHARP * self.queries @ keys.mT / size, self.matchings)
 
 
-def matched(scores: Tensor, rounds: int) -> Tensor:
+def matched(scores: Tensor, matchings: int) -> Tensor:
     """Scores [row, column] to weights whose sum is 1 in every row, and nearly so in every column (Mena et al., eq. 1).
 
-    The more rounds, the nearer, if there are as many columns as rows.
+    The more matchings, the nearer, if there are as many columns as rows.
     """
-    for _ in range(rounds):
+    for _ in range(matchings):
         scores = scores.log_softmax(0).log_softmax(1)
     return scores.exp()
 

@@ -39,7 +39,7 @@ from quickstudy.skills.grasping_episode import (
     SAFE_HEIGHT,
     Episodes,
 )
-from quickstudy.skills.grasping_scene import SENSORS, rotate
+from quickstudy.skills.grasping_scene import SENSORS, rotate, wrapped
 from quickstudy.task import Task
 
 TRIES = 5
@@ -214,7 +214,7 @@ class GraspingWorlds(Worlds):
     def _moved(self, tag: np.ndarray, yaw: np.ndarray) -> np.ndarray:
         """How tags have moved from places [world, 3] and yaws [world], and how objects lean, [world, 6]."""
         way = self._read("tag") - tag
-        turn = (self._tag_yaw() - yaw + np.pi) % (2 * np.pi) - np.pi
+        turn = wrapped(self._tag_yaw() - yaw)
         moved = np.column_stack([rotate(way[:, :2], -yaw), way[:, 2], turn]) / REACH
         return np.column_stack([np.clip(moved, -2.0, 2.0), rotate(self._read("object_z")[:, :2], -yaw)])
 

@@ -12,7 +12,7 @@ from quickstudy.sim import Worlds
 from quickstudy.skills import grasping_scene as scene
 from quickstudy.skills.grasping_arm import TABLE_CENTRE, Arm
 from quickstudy.skills.grasping_sawyer import SAWYER
-from quickstudy.skills.grasping_scene import SENSORS, rotate
+from quickstudy.skills.grasping_scene import SENSORS, rotate, wrapped
 
 SUBSTEPS = 20  # of 2.5 ms: control at 20 Hz
 HORIZON = 100
@@ -120,7 +120,7 @@ class Episodes:
         tag_yaw = self._tag_yaw()
         place = tool - tag
         place[:, :2] = rotate(place[:, :2], -tag_yaw)
-        yaw = (self._hand_yaw() - tag_yaw + np.pi) % (2 * np.pi) - np.pi
+        yaw = wrapped(self._hand_yaw() - tag_yaw)
         opening, speed = self.arm.opening(fingers, self._read("finger_speeds"))
         touch = np.tanh(self._read("pads").min(axis=1) / _TOUCH_FORCE)
         lift = tag[:, 2] - self.start_height

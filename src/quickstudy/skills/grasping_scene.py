@@ -86,6 +86,11 @@ def rotate(points: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.stack([c * points[..., 0] - s * points[..., 1], s * points[..., 0] + c * points[..., 1]], -1)
 
 
+def wrapped(angle: np.ndarray) -> np.ndarray:
+    """The same angles [...] within -pi..pi."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
 def object_pose(model: mujoco.MjModel, tag: np.ndarray) -> np.ndarray:
     """Place and orientation [7] of the object that put its tag at [x, y, yaw], x and y from the table's centre."""
     site = model.site("tag")
