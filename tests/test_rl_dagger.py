@@ -1,6 +1,7 @@
 """Learning to learn from an informed expert: its loss by hand, what experts say, and that it really learns."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from quickstudy.rl.methods import FAMILIES, TrialSettings, build, family
 from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.navigation_robot import NavigationTrials
 from quickstudy.rl.train import TrialConfig, train_by_trial
+from quickstudy.rl.worlds import Mirror
 
 
 def rng() -> np.random.Generator:
@@ -93,6 +95,26 @@ def test_tries_in_another_order_leave_out_nothing_that_was_known_and_add_nothing
     assert seen == as_lived | {(0, 3, 4, 2, 1, 5, 6)}
     empty = Lived(inputs[:0], advice[:0], told[:0])
     assert reordered(empty, torch.Generator()) is empty
+
+
+def test_a_trial_in_the_mirrors_is_seen_and_advised_in_each_with_probability_one_half() -> None:
+    swap, turn = np.array([[0.0, 1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])
+    mirrors = [Mirror(swap, np.array([[-1.0]])), Mirror(turn, np.array([[1.0]]))]
+    learner = DAgger(2, 1, [1.0, 10.0], DAggerConfig(width=4), mirrors)
+    # The core sees observation 3, 40 as 3, 4, then action, reward and done.
+    trial = Lived(torch.tensor([[3.0, 4.0, 0.5, 0.7, 1.0]]), torch.tensor([[0.2]]), torch.ones(1))
+    draws, seen = torch.Generator().manual_seed(0), Counter[tuple[float, ...]]()
+    for _ in range(400):
+        inputs, advice, told = learner.mirrored(trial, draws)
+        assert told is trial.told
+        seen[tuple(round(number, 4) for number in (*inputs[0].tolist(), float(advice)))] += 1
+    assert set(seen) == {
+        (3.0, 4.0, 0.5, 0.7, 1.0, 0.2),
+        (3.0, -4.0, 0.5, 0.7, 1.0, 0.2),
+        (40.0, 0.3, -0.5, 0.7, 1.0, -0.2),
+        (40.0, -0.3, -0.5, 0.7, 1.0, -0.2),
+    }
+    assert min(seen.values()) > 70
 
 
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:

@@ -1,6 +1,7 @@
 """Robots that learn by trial: their rewards, what ends an episode, that the tasks can be solved and not by chance."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from quickstudy.rl.navigation_robot import NavigationDynamicsTrials, NavigationT
 from quickstudy.rl.opponents import Revealed
 from quickstudy.rl.rl2 import RL2Config
 from quickstudy.rl.worlds import TrialFamily
+from quickstudy.skills import grasping_episode
 from quickstudy.skills.grasping_scene import rotate
 from quickstudy.skills.navigation import Navigation
 from quickstudy.skills.navigation_layouts import CELL, CELLS, HALF, place
@@ -203,6 +205,33 @@ def test_it_is_seen_how_the_object_was_pushed() -> None:
     expected = rotate(wanted - pushed[:, :2] * REACH[:2], -turn)
     np.testing.assert_allclose(place[stands], expected[stands], atol=0.004)
     assert np.abs(pushed[stands, :2] * REACH[:2]).max() > 0.005
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_in_the_mirror_the_mirrored_object_is_tried_with_the_mirrored_decision(
+    monkeypatch: pytest.MonkeyPatch, axis: Literal["x", "y"]
+) -> None:
+    monkeypatch.setattr(grasping_episode, "ACTION_NOISE", 0.0)  # it is not mirrored
+    of, mirror = GraspingTries(threads=1), grasping_tries.mirror(axis)
+    tasks = [task for task in of.tasks("train", 40) if task.parameters["shape"] not in ("l_shape", "t_shape")][:16]
+    other_sign = {f"grasp_{axis}", "grasp_yaw"}
+    mirrored = [
+        replace(task, parameters={k: -v if k in other_sign else v for k, v in task.parameters.items()})
+        for task in tasks
+    ]
+    decisions = grasping_tries.right(tasks) + np.random.default_rng(0).normal(size=(16, 4)) * [0.25, 0.25, 0.1, 0.2]
+
+    def seen(tasks: list[Task], decisions: np.ndarray) -> np.ndarray:
+        worlds = of.worlds(tasks, 1)
+        worlds.reset(np.random.default_rng(0))
+        outcome = worlds.step(np.clip(decisions, -1, 1)[:, None], np.ones((len(tasks), 1), bool))
+        worlds.close()
+        return outcome.observations[:, 0]
+
+    as_it_was, in_the_mirror = seen(tasks, decisions), seen(mirrored, decisions @ mirror.action.T)
+    off = np.abs(as_it_was @ mirror.observation.T - in_the_mirror).max(1)
+    assert (off < 0.15).sum() >= 13  # a finger that just touches or just misses is the rest
+    assert (np.abs(as_it_was - in_the_mirror).max(1) > 0.15).sum() >= 14
 
 
 def test_lanes_that_are_not_alive_stay_as_they_are() -> None:

@@ -22,13 +22,14 @@ success: all of it known to a real robot by its fingers and by the tag.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import mujoco
 import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.rl.worlds import Outcome, TrialsOf, Worlds
+from quickstudy.rl.worlds import Mirror, Outcome, TrialsOf, Worlds
 from quickstudy.skills.grasping import Grasping, build
 from quickstudy.skills.grasping_episode import (
     LIFT,
@@ -93,6 +94,23 @@ def grasp(decisions: np.ndarray) -> np.ndarray:
 def reward(held: np.ndarray, raised: np.ndarray, success: np.ndarray) -> np.ndarray:
     """The rewards of tries, all [...]; `raised` is the highest lift in units of 10 cm."""
     return HELD * held + RAISED * np.clip(raised, 0.0, 1.0) + SUCCESS * success
+
+
+def mirror(axis: Literal["x", "y"]) -> Mirror:
+    """What a trial looks like when the tag's x or y axis points the other way.
+
+    Hand and fixed motion are the same on both sides, and so is where a tag may be. An L with its bar on the other side
+    is no task of the family, but an object as good as any.
+    """
+
+    def matrix(names: Sequence[str]) -> np.ndarray:
+        return np.diag([-1.0 if name.split("_")[-1] in (axis, "yaw", "turned") else 1.0 for name in names])
+
+    observation = matrix(OBSERVATION)
+    if axis == "y":  # the fingers are beside each other along y
+        places = [OBSERVATION.index("right_down"), OBSERVATION.index("left_down")]
+        observation[places] = observation[places[::-1]]
+    return Mirror(observation, matrix(DECISION))
 
 
 class GraspingWorlds(Worlds):
@@ -254,6 +272,7 @@ class GraspingTries(TrialsOf):
     observation_size, action_size = len(OBSERVATION), len(DECISION)
     hidden_size, horizon = Grasping.hidden_size, GraspingWorlds.horizon
     advises = True
+    mirrors = (mirror("x"), mirror("y"))
 
     def __init__(self, threads: int | None = None) -> None:
         """

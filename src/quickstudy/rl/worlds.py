@@ -40,6 +40,18 @@ class Outcome(NamedTuple):
     broken: np.ndarray
 
 
+class Mirror(NamedTuple):
+    """What a trial looks like in a mirror in which it is a trial of the family as well.
+
+    Attributes:
+        observation: matrix [obs, obs] from an observation to what is seen in the mirror.
+        action: matrix [act, act], likewise; its own inverse.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+
+
 class Worlds(ABC):
     """Environments of some tasks.
 
@@ -90,6 +102,8 @@ class TrialFamily(TaskFamily):
     """Of each task between two adaptations, where nobody says otherwise."""
     advises: ClassVar[bool] = False
     """Whether its worlds have an expert who can be asked during a trial, `Worlds.advise`."""
+    mirrors: ClassVar[Sequence[Mirror]] = ()
+    """In which its trials may be seen, alone or one after the other."""
 
     @abstractmethod
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
