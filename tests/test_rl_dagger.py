@@ -18,7 +18,7 @@ from quickstudy.rl.methods import FAMILIES, TrialSettings, build, family
 from quickstudy.rl.navigation2d import Navigation2D
 from quickstudy.rl.navigation_robot import NavigationTrials
 from quickstudy.rl.train import TrialConfig, train_by_trial
-from quickstudy.rl.worlds import Mirror
+from quickstudy.rl.worlds import Symmetry
 
 
 def rng() -> np.random.Generator:
@@ -97,15 +97,15 @@ def test_tries_in_another_order_leave_out_nothing_that_was_known_and_add_nothing
     assert reordered(empty, torch.Generator()) is empty
 
 
-def test_a_trial_in_the_mirrors_is_seen_and_advised_in_each_with_probability_one_half() -> None:
+def test_a_trial_is_seen_and_advised_as_each_symmetry_makes_it_with_probability_one_half() -> None:
     swap, turn = np.array([[0.0, 1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])
-    mirrors = [Mirror(swap, np.array([[-1.0]])), Mirror(turn, np.array([[1.0]]))]
-    learner = DAgger(2, 1, [1.0, 10.0], DAggerConfig(width=4), mirrors)
+    symmetries = [Symmetry(swap, np.array([[-1.0]])), Symmetry(turn, np.array([[1.0]]))]
+    learner = DAgger(2, 1, [1.0, 10.0], DAggerConfig(width=4), symmetries)
     # The core sees observation 3, 40 as 3, 4, then action, reward and done.
     trial = Lived(torch.tensor([[3.0, 4.0, 0.5, 0.7, 1.0]]), torch.tensor([[0.2]]), torch.ones(1))
     draws, seen = torch.Generator().manual_seed(0), Counter[tuple[float, ...]]()
     for _ in range(400):
-        inputs, advice, told = learner.mirrored(trial, draws)
+        inputs, advice, told = learner.transformed(trial, draws)
         assert told is trial.told
         seen[tuple(round(number, 4) for number in (*inputs[0].tolist(), float(advice)))] += 1
     assert set(seen) == {

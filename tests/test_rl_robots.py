@@ -17,7 +17,8 @@ from quickstudy.rl.navigation_robot import NavigationDynamicsTrials, NavigationT
 from quickstudy.rl.opponents import Revealed
 from quickstudy.rl.rl2 import RL2Config
 from quickstudy.rl.worlds import TrialFamily
-from quickstudy.skills import grasping_episode
+from quickstudy.skills import grasping_episode, navigation_episode
+from quickstudy.skills import navigation_layouts as layouts
 from quickstudy.skills.grasping_scene import rotate
 from quickstudy.skills.navigation import Navigation
 from quickstudy.skills.navigation_layouts import CELL, CELLS, HALF, place
@@ -134,6 +135,50 @@ def test_tasks_are_those_of_the_demonstrations() -> None:
     assert NavigationTrials().task("validation", 3) == Navigation().task("validation", 3)
     body = NavigationDynamicsTrials().task("train", 0).parameters["body"]
     assert set(body) == {"left", "right", "grip", "payload", "payload_x", "payload_y"}
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_in_a_turned_building_a_robot_that_moves_alike_sees_what_the_symmetry_says(
+    monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    noises = "ACTION_NOISE", "RANGE_NOISE", "SCALE_ERROR", "YAW_PER_METRE", "YAW_PER_RADIAN", "START_PLACE", "START_YAW"
+    for noise in noises:  # they are not turned
+        monkeypatch.setattr(navigation_episode, noise, 0.0)
+    of, symmetry = NavigationTrials(threads=1), NavigationTrials.symmetries[which]
+    turn, side = symmetry.observation[:2, :2], symmetry.action[1, 1]
+    turn_grid = (np.rot90, lambda grid: np.rot90(grid, 2), np.flipud)[which]
+
+    def turned(task: Task) -> Task:
+        walls = [list(block) for block in layouts.walls(turn_grid(layouts.fill(task.parameters["walls"])))]
+        places = {name: (turn @ task.parameters[name]).tolist() for name in ("goal", "home")}
+        return replace(task, parameters={**task.parameters, "walls": walls, **places})
+
+    tasks = of.tasks("train", 4)
+    homes = np.array([task.parameters["home"] for task in tasks])
+    yaw = np.array([0.3, 1.0, -2.0, 2.9])
+    toward = np.column_stack([np.cos(yaw), np.sin(yaw)]) @ turn.T
+    actions = np.random.default_rng(0).uniform(-1, 1, (12, 4, 2))
+
+    def driven(tasks: list[Task], homes: np.ndarray, yaw: np.ndarray, actions: np.ndarray) -> list[np.ndarray]:
+        worlds = of.worlds(tasks, 1)
+        assert isinstance(worlds, navigation_robot.NavigationWorlds)
+        worlds.reset(rng())
+        seen = [worlds._state.reset(np.column_stack([homes, yaw]), [rng()] * 4)]
+        worlds._away = worlds._to_goal()
+        rewards = [np.zeros((4, 1))]
+        for action in actions:
+            outcome = worlds.step(action[:, None], np.ones((4, 1), bool))
+            seen.append(outcome.observations[:, 0])
+            rewards.append(outcome.rewards)
+        worlds.close()
+        return [np.stack(seen), np.stack(rewards)]
+
+    seen, earned = driven(tasks, homes, yaw, actions)
+    turned_yaw = np.arctan2(toward[:, 1], toward[:, 0])
+    other, earned_there = driven([turned(t) for t in tasks], homes @ turn.T, turned_yaw, actions * [1.0, side])
+    np.testing.assert_allclose(seen @ symmetry.observation.T, other, atol=0.01)
+    np.testing.assert_allclose(earned, earned_there, atol=0.02)
+    assert np.abs(seen - other).max() > 0.5
 
 
 # ---- grasping by tries

@@ -35,7 +35,7 @@ from quickstudy.learner import masked_mean
 from quickstudy.rl.learner import Figures, finite_step, returns_by_round
 from quickstudy.rl.policy import Gaussian
 from quickstudy.rl.recurrent import CoreConfig, Joined, Recurrent
-from quickstudy.rl.worlds import Mirror, Unit, Worlds
+from quickstudy.rl.worlds import Symmetry, Unit, Worlds
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
 _STEADY = 0.02
@@ -93,7 +93,7 @@ class DAgger(Recurrent):
     """Skill: the state of the core, one for each lane.
 
     Args:
-        mirrors: of the family; each trial is learned from as it was, or as any of them shows it.
+        symmetries: of the family; a trial is learned from as it was, or as some of them change it.
     """
 
     offsets: Tensor
@@ -104,11 +104,11 @@ class DAgger(Recurrent):
         action_size: int,
         unit: Unit,
         config: DAggerConfig = DAggerConfig(),
-        mirrors: Sequence[Mirror] = (),
+        symmetries: Sequence[Symmetry] = (),
     ) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
-        self._mirrors = [self._of_inputs(mirror) for mirror in mirrors]
+        self._symmetries = [self._of_inputs(symmetry) for symmetry in symmetries]
         self.actor = nn.Sequential(
             nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
         )
@@ -162,24 +162,24 @@ class DAgger(Recurrent):
         figures: Figures = {}
         for _ in range(self.config.updates):
             chosen = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
-            some = [self.mirrored(self.trials[i], rng) for i in chosen]
+            some = [self.transformed(self.trials[i], rng) for i in chosen]
             loss = self.loss(some if self.config.candidates == 1 else [reordered(trial, rng) for trial in some])
             assert self.optimiser is not None
             norm = finite_step(self.optimiser, self, loss, self.config.norm)
             figures = {"loss": float(loss.detach()), "gradient-norm": norm}
         return returns_by_round(episodes) | figures
 
-    def mirrored(self, trial: Lived, rng: torch.Generator) -> Lived:
-        """The trial as it is seen in some of the mirrors, each with probability one half."""
+    def transformed(self, trial: Lived, rng: torch.Generator) -> Lived:
+        """The trial as some of the symmetries make it, each with probability one half."""
         inputs, advice, told = trial
-        for of_inputs, of_actions in self._mirrors:
+        for of_inputs, of_actions in self._symmetries:
             if torch.rand((), generator=rng) < 0.5:
                 inputs, advice = inputs @ of_inputs.T, advice @ of_actions.T
         return Lived(inputs, advice, told)
 
-    def _of_inputs(self, mirror: Mirror) -> tuple[Tensor, Tensor]:
-        """What a mirror makes of the core's inputs, and of actions, as matrices."""
-        observation, action = (torch.as_tensor(matrix, dtype=torch.float32) for matrix in mirror)
+    def _of_inputs(self, symmetry: Symmetry) -> tuple[Tensor, Tensor]:
+        """What a symmetry makes of the core's inputs, and of actions, as matrices."""
+        observation, action = (torch.as_tensor(matrix, dtype=torch.float32) for matrix in symmetry)
         unit = self.unit.expand(len(observation))
         return torch.block_diag(observation / unit[:, None] * unit, action, torch.eye(2)), action
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.rl.worlds import Mirror, Outcome, TrialsOf, Worlds
+from quickstudy.rl.worlds import Outcome, Symmetry, TrialsOf, Worlds
 from quickstudy.skills.grasping import Grasping, build
 from quickstudy.skills.grasping_episode import (
     LIFT,
@@ -96,7 +96,7 @@ def reward(held: np.ndarray, raised: np.ndarray, success: np.ndarray) -> np.ndar
     return HELD * held + RAISED * np.clip(raised, 0.0, 1.0) + SUCCESS * success
 
 
-def mirror(axis: Literal["x", "y"]) -> Mirror:
+def mirror(axis: Literal["x", "y"]) -> Symmetry:
     """What a trial looks like when the tag's x or y axis points the other way.
 
     Hand and fixed motion are the same on both sides, and so is where a tag may be. An L with its bar on the other side
@@ -110,7 +110,7 @@ def mirror(axis: Literal["x", "y"]) -> Mirror:
     if axis == "y":  # the fingers are beside each other along y
         places = [OBSERVATION.index("right_down"), OBSERVATION.index("left_down")]
         observation[places] = observation[places[::-1]]
-    return Mirror(observation, matrix(DECISION))
+    return Symmetry(observation, matrix(DECISION))
 
 
 class GraspingWorlds(Worlds):
@@ -272,7 +272,7 @@ class GraspingTries(TrialsOf):
     observation_size, action_size = len(OBSERVATION), len(DECISION)
     hidden_size, horizon = Grasping.hidden_size, GraspingWorlds.horizon
     advises = True
-    mirrors = (mirror("x"), mirror("y"))
+    symmetries = (mirror("x"), mirror("y"))
 
     def __init__(self, threads: int | None = None) -> None:
         """

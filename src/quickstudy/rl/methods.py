@@ -101,7 +101,7 @@ METHODS: dict[str, Callable[[TrialSettings, TrialFamily], TrialLearner]] = {
     "reptile-ppo": lambda s, f: ReptilePolicy(_policy(s, f), s.reptile),
     "rl2": lambda s, f: _recurrent(s, f, "lstm"),
     "rl2-mann": lambda s, f: _recurrent(s, f, "mann"),
-    "rl2-dagger": lambda s, f: DAgger(f.observation_size, f.action_size, f.observation_unit, s.dagger, f.mirrors),
+    "rl2-dagger": lambda s, f: DAgger(f.observation_size, f.action_size, f.observation_unit, s.dagger, f.symmetries),
     "pearl": lambda s, f: PEARL(f.observation_size, f.action_size, f.observation_unit, s.pearl),
     "meta-lstm": lambda s, f: LearnedRule(_policy(s, f), s.meta_lstm),
     "matched": lambda s, f: _matched(s, f),

@@ -20,16 +20,18 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from scipy.linalg import block_diag
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.rl.worlds import Outcome, TrialsOf, Worlds
+from quickstudy.rl.worlds import Outcome, Symmetry, TrialsOf, Worlds
 from quickstudy.skills import navigation_bodies
 from quickstudy.skills.navigation import Navigation, NavigationDynamics, build, shortest_way, spl
-from quickstudy.skills.navigation_episode import ACTION, HORIZON, Episodes
+from quickstudy.skills.navigation_episode import ACTION, HORIZON, WAVES, Episodes
 from quickstudy.skills.navigation_layouts import CELL, cell
 from quickstudy.skills.navigation_planner import Expert, plan
+from quickstudy.skills.navigation_scene import RAYS
 from quickstudy.skills.navigation_tasks import draw_start
 from quickstudy.task import Task
 
@@ -117,6 +119,18 @@ def look_up(ways: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.asarray(map_coordinates(ways, [task, rows, columns], order=1, mode="nearest"))
 
 
+def turned(turn: np.ndarray) -> Symmetry:
+    """Trials in a building that was turned or mirrored by a matrix [2, 2] of places."""
+    side = round(np.linalg.det(turn))
+    lidar = np.eye(RAYS)[side * np.arange(RAYS)]  # a mirror turns counter-clockwise into clockwise
+    waves = np.eye(len(WAVES))
+    observation = block_diag(turn, turn, lidar, np.kron(turn, waves), np.kron(np.abs(turn), waves))
+    return Symmetry(observation, np.diag([1.0, side]))
+
+
+_QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+
 class NavigationTrials(TrialsOf):
     """The tasks of `quickstudy.skills.navigation.Navigation`, learned by reward; see the module's text.
 
@@ -132,6 +146,7 @@ class NavigationTrials(TrialsOf):
     metric, beside = "success", ("return", "spl", "collisions")
     rate = Navigation.rate
     advises = True
+    symmetries = (turned(_QUARTER), turned(_QUARTER @ _QUARTER), turned(np.diag([1.0, -1.0])))
     observation_size, action_size = Navigation.observation_size, Navigation.action_size
     hidden_size, horizon = Navigation.hidden_size, Navigation.horizon
     imitated: ClassVar[type[Navigation]] = Navigation

@@ -40,12 +40,12 @@ class Outcome(NamedTuple):
     broken: np.ndarray
 
 
-class Mirror(NamedTuple):
-    """What a trial looks like in a mirror in which it is a trial of the family as well.
+class Symmetry(NamedTuple):
+    """What turns a trial of a family into another one, such as a mirror: rewards stay, observations and actions change.
 
     Attributes:
-        observation: matrix [obs, obs] from an observation to what is seen in the mirror.
-        action: matrix [act, act], likewise; its own inverse.
+        observation: matrix [obs, obs] from an observation to that of the other trial.
+        action: matrix [act, act], likewise.
     """
 
     observation: np.ndarray
@@ -102,8 +102,8 @@ class TrialFamily(TaskFamily):
     """Of each task between two adaptations, where nobody says otherwise."""
     advises: ClassVar[bool] = False
     """Whether its worlds have an expert who can be asked during a trial, `Worlds.advise`."""
-    mirrors: ClassVar[Sequence[Mirror]] = ()
-    """In which its trials may be seen, alone or one after the other."""
+    symmetries: ClassVar[Sequence[Symmetry]] = ()
+    """Of its trials; some of them one after the other are one as well."""
 
     @abstractmethod
     def worlds(self, tasks: Sequence[Task], lanes: int) -> Worlds:
