@@ -5,7 +5,8 @@
 Twenty worlds, 200 control steps of the experts' actions with noise, which touch and lift as a policy does; push-v3, and
 the ten training tasks of ML10, two worlds each. All sides have the same starts and get the same actions, turn by turn;
 medians count. The peers are what `metaworld.make_ml_envs_train` makes, with its wrappers, in one process ('sync') and
-in twenty ('async'). Writes benchmarks/results/speed-metaworld.json.
+in twenty ('async'). Busy cores slow each other, so what a step costs a core is to be compared alike: 'sync' beside one
+thread of ours. Writes benchmarks/results/speed-metaworld.json.
 """
 
 import os
@@ -27,7 +28,7 @@ from quickstudy.skills.metaworld import stock
 from quickstudy.skills.metaworld.catalogue import ML10_TRAIN, TASKS
 from quickstudy.skills.metaworld.worlds import ACTION, MetaWorlds
 
-WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 5, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
+WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
 WORKLOADS = {"push-v3": ["push-v3"] * WORLDS, "ML10": [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]}
 
 
@@ -73,16 +74,16 @@ def measure(names: Sequence[str]) -> dict[str, np.ndarray]:
     vectors = [TASKS[name].vector(rng) for name in names]
     actions = recorded(names, vectors)
     sides: dict[str, Any] = {
-        "sync": peer(names, vectors, "Sync"),
-        "async": peer(names, vectors, "Async"),
+        "metaworld, sync": peer(names, vectors, "Sync"),
+        "metaworld, async": peer(names, vectors, "Async"),
         "quickstudy": MetaWorlds(names),
+        "quickstudy, one thread": MetaWorlds(names, threads=1),
     }
-    children = {"async": [process.pid for process in sides["async"].processes]}
+    children = {"metaworld, async": [process.pid for process in sides["metaworld, async"].processes]}
     found: dict[str, list[tuple[float, float, float]]] = {side: [] for side in sides}
     for turn in range(REPEATS + 1):
         for side, worlds in sides.items():
-            begin = (lambda: sides["quickstudy"].reset(vectors)) if side == "quickstudy" else worlds.reset
-            reset, _ = seconds(begin)
+            reset, _ = seconds(partial(worlds.reset, vectors) if isinstance(worlds, MetaWorlds) else worlds.reset)
             wall, cpu = seconds(
                 lambda worlds=worlds: [worlds.step(action) for action in actions], children.get(side, ())
             )
@@ -95,18 +96,16 @@ def measure(names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def rows(workload: str, found: dict[str, np.ndarray]) -> list[Row]:
     """Steps beside the peer that is faster by the clock, and by CPU time beside the one that takes less; resets."""
-    ours, peers = found["quickstudy"], [found["sync"], found["async"]]
-    faster = np.minimum(*(np.median(peer, 0) for peer in peers))
+    faster = np.minimum(*(np.median(found[f"metaworld, {kind}"], 0) for kind in ("sync", "async")))
     made = []
     for side, turns in found.items():
         wall, cpu, reset = np.median(turns, 0)
         ratio, per_core, resets = faster / (wall, cpu, reset)
         note = f"{cpu * 1e6:.0f} us of CPU a step: {per_core:.2f} x a core"
-        name = side if turns is ours else f"metaworld, {side}"
         made.append(
-            Row(name, workload=workload, ms=_ms(wall), ratio=_three(ratio), steps_per_second=round(1 / wall), note=note)
+            Row(side, workload=workload, ms=_ms(wall), ratio=_three(ratio), steps_per_second=round(1 / wall), note=note)
         )
-        made.append(Row(name, workload=f"{workload}, reset", ms=_ms(reset), ratio=_three(resets)))
+        made.append(Row(side, workload=f"{workload}, reset", ms=_ms(reset), ratio=_three(resets)))
     return sorted(made, key=lambda row: row.workload)
 
 

@@ -39,8 +39,6 @@ PORTS: dict[str, type[Port]] = {
 """The tasks that are written for many worlds at once."""
 
 OBSERVATION, ACTION = 39, 4
-_BLOCK = 2
-"""Worlds that a thread takes at a time: contact-rich worlds cost more, small blocks balance the threads."""
 
 
 class _Group:
@@ -257,13 +255,12 @@ class MetaWorlds:
             )
 
     def _for_each(self, count: int, work: Callable[[int, int], None]) -> None:
-        """Calls `work(k, thread)` for every k; each thread takes the next block when it is done with its last."""
-        blocks = itertools.count(step=_BLOCK)  # `next` is atomic
+        """Calls `work(k, thread)` for every k; each thread takes the next one when it is done with its last."""
+        numbers = itertools.count()  # `next` is atomic
 
         def run(thread: int) -> None:
-            while (first := next(blocks)) < count:
-                for k in range(first, min(first + _BLOCK, count)):
-                    work(k, thread)
+            while (k := next(numbers)) < count:
+                work(k, thread)
 
         others = [] if self._pool is None else [self._pool.submit(run, thread) for thread in range(1, self._threads)]
         run(0)
