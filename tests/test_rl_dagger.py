@@ -115,6 +115,9 @@ def test_a_trial_is_seen_and_advised_as_each_symmetry_makes_it_with_probability_
         (40.0, -0.3, -0.5, 0.7, 1.0, -0.2),
     }
     assert min(seen.values()) > 70
+    sentence = r"matrices \(2, 2\) of observations and \(1, 1\) of actions; got \(2, 2\) and \(2, 2\)"
+    with pytest.raises(QuickstudyError, match=sentence):
+        DAgger(2, 1, 1.0, DAggerConfig(width=4), [Symmetry(swap, turn)])
 
 
 def test_the_point_is_told_to_go_straight_to_the_goal() -> None:

@@ -94,6 +94,9 @@ class DAgger(Recurrent):
 
     Args:
         symmetries: of the family; a trial is learned from as it was, or as some of them change it.
+
+    Raises:
+        QuickstudyError: a symmetry whose matrices do not fit observations and actions.
     """
 
     offsets: Tensor
@@ -108,7 +111,7 @@ class DAgger(Recurrent):
     ) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
-        self._symmetries = [self._of_inputs(symmetry) for symmetry in symmetries]
+        self._symmetries = [self._of_inputs(symmetry, observation_size, action_size) for symmetry in symmetries]
         self.actor = nn.Sequential(
             nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, 2 * action_size)
         )
@@ -177,9 +180,15 @@ class DAgger(Recurrent):
                 inputs, advice = inputs @ of_inputs.T, advice @ of_actions.T
         return Lived(inputs, advice, told)
 
-    def _of_inputs(self, symmetry: Symmetry) -> tuple[Tensor, Tensor]:
+    def _of_inputs(self, symmetry: Symmetry, *sizes: int) -> tuple[Tensor, Tensor]:
         """What a symmetry makes of the core's inputs, and of actions, as matrices."""
         observation, action = (torch.as_tensor(matrix, dtype=torch.float32) for matrix in symmetry)
+        shapes, wanted = [tuple(matrix.shape) for matrix in (observation, action)], [(size, size) for size in sizes]
+        if shapes != wanted:
+            raise QuickstudyError(
+                f"A symmetry of this family holds matrices {wanted[0]} of observations and {wanted[1]} of actions; got "
+                f"{shapes[0]} and {shapes[1]}."
+            )
         unit = self.unit.expand(len(observation))
         return torch.block_diag(observation / unit[:, None] * unit, action, torch.eye(2)), action
 
