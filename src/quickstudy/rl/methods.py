@@ -182,7 +182,9 @@ _GRASPING = {
     # Trials are ten steps long, so learning from them costs nothing beside living through them.
     "rl2-dagger": {
         "training": TrialConfig(150, 50, 2, validate_every=10, validation_rounds=TRIES - 1, settle=0.5),
-        "dagger": DAggerConfig(episodes=TRIES, kept=20_000, updates=80, batch=128, spread=1.0, candidates=64),
+        "dagger": DAggerConfig(
+            episodes=TRIES, kept=20_000, updates=80, batch=128, rate=4e-3, spread=1.0, candidates=64
+        ),
     },
 }
 
