@@ -181,7 +181,7 @@ _GRASPING = {
     # As many objects as there can be: what an outcome says of an object is learned from objects, not from tries.
     # Trials are ten steps long, so learning from them costs nothing beside living through them.
     "rl2-dagger": {
-        "training": TrialConfig(150, 50, 2, validate_every=10, validation_rounds=TRIES - 1, settle=0.5),
+        "training": TrialConfig(100, 50, 2, validate_every=10, validation_rounds=TRIES - 1, settle=0.5),
         "dagger": DAggerConfig(
             episodes=TRIES, kept=20_000, updates=80, batch=128, rate=4e-3, spread=1.0, candidates=64
         ),
