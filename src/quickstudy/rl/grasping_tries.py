@@ -99,8 +99,8 @@ def reward(held: np.ndarray, raised: np.ndarray, success: np.ndarray) -> np.ndar
 def mirror(axis: Literal["x", "y"]) -> Symmetry:
     """What a trial looks like when the tag's x or y axis points the other way.
 
-    Hand and fixed motion are the same on both sides, and so is where a tag may be. An L with its bar on the other side
-    is no task of the family, but an object as good as any.
+    Hand and fixed motion are the same on both sides, and so is where a tag may be. An L or a T with its bar on the
+    other side is no task of the family, but an object as good as any.
     """
 
     def matrix(names: Sequence[str]) -> np.ndarray:
