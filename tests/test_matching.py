@@ -27,7 +27,7 @@ from quickstudy.nets import MLP
 from quickstudy.skills.classic import PointNavigation
 from quickstudy.train import TrainConfig, meta_train
 
-HEADS = ["convex", "decoder", "residual", "local-linear"]
+HEADS = ["convex", "decoder", "local-linear"]
 KINDS = [*HEADS, "labelled"]
 
 
@@ -45,10 +45,7 @@ def learner(kind: str, full_context: bool = False, network: nn.Module | None = N
     base = BaseLearner(network or MLP(3, 6, [8]), 3, recognition_loss if kind == "labelled" else imitation_loss)
     head = "decoder" if kind == "labelled" else kind
     config = MatchingConfig(head, full_context=full_context, processing_steps=3, decoder=(7,), dimensions=4)
-    taught = MatchingNetworks(base, 6 if network is None else 3, 2, kind == "labelled", config)
-    if kind == "residual":
-        nn.init.normal_(taught.decode.head.weight, std=0.3)  # it starts at zero, where much is equal
-    return taught
+    return MatchingNetworks(base, 6 if network is None else 3, 2, kind == "labelled", config)
 
 
 def batch(kind: str, tasks: int = 4, shots: int = 2, steps: int = 5) -> Batch:
@@ -122,19 +119,19 @@ def test_zero_embeddings_have_finite_second_derivatives(dtype):
 
 def test_local_linear_regression_by_hand():
     """Points 0 and 2 with values 1 and 5, weights a half each: slope 4 / (2 + 2 ridge), through (1, 3)."""
-    weights, keys, values = torch.tensor([0.5, 0.5]), torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
+    weights, keys, values = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
     for ridge in (0.0, 0.3):
         value = local_linear(weights, keys, values, torch.tensor([4.0]), torch.tensor(ridge))
         assert value.item() == pytest.approx(3 + 3 * 4 / (2 + 2 * ridge), abs=1e-14)
 
 
 def test_local_linear_regression_extrapolates_a_linear_law_and_else_is_convex():
-    keys, law, weights = torch.randn(20, 3), torch.randn(3, 2), torch.rand(5, 20).softmax(-1)
+    keys, law, weights = torch.randn(20, 3), torch.randn(3, 2), torch.rand(5, 2, 20).softmax(-1)
     values, at = keys @ law + 0.7, 10.0 * torch.randn(5, 3)
     exact = local_linear(weights, keys, values, at, torch.tensor(1e-13))
     torch.testing.assert_close(exact, at @ law + 0.7, rtol=1e-9, atol=1e-9)
     stiff = local_linear(weights, keys, values, at, torch.tensor(1e13))
-    torch.testing.assert_close(stiff, weights @ values, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(stiff, (weights * values.mT).sum(-1), rtol=1e-9, atol=1e-9)
 
 
 def reference(cell: LSTMCell, inputs: int, width: int) -> nn.LSTMCell:
@@ -198,13 +195,17 @@ def test_query_in_context_reads_evenly_first_and_then_by_similarity():
     torch.testing.assert_close(context(embedded, keys, real), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_a_residual_starts_as_the_convex_combination():
-    config = MatchingConfig("residual", decoder=(7,))
-    residual = MatchingNetworks(BaseLearner(MLP(3, 6, [8]), 3), 6, 2, False, config)
-    convex = MatchingNetworks(residual.base, 6, 2, False, MatchingConfig("convex"))
-    support, x = one(batch("residual")), torch.randn(5, 3)
-    expected = convex.predict(convex.adapt(support), x)
-    torch.testing.assert_close(residual.predict(residual.adapt(support), x), expected, rtol=1e-13, atol=1e-14)
+def test_in_local_regression_every_number_of_an_action_has_its_own_scale():
+    """A number whose scale is nearly nothing averages all steps alike; the other attends as it did."""
+    taught, support, x = learner("local-linear"), one(batch("local-linear")), torch.randn(5, 3)
+    with torch.no_grad():
+        taught.log_ridge.fill_(30.0)  # so stiff that nothing is left but the weights
+        before = taught.predict(taught.adapt(support), x)
+        taught.log_scale[1] = -30.0
+        after = taught.predict(taught.adapt(support), x)
+    torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=1e-12)
+    mean = support.y[support.mask > 0][:, 1].mean()
+    torch.testing.assert_close(after[:, 1], mean.expand(5), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,7 +214,7 @@ def test_without_a_demonstration_nothing_is_read(kind):
     prediction = taught.predict(taught.begin(), x)
     if kind == "labelled":
         torch.testing.assert_close(prediction, torch.full((3, 2), -math.log(2.0)), rtol=0, atol=1e-15)
-    elif kind not in ("decoder", "residual"):
+    elif kind != "decoder":
         assert prediction.abs().max() == 0.0
     assert taught.predict(taught.begin(), x[0]).shape == (2,)
     torch.testing.assert_close(taught.predict(taught.begin(), x[None])[0], prediction, rtol=1e-13, atol=1e-14)

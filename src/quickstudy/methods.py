@@ -141,7 +141,7 @@ _MOTIONS = Settings(
     "matching",
     network=NetworkConfig((64, 64), embedding=32),
     maml=MAMLConfig(inner_steps=3),
-    matching=MatchingConfig(head="residual", scale=200.0, decoder=(64, 64)),
+    matching=MatchingConfig(head="local-linear", scale=30.0, dimensions=4, ridge=1e-3),
     training=TrainConfig(1000, meta_batch=8, shots=1, most_shots=3, queries=3, rate=2e-3, validate_every=500),
     data=DataConfig(tasks=1000, validation_tasks=16),
 )
@@ -292,6 +292,12 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     **{
         ("sinusoid", method): {"network": {"embedding": 40}, "training": {"steps": 15_000}}
         for method in ("mann", "siamese", "matching", "matching-convex", "hypernet")
+    },
+    # Cosines of a linear map of waves of phase: a kernel that is the same at every phase.
+    ("motions", "matching"): {
+        "network": {"hidden": ()},
+        "training": {"steps": 3000, "rate": 5e-3},
+        "data": {"tasks": 4000},
     },
     **{
         (family, method): changes

@@ -5,9 +5,9 @@ Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One S
 
 What the paper does not have:
 - the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
-- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Three
-  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action; a 'residual', which adds what such
-  a decoder says to the convex combination, at first nothing; and 'local-linear' regression.
+- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
+  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression, in
+  which every number of an action has a scale of its own: some are to be smoothed more than others.
 """
 
 import math
@@ -29,8 +29,7 @@ class MatchingConfig:
 
     Attributes:
         head: how the actions of the steps attended to become one: their 'convex' combination (eq. 1), a 'decoder'
-            network, the combination corrected by such a network ('residual'), or 'local-linear' regression on the
-            embedding. Labels are always combined as in eq. 1.
+            network, or 'local-linear' regression on the embedding. Labels are always combined as in eq. 1.
         scale: initial factor of the cosines in the softmax; learned.
         full_context: embed each support step and each query in the light of the whole support (section 2.1.2), whose
             order then matters.
@@ -40,7 +39,7 @@ class MatchingConfig:
         ridge: initial penalty of the regression's slopes; learned.
     """
 
-    head: Literal["convex", "decoder", "residual", "local-linear"] = "decoder"
+    head: Literal["convex", "decoder", "local-linear"] = "decoder"
     scale: float = 10.0
     full_context: bool = False
     processing_steps: int = 5
@@ -49,8 +48,8 @@ class MatchingConfig:
     ridge: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.head not in ("convex", "decoder", "residual", "local-linear"):
-            raise QuickstudyError(f"head must be 'convex', 'decoder', 'residual' or 'local-linear'; got '{self.head}'.")
+        if self.head not in ("convex", "decoder", "local-linear"):
+            raise QuickstudyError(f"head must be 'convex', 'decoder' or 'local-linear'; got '{self.head}'.")
         for name in ("scale", "processing_steps", "dimensions", "ridge"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
@@ -63,7 +62,7 @@ class Matched(NamedTuple):
 
     Attributes:
         keys: g(x_i, S), [n, embedding].
-        values: y_i, or for a decoder the pair of g(x_i, S) and y_i, encoded, or for a residual both, [n, value].
+        values: y_i, or for a decoder the pair of g(x_i, S) and y_i, encoded, [n, value].
         real: [n], 1 for a real step and 0 for padding.
     """
 
@@ -95,16 +94,12 @@ class MatchingNetworks(MetaLearner):
         super().__init__(base)
         self.scans = config.full_context
         self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
-        self.actions = actions
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-        encoded = {"decoder": embedding_size, "residual": actions + embedding_size}
-        self.widths = (embedding_size, encoded.get(self.head, actions))
-        if self.head in encoded:
+        scales = (actions, 1) if self.head == "local-linear" else ()
+        self.log_scale = nn.Parameter(torch.full(scales, math.log(config.scale)))
+        self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
+        if self.head == "decoder":
             self.encode = MLP(embedding_size + actions, embedding_size, config.decoder[:1])
-            self.decode = MLP(embedding_size + self.widths[1], actions, config.decoder)
-        if self.head == "residual":
-            nn.init.zeros_(self.decode.head.weight)
-            nn.init.zeros_(self.decode.head.bias)
+            self.decode = MLP(embedding_size + embedding_size, actions, config.decoder)
         elif self.head == "local-linear":
             self.project = nn.Linear(embedding_size, config.dimensions, bias=False)
             self.log_ridge = nn.Parameter(torch.tensor(math.log(config.ridge)))
@@ -122,27 +117,20 @@ class MatchingNetworks(MetaLearner):
         keys = self.base(x)
         if self.config.full_context:
             keys = self.support_context(keys, real)
-        return Matched(keys, self._values(keys, y), real)
-
-    def _values(self, keys: Tensor, y: Tensor) -> Tensor:
-        if self.head not in ("decoder", "residual"):
-            return y
-        pairs = self.encode(torch.cat([keys, y], -1))
-        return pairs if self.head == "decoder" else torch.cat([y, pairs], -1)
+        return Matched(keys, self.encode(torch.cat([keys, y], -1)) if self.head == "decoder" else y, real)
 
     def predict(self, skill: Matched, x: Tensor) -> Tensor:
         f = self.base(x)
         if self.config.full_context:
             f = self.query_context(f, skill.keys, skill.real)
-        weights = masked_softmax(self.log_scale.exp() * (unit(f) @ unit(skill.keys).mT), skill.real)
-        read = weights @ skill.values  # eq. 1
-        if self.head == "decoder":
-            return self.decode(torch.cat([f, read], -1))
-        if self.head == "residual":
-            return read[..., : self.actions] + self.decode(torch.cat([f, read], -1))
+        cosines = unit(f) @ unit(skill.keys).mT
         if self.head == "local-linear":
+            weights = masked_softmax(self.log_scale.exp() * cosines.unsqueeze(-2), skill.real)
             keys, at = self.project(skill.keys), self.project(f)
             return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())
+        read = masked_softmax(self.log_scale.exp() * cosines, skill.real) @ skill.values  # eq. 1
+        if self.head == "decoder":
+            return self.decode(torch.cat([f, read], -1))
         return (read + 1e-12).log().log_softmax(-1) if self.labelled else read
 
 
@@ -200,14 +188,16 @@ class AttentionLSTM(nn.Module):
 
 
 def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridge: Tensor) -> Tensor:
-    """Ridge regression of values [n, act] on keys [n, d] under weights [..., n], evaluated at [..., d].
+    """Ridge regression of values [n, act] on keys [n, d] under weights [..., act, n], evaluated at [..., d].
 
-    Locally weighted regression (Cleveland 1979) in closed form. The intercept is not penalised, so that it falls back
-    to the convex combination where the steps attended to are alike.
+    Locally weighted regression (Cleveland 1979) in closed form, of every value under weights of its own. The intercept
+    is not penalised, so that it falls back to the convex combination where the steps attended to are alike.
     """
-    key, value = weights @ keys, weights @ values
-    apart = keys - key.unsqueeze(-2)
-    weighted = (weights.unsqueeze(-1) * apart).mT
-    gram = weighted @ apart + ridge * torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
-    slopes = torch.linalg.solve(gram, weighted @ (values - value.unsqueeze(-2)))
-    return value + ((at - key).unsqueeze(-2) @ slopes).squeeze(-2)
+    key, value = weights @ keys, (weights * values.mT).sum(-1)
+    products = (keys.unsqueeze(-1) * keys.unsqueeze(-2)).flatten(-2)
+    second = (weights @ products).unflatten(-1, 2 * keys.shape[-1:])
+    identity = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
+    covariance = second - key.unsqueeze(-1) * key.unsqueeze(-2) + ridge * identity
+    shared = (weights * values.mT) @ keys - key * value.unsqueeze(-1)
+    slopes = torch.linalg.solve(covariance, shared.unsqueeze(-1)).squeeze(-1)
+    return value + ((at.unsqueeze(-2) - key) * slopes).sum(-1)
