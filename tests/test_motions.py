@@ -251,7 +251,10 @@ def test_files_of_ones_own(tmp_path):
     assert [(m.name, len(m.demonstrations), m.unit) for m in motions] == [(f"task {i}", 4, 2.5) for i in range(3)]
     np.testing.assert_array_equal(motions[1].demonstrations[2], demonstrations[7])
     family = families.get(str(tmp_path / "own.npz"))
-    assert (family.name, family.test_splits) == ("own", ["positions"])
+    assert (family.name, family.test_splits, family.most_episodes) == ("own", ["positions"], 2)
+    own = defaults(str(tmp_path / "own.npz"), "matching")
+    assert (own.matching, own.network) == (defaults("motions").matching, defaults("motions").network)
+    assert (own.data.demonstrations, own.data.validation_episodes, own.training.queries) == (4, 2, 1)
     assert family.run(family.tasks("positions", 2), 2, lambda x: np.zeros((2, 2, 6)), 0)["rmse"].shape == (2, 2)
 
 

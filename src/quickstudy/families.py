@@ -12,6 +12,7 @@ from quickstudy import datasets
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.progress import progress
+from quickstudy.skills import recordings
 from quickstudy.skills.classic import PointNavigation, Sinusoid
 from quickstudy.skills.demonstrated import QUERIES, SHARES, Demonstrated, check_shares, split_labels
 from quickstudy.skills.grasping import Grasping
@@ -84,13 +85,12 @@ def from_file(path: Path) -> TaskFamily:
     """
     if path.suffix != ".npz" or path.is_dir() or datasets.is_dataset(path):
         return from_dataset(path)
-    arrays, name = datasets.load_arrays(path), _name(path)
+    if not recordings.are_in(path):
+        return _recognition(path, _name(path))
     try:
-        if "points" in arrays or "robotasks9" in arrays:
-            return Motions(path, name=name)
+        return Motions(path, name=_name(path))
     except QuickstudyError as error:
         raise QuickstudyError(f"'{path}': {error}") from error
-    return _recognition(path, name)
 
 
 def from_dataset(

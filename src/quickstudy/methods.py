@@ -28,6 +28,7 @@ from quickstudy.learners.roles import HypernetRoles, RolesConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.learners.warp import Warp
 from quickstudy.nets import MLP, ConvClassifier, ConvNet
+from quickstudy.skills import recordings
 from quickstudy.skills.demonstrated import QUERIES, SHARES, split_labels
 from quickstudy.task import TaskFamily
 from quickstudy.train import TrainConfig
@@ -319,13 +320,16 @@ def defaults(family: str, method: str | None = None, seed: int = 0) -> Settings:
     Raises:
         QuickstudyError: `family` is the path of a data set that cannot be read, or has too few tasks.
     """
-    if family not in DEFAULTS and datasets.is_dataset(Path(family)):
-        settings = _for_dataset(Path(family))
+    path, known = Path(family), family
+    if family in DEFAULTS:
+        settings = DEFAULTS[family]
+    elif recordings.are_in(path):
+        settings, known = _for_motions(path), "motions"
     else:
-        settings = DEFAULTS.get(family) or _for_name(family)
+        settings = _for_dataset(path) if datasets.is_dataset(path) else _for_name(family)
     method = method or settings.method
     settings = replace(settings, family=family, method=method, seed=seed)
-    for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((family, method), {})):
+    for changes in ({"training": OUTER.get(method, {})}, OVERRIDES.get((known, method), {})):
         settings = replace(settings, **{group: replace(getattr(settings, group), **c) for group, c in changes.items()})
     return settings
 
@@ -336,6 +340,16 @@ def _for_name(family: str) -> Settings:
     if family.startswith("ml1-"):
         return _SCRAMBLED if family.endswith("-scrambled") else _ML1
     return Settings(family, "maml")
+
+
+def _for_motions(path: Path) -> Settings:
+    """Those of recorded motions, for as many demonstrations as a file has of each."""
+    fewest = min(len(motion.demonstrations) for motion in recordings.load(path))
+    return replace(
+        _MOTIONS,
+        training=replace(_MOTIONS.training, queries=min(_MOTIONS.training.queries, fewest - 3)),
+        data=replace(_MOTIONS.data, demonstrations=min(6, fewest), validation_episodes=min(3, fewest // 2)),
+    )
 
 
 def _for_dataset(path: Path) -> Settings:

@@ -147,6 +147,7 @@ class Motions(TaskFamily):
             held_out = "poses" if motion.has_orientation else "positions"
             parts.setdefault({0: held_out, 1: "validation"}.get(away, "train"), []).append(motion)
         self.motions: Mapping[str, list[Motion]] = parts
+        self.most_episodes = min(len(motion.demonstrations) // 2 for motion in found)
         self.sizes = {split: 10**9 if split == "train" else 10_000 for split in parts}
         self._of = {motion.name: motion for motion in found}
         if len(self._of) < len(found):

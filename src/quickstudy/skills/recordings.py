@@ -13,6 +13,7 @@ A file is an .npz of plain arrays in one of two forms.
 """
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,14 @@ def default_path() -> Path:
     """$QUICKSTUDY_MOTIONS, or robot_demos.npz in the cache."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else datasets.cache() / "robot_demos.npz"
+
+
+def are_in(path: Path) -> bool:
+    """Whether a file is one of motions, by the names of its arrays alone."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return not {"points.npy", "robotasks9.npy"}.isdisjoint(file.namelist())
 
 
 def load(path: Path | None = None) -> list[Motion]:
