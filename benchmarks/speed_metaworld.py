@@ -2,11 +2,12 @@
 
     python -m benchmarks.speed_metaworld
 
-Twenty worlds, 200 control steps of the experts' actions with noise, which touch and lift as a policy does; push-v3, and
-the ten training tasks of ML10, two worlds each. All sides have the same starts and get the same actions, turn by turn;
-medians count. The peers are what `metaworld.make_ml_envs_train` makes, with its wrappers, in one process ('sync') and
-in twenty ('async'). Busy cores slow each other, so what a step costs a core is to be compared alike: 'sync' beside one
-thread of ours. Writes benchmarks/results/speed-metaworld.json.
+Twenty worlds, 200 control steps; push-v3, and the ten training tasks of ML10, two worlds each. Actions are random, as
+those of a policy that has yet to learn, and then the experts' with noise, which touch and lift: contacts are what takes
+physics longest. All sides have the same starts and get the same actions, turn by turn; medians count. The peers are
+what `metaworld.make_ml_envs_train` makes, with its wrappers, in one process ('sync') and in twenty ('async'). Busy
+cores slow each other, so what a step costs a core is to be compared alike: 'sync' beside one thread of ours. Writes
+benchmarks/results/speed-metaworld.json.
 """
 
 import os
@@ -29,7 +30,7 @@ from quickstudy.skills.metaworld.catalogue import ML10_TRAIN, TASKS
 from quickstudy.skills.metaworld.worlds import ACTION, MetaWorlds
 
 WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
-WORKLOADS = {"push-v3": ["push-v3"] * WORLDS, "ML10": [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]}
+PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]
 
 
 def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str, horizon: int | None = None) -> Any:
@@ -68,11 +69,24 @@ def _cpu_of(process: int) -> float:
     return float(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
 
 
-def measure(names: Sequence[str]) -> dict[str, np.ndarray]:
+def random(names: Sequence[str], vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Actions that are evenly distributed, [step, world, 4]."""
+    return np.random.default_rng(1).uniform(-1.0, 1.0, (STEPS, len(names), ACTION)).astype("f4")
+
+
+WORKLOADS = {
+    "push-v3, random actions": (PUSH, random),
+    "push-v3, experts' actions": (PUSH, recorded),
+    "ML10, random actions": (MIXTURE, random),
+    "ML10, experts' actions": (MIXTURE, recorded),
+}
+
+
+def measure(names: Sequence[str], make: Callable[..., np.ndarray]) -> dict[str, np.ndarray]:
     """For each side [turn, (wall of a step, CPU of a step, wall of a reset)], in seconds a world."""
     rng = np.random.default_rng(0)
     vectors = [TASKS[name].vector(rng) for name in names]
-    actions = recorded(names, vectors)
+    actions = make(names, vectors)
     sides: dict[str, Any] = {
         "metaworld, sync": peer(names, vectors, "Sync"),
         "metaworld, async": peer(names, vectors, "Async"),
@@ -119,15 +133,16 @@ def _three(value: float) -> float:
 
 def main() -> None:
     started = time.perf_counter()
-    table = [row for workload, names in WORKLOADS.items() for row in rows(workload, measure(names))]
+    table = [row for workload, what in WORKLOADS.items() for row in rows(workload, measure(*what))]
     cell = Cell.measured_here(
         cell="speed-metaworld",
         metric="milliseconds of a world's control step, or of its reset",
         unit="",
         protocol=(
-            f"{WORLDS} worlds on {os.cpu_count()} cores, {STEPS} control steps of the experts' actions with noise, the "
-            f"same on all sides; ML10: its ten training tasks, two worlds each. Median of {REPEATS} turns; ratio: "
-            "speed relative to the faster of metaworld's own synchronous and asynchronous vector environments."
+            f"{WORLDS} worlds on {os.cpu_count()} cores, {STEPS} control steps of random actions, or of the experts' "
+            f"with noise, the same on all sides; ML10: its ten training tasks, two worlds each. Median of {REPEATS} "
+            "turns; ratio: speed relative to the faster of metaworld's own synchronous and asynchronous vector "
+            "environments."
         ),
         command="python -m benchmarks.speed_metaworld",
         seconds=time.perf_counter() - started,
