@@ -313,6 +313,20 @@ def test_what_is_missing(tmp_path, monkeypatch, family):
         from_arrays([np.zeros((5, 2))] * 2, ["a"])
 
 
+def test_a_users_file_is_named_once_and_a_broken_one_is_no_motions(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, points=np.zeros((8, 20, 2)), task=np.repeat([0, 1], 4))
+    with pytest.raises(QuickstudyError) as problem:
+        families.get(str(path))
+    assert str(problem.value).count(str(path)) == 1
+    content = path.read_bytes()
+    directory = content.rfind(b"PK\x01\x02")
+    path.write_bytes(content[:directory] + b"XXXX" + content[directory + 4 :])
+    assert not recordings.are_in(path)
+    with pytest.raises(QuickstudyError, match="not a readable"):
+        families.get(str(path))
+
+
 @pytest.mark.skipif(not recordings.default_path().is_file(), reason=f"{recordings.VARIABLE} names no file of motions")
 def test_the_collection_of_recordings():
     family = Motions()

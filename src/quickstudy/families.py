@@ -87,8 +87,9 @@ def from_file(path: Path) -> TaskFamily:
         return from_dataset(path)
     if not recordings.are_in(path):
         return _recognition(path, _name(path))
+    motions = recordings.load(path)
     try:
-        return Motions(path, name=_name(path))
+        return Motions(motions=motions, name=_name(path))
     except QuickstudyError as error:
         raise QuickstudyError(f"'{path}': {error}") from error
 

@@ -345,10 +345,15 @@ def _for_name(family: str) -> Settings:
 def _for_motions(path: Path) -> Settings:
     """Those of recorded motions, for as many demonstrations as a file has of each."""
     fewest = min(len(motion.demonstrations) for motion in recordings.load(path))
+    training, data = _MOTIONS.training, _MOTIONS.data
     return replace(
         _MOTIONS,
-        training=replace(_MOTIONS.training, queries=min(_MOTIONS.training.queries, fewest - 3)),
-        data=replace(_MOTIONS.data, demonstrations=min(6, fewest), validation_episodes=min(3, fewest // 2)),
+        training=replace(training, queries=min(training.queries, fewest - training.most_shots)),
+        data=replace(
+            data,
+            demonstrations=min(data.demonstrations, fewest),
+            validation_episodes=min(data.validation_episodes, fewest // 2),
+        ),
     )
 
 

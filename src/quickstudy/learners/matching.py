@@ -99,7 +99,7 @@ class MatchingNetworks(MetaLearner):
         self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
         if self.head == "decoder":
             self.encode = MLP(embedding_size + actions, embedding_size, config.decoder[:1])
-            self.decode = MLP(embedding_size + embedding_size, actions, config.decoder)
+            self.decode = MLP(2 * embedding_size, actions, config.decoder)
         elif self.head == "local-linear":
             self.project = nn.Linear(embedding_size, config.dimensions, bias=False)
             self.log_ridge = nn.Parameter(torch.tensor(math.log(config.ridge)))

@@ -69,11 +69,12 @@ def default_path() -> Path:
 
 
 def are_in(path: Path) -> bool:
-    """Whether a file is one of motions, by the names of its arrays alone."""
-    if not zipfile.is_zipfile(path):
+    """Whether a file is one of motions, by the names of its arrays alone; False where none can be read."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return not {"points.npy", "robotasks9.npy"}.isdisjoint(file.namelist())
+    except (OSError, zipfile.BadZipFile):
         return False
-    with zipfile.ZipFile(path) as file:
-        return not {"points.npy", "robotasks9.npy"}.isdisjoint(file.namelist())
 
 
 def load(path: Path | None = None) -> list[Motion]:
