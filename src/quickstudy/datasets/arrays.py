@@ -46,7 +46,7 @@ def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
 def holds(path: Path, name: str) -> bool:
     """Whether an .npz file has an array of this name; nothing else of it is read."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
             return name in data.files
     except Exception:  # `load` says what is wrong
         return False

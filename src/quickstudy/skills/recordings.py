@@ -13,7 +13,6 @@ A file is an .npz of plain arrays in one of two forms.
 """
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +69,7 @@ def default_path() -> Path:
 
 def are_in(path: Path) -> bool:
     """Whether a file is one of motions, by the names of its arrays alone; False where none can be read."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return not {"points.npy", "robotasks9.npy"}.isdisjoint(file.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return any(datasets.holds(path, name) for name in ("points", "robotasks9"))
 
 
 def load(path: Path | None = None) -> list[Motion]:
