@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
 from quickstudy import datasets
