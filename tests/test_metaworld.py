@@ -89,6 +89,27 @@ def test_worlds_that_are_not_chosen_stay_and_a_second_reset_is_the_first():
     np.testing.assert_array_equal(worlds.reset([vectors[1]], np.array([1])), first)
 
 
+def test_a_reset_of_one_world_leaves_what_others_are_rewarded_for():
+    """What rewards need of an episode is worked out at its reset, for all worlds of its task."""
+    rng = np.random.default_rng(2)
+    first, second, third = (TASKS["pick-place-v3"].vector(rng) for _ in range(3))
+    actions = rng.uniform(-1, 1, (6, 4))
+    alone, together = MetaWorlds(["pick-place-v3"], threads=1), MetaWorlds(["pick-place-v3"] * 2, threads=1)
+    alone.reset([first])
+    together.reset([first, second])
+    for step, action in enumerate(actions):
+        if step == 3:
+            together.reset([third], np.array([1]))
+        alone.step(action[None])
+        together.step(np.stack([action, action]))
+        assert together.reward[0] == alone.reward[0]
+    fresh = MetaWorlds(["pick-place-v3"], threads=1)
+    fresh.reset([third])
+    for action in actions[3:]:
+        fresh.step(action[None])
+    assert together.reward[1] == fresh.reward[0]
+
+
 def test_a_vector_that_puts_object_and_goal_too_close_is_refused():
     close = np.array([0.0, 0.65, 0.02, 0.0, 0.7, 0.1])
     with pytest.raises(QuickstudyError, match=r"closer than 0\.15 m, where Meta-World's own reset never ends"):
@@ -130,3 +151,13 @@ def test_tolerance_is_the_packages(x, upper, margin, falls):
 
 def test_both_by_hand():
     np.testing.assert_allclose(rewards.both(np.array([1.0, 0.5, 0.0]), np.array([0.3, 0.5, 0.0])), [0.3, 1 / 3, 0.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 3), min_size=2, max_size=4))
+def test_the_long_tail_of_a_sum_is_all_of_them_taken_together(away):
+    squares = np.square(away)
+    one_by_one = rewards.long_tail(squares[0])
+    for square in squares[1:]:
+        one_by_one = rewards.both(one_by_one, rewards.long_tail(square))
+    assert rewards.long_tail(squares.sum()) == pytest.approx(one_by_one, abs=1e-12)

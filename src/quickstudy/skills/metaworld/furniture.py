@@ -8,6 +8,12 @@ import numpy as np
 from quickstudy.skills.metaworld.port import Port, Tool, put
 from quickstudy.skills.metaworld.rewards import both, closes, closing, length, rounded, tolerance
 
+_DOOR, _GRIP = np.array([-0.05, 0.0, 0.0]), np.array([0.05, 0.03, -0.01])
+_DRAWER_WEIGHTS = np.array([3.0, 3.0, 1.0])
+_OPEN_HANDLE, _CLOSED_HANDLE = np.array([0.0, -0.16, 0.0]), np.array([0.0, -0.16, 0.05])
+_TOP = np.array([0.0, 0.0, 0.193])
+_LEVER_OFFSET, _LEVER_WEIGHTS = np.array([0.0, 0.055, 0.07]), np.array([4.0, 1.0, 4.0])
+
 
 class _Door(Port):
     scene = "sawyer_door_pull"
@@ -31,15 +37,15 @@ class DoorOpen(_Door):
         put(model, data, [0.0], self._hinge, still=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, door, angle = seen[:, :3], seen[:, 4:7] + [-0.05, 0.0, 0.0], self.readings["qpos"][:, self._hinge]
+        hand, door, angle = seen[:, :3], seen[:, 4:7] + _DOOR, self.readings["qpos"][:, self._hinge]
         # The hand must come from above, in a funnel whose wall leads to the handle.
         aside = length((hand - door)[:, :2])
         floor = np.where(aside > 0.12, 0.04 * np.log(np.maximum(aside - 0.12, 1e-30)) + 0.4, 0.0)
         below = tolerance(floor - hand[:, 2], 0.01, floor / 2.0)
         above_floor = np.where(hand[:, 2] >= floor, 1.0, below)
-        near = tolerance(length(hand - door - [0.05, 0.03, -0.01]), 0.06, 0.5)
+        near = tolerance(length(hand - door - _GRIP), 0.06, 0.5)
         opened = tolerance(2.0 * np.pi / 3.0 + angle, 0.5, np.pi / 3.0)
-        effort = (np.clip(action[:, 3], -1.0, 1.0) + 1.0) / 2.0
+        effort = (np.minimum(np.maximum(action[:, 3], -1.0), 1.0) + 1.0) / 2.0
         reward = 2.0 * both(both(above_floor, near), effort) + 8.0 * (0.2 * (angle < -np.pi / 90.0) + 0.8 * opened)
         success = np.abs(seen[:, 4] - self.target[:, 0]) <= 0.08
         return np.where(success, 10.0, reward), success
@@ -56,7 +62,7 @@ class DoorClose(_Door):
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         handle = seen[:, 4:7]
         to_target = length(handle - self.target)
-        in_place = tolerance(to_target, 0.05, length(self.start - self.target), falls="gaussian")
+        in_place = tolerance(to_target, 0.05, self.margin, falls="gaussian")
         margin = length(self.hand - handle) + 0.1
         hand_in_place = tolerance(length(self.tcp - self.target), 0.0125, margin, falls="gaussian")
         return np.where(to_target < 0.05, 10.0, 3.0 * hand_in_place + 6.0 * in_place), to_target <= 0.08
@@ -78,15 +84,18 @@ class DrawerOpen(_Drawer):
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.start[world], self.target[world] = vector, vector + [0.0, -0.16 - 0.2, 0.09]
 
+    def prepare(self) -> None:
+        closed = self.target + [0.0, 0.2, 0.0]
+        self.margin = length((closed - self.tcp_start) * _DRAWER_WEIGHTS)
+
     def objects(self) -> np.ndarray:
-        handle = self.xpos[:, self._link] + [0.0, -0.16, 0.0]
+        handle = self.xpos[:, self._link] + _OPEN_HANDLE
         return np.concatenate([handle, self.readings["xquat"][:, self._link]], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, handle, scale = seen[:, :3], seen[:, 4:7], np.array([3.0, 3.0, 1.0])
+        hand, handle = seen[:, :3], seen[:, 4:7]
         away = length(handle - self.target)
-        closed = self.target + [0.0, 0.2, 0.0]
-        near = tolerance(length((handle - hand) * scale), 0.01, length((closed - self.tcp_start) * scale))
+        near = tolerance(length((handle - hand) * _DRAWER_WEIGHTS), 0.01, self.margin)
         return 5.0 * (near + tolerance(away, 0.02, 0.2)), away <= 0.03
 
 
@@ -94,17 +103,20 @@ class DrawerClose(_Drawer):
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.target[world] = vector + [0.0, -0.16, 0.09]
         put(model, data, [-0.15])
-        self.start[world] = data.xpos[self._link] + [0.0, -0.16, 0.05]
+        self.start[world] = data.xpos[self._link] + _CLOSED_HANDLE
+
+    def prepare(self) -> None:
+        self.margin = np.abs(length(self.start - self.target) - 0.05)
+        self._reach_margin = np.abs(length(self.start - self.tcp_start) - 0.005)
 
     def objects(self) -> np.ndarray:
-        return self.xpos[:, self._link] + [0.0, -0.16, 0.05]
+        return self.xpos[:, self._link] + _CLOSED_HANDLE
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         handle = seen[:, 4:7]
         to_target = length(handle - self.target)
-        in_place = tolerance(to_target, 0.05, np.abs(length(self.start - self.target) - 0.05))
-        margin = np.abs(length(self.start - self.tcp_start) - 0.005)
-        reach = tolerance(length(handle - self.tcp), 0.005, margin, falls="gaussian")
+        in_place = tolerance(to_target, 0.05, self.margin)
+        reach = tolerance(length(handle - self.tcp), 0.005, self._reach_margin, falls="gaussian")
         success = to_target <= 0.065
 
         def formula(reach: np.ndarray, closed: np.ndarray, in_place: np.ndarray) -> np.ndarray:
@@ -130,15 +142,18 @@ class WindowOpen(Port):
         self._handle_start[world] = data.site_xpos[self._handle]
         data.joint("window_slide").qpos = 0.0
 
+    def prepare(self) -> None:
+        self.margin = np.abs(np.abs(self.start[:, 0] - self.target[:, 0]) - 0.05)
+        self._reach_margin = np.abs(length(self._handle_start - self.tcp_start) - 0.02)
+
     def objects(self) -> np.ndarray:
         return self.site_xpos[:, self._handle]
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         handle = self.site_xpos[:, self._handle]
         to_target = np.abs(handle[:, 0] - self.target[:, 0])
-        in_place = tolerance(to_target, 0.05, np.abs(np.abs(self.start[:, 0] - self.target[:, 0]) - 0.05))
-        margin = np.abs(length(self._handle_start - self.tcp_start) - 0.02)
-        reach = tolerance(length(handle - self.tcp), 0.02, margin)
+        in_place = tolerance(to_target, 0.05, self.margin)
+        reach = tolerance(length(handle - self.tcp), 0.02, self._reach_margin)
         return 10.0 * both(reach, in_place), to_target <= 0.05
 
 
@@ -159,7 +174,7 @@ class ButtonPressTopdown(Port):
         self._travel[world] = abs(self.target[world, 2] - data.site_xpos[self.site("buttonStart"), 2])
 
     def objects(self) -> np.ndarray:
-        top = self.xpos[:, self._button] + [0.0, 0.0, 0.193]
+        top = self.xpos[:, self._button] + _TOP
         return np.concatenate([top, self.readings["xquat"][:, self._button]], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,14 +204,20 @@ class LeverPull(Port):
         self.start[world], self.target[world] = vector, vector + [0.12, 0.0, 0.25 + 0.2]
         self._lever_start[world] = vector + [0.12, -0.2, 0.25]
 
+    def prepare(self) -> None:
+        self._ready_margin = self._apart(self.tcp_start, self._lever_start)
+        self.margin = length(self._lever_start - self.target)
+
+    def _apart(self, hand: np.ndarray, lever: np.ndarray) -> np.ndarray:
+        return length((hand + _LEVER_OFFSET - lever) * _LEVER_WEIGHTS)
+
     def objects(self) -> np.ndarray:
         turn = self._lever.pose(self.xpos, self.readings["xmat"])[:, 3:]
         return np.concatenate([self.site_xpos[:, self._end], turn], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, lever, scale, offset = seen[:, :3], seen[:, 4:7], np.array([4.0, 1.0, 4.0]), np.array([0.0, 0.055, 0.07])
-        margin = length((self.tcp_start + offset - self._lever_start) * scale)
-        ready = tolerance(length((hand + offset - lever) * scale), 0.02, margin)
-        in_place = tolerance(length(lever - self.target), 0.04, length(self._lever_start - self.target))
+        hand, lever = seen[:, :3], seen[:, 4:7]
+        ready = tolerance(self._apart(hand, lever), 0.02, self._ready_margin)
+        in_place = tolerance(length(lever - self.target), 0.04, self.margin)
         upright = np.abs(-self.readings["qpos"][:, self._axis] - np.pi / 2.0)
         return 10.0 * both(ready, in_place), upright <= np.pi / 24.0

@@ -14,12 +14,19 @@ _TINY = 1e-30
 CAGED = 0.97
 """The caging from which on a closing gripper is rewarded."""
 _GAUSSIAN = np.log(0.1)
-_XZ = [0, 2]
+_XZ = slice(None, None, 2)
+_OUTWARD = np.array([1.0, -1.0])
 
 
 def length(vector: np.ndarray) -> np.ndarray:
     """Euclidean length along the last axis."""
     return np.sqrt(np.vecdot(vector, vector))
+
+
+def outside(x: np.ndarray, upper: float, margin: np.ndarray | float, lower: float = 0.0) -> np.ndarray:
+    """How far x, which is not negative, is from the range lower to upper, in margins."""
+    away = x - upper if lower == 0.0 else np.maximum(lower - x, x - upper)
+    return np.maximum(away, 0.0) / np.maximum(margin, _TINY)
 
 
 def tolerance(
@@ -30,11 +37,17 @@ def tolerance(
     falls: Literal["long tail", "gaussian"] = "long tail",
 ) -> np.ndarray:
     """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside; x is not negative."""
-    outside = x - upper if lower == 0.0 else np.maximum(lower - x, x - upper)
-    outside = np.maximum(outside, 0.0) / np.maximum(margin, _TINY)
-    if falls == "gaussian":
-        return np.exp(_GAUSSIAN * outside * outside)
-    return 1.0 / (9.0 * outside * outside + 1.0)
+    away = outside(x, upper, margin, lower)
+    return np.exp(_GAUSSIAN * away * away) if falls == "gaussian" else long_tail(away * away)
+
+
+def long_tail(squares: np.ndarray) -> np.ndarray:
+    """The tolerance of a squared distance outside, in margins.
+
+    Of a sum of squares it is all their tolerances taken together by `both`: 1 / tolerance - 1 is 9 squares, and what
+    `both` does is to add these.
+    """
+    return 1.0 / (9.0 * squares + 1.0)
 
 
 def both(a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
@@ -54,28 +67,52 @@ def closing(action: np.ndarray, effort: float = 1.0) -> np.ndarray:
     return np.minimum(np.maximum(action[:, 3], 0.0), effort) / effort
 
 
-def caging(
-    pads: np.ndarray,
-    tcp: np.ndarray,
-    thing: np.ndarray,
-    start: np.ndarray,
-    tcp_start: np.ndarray,
-    *,
-    radius: float,
-    pad_reach: float,
-    xz_reach: float,
-) -> np.ndarray:
+class Caging:
     """How well the fingers surround a thing: its pads along y, and the point between them in x and z.
 
+    Its margins, where they stay the same for an episode, are worked out once.
+
     Args:
-        pads: y of the left and the right pad, [world, 2].
-        tcp: the point between the finger tips, [world, 3]; `tcp_start`: where it was when the episode began.
-        thing, start: the thing's position and the one that it began with, [world, 3].
+        start: where the thing was when the episode began, [world, 3].
+        tcp_start: where the point between the finger tips was, [world, 3].
+        radius, pad_reach: how far from the thing's middle the pads should be.
+        xz_reach: how far that point may be.
+        one_sided: each pad must be on its own side of the thing. The package then means the margins to be taken from
+            where the pads were at the start, but keeps a view of where they are.
     """
-    away = np.abs(pads - thing[:, 1:2])
-    margin = np.abs(np.abs(pads - start[:, 1:2]) - pad_reach)
-    y = tolerance(away, pad_reach, margin, lower=radius)
-    return both(both(y[:, 0], y[:, 1]), _caging_xz(tcp, thing, start, tcp_start, xz_reach))
+
+    def __init__(
+        self,
+        start: np.ndarray,
+        tcp_start: np.ndarray,
+        radius: float,
+        pad_reach: float,
+        xz_reach: float,
+        one_sided: bool = False,
+    ):
+        self.radius, self.pad_reach, self.xz_reach, self.one_sided = radius, pad_reach, xz_reach, one_sided
+        self._y = start[:, 1:2].copy()
+        self._xz_margin = length((start - tcp_start)[:, _XZ]) - xz_reach
+
+    def __call__(self, pads: np.ndarray, tcp: np.ndarray, thing: np.ndarray) -> np.ndarray:
+        """0 to 1.
+
+        Args:
+            pads: y of the left and the right pad, [world, 2].
+            tcp, thing: where the point between the finger tips and the thing are, [world, 3].
+        """
+        y = self.pads_outside(pads, thing, self.radius, self.pad_reach)
+        xz = outside(length((tcp - thing)[:, _XZ]), self.xz_reach, self._xz_margin)
+        return long_tail(np.vecdot(y, y) + xz * xz)
+
+    def pads_outside(self, pads: np.ndarray, thing: np.ndarray, radius: float, pad_reach: float) -> np.ndarray:
+        """How far the pads are from `radius` to `pad_reach` away from the thing, in margins [world, 2]."""
+        aside = pads - thing[:, 1:2]
+        if self.one_sided:
+            away, margin = aside * _OUTWARD, np.abs(np.abs(aside) - self.pad_reach)
+        else:
+            away, margin = np.abs(aside), np.abs(np.abs(pads - self._y) - self.pad_reach)
+        return outside(away, pad_reach, margin, lower=radius)
 
 
 def closes(action: np.ndarray) -> np.ndarray:
@@ -93,41 +130,13 @@ def rounded(single: np.ndarray, formula: Callable[..., np.ndarray], *parts: np.n
     return np.where(single, formula(*(part.astype(np.float32) for part in parts)), exact) if single.any() else exact
 
 
-def grasping(cage: np.ndarray, closed: np.ndarray) -> np.ndarray:
+def grasping(cage: np.ndarray, closed: np.ndarray) -> np.ndarray | float:
     """Caging, and gripping once the thing is well caged."""
-    return both(cage, np.where(cage > CAGED, closed, 0.0))
+    caged = cage > CAGED
+    return both(cage, np.where(caged, closed, 0.0)) if caged.any() else 0.0
 
 
-class OneSidedCaging:
-    """The caging of pick-place, sweep and sweep-into: each pad must be on its own side of the thing.
-
-    The package means the margins to be taken from where the pads were at the start, but keeps a view of where they are.
-    """
-
-    def __init__(
-        self,
-        pads: np.ndarray,
-        tcp: np.ndarray,
-        thing: np.ndarray,
-        start: np.ndarray,
-        tcp_start: np.ndarray,
-        xz_reach: float,
-    ):
-        self._away = np.stack([pads[:, 0] - thing[:, 1], thing[:, 1] - pads[:, 1]], axis=1)
-        self._margin = np.abs(np.abs(thing[:, 1:2] - pads) - 0.05)
-        self._xz = _caging_xz(tcp, thing, start, tcp_start, xz_reach)
-
-    def cage(self, radius: float) -> np.ndarray:
-        return both(self.between(radius, 0.05), self._xz)
-
-    def between(self, radius: float, reach: float) -> np.ndarray:
-        """How far both pads are from `radius` to `reach` away."""
-        y = tolerance(self._away, reach, self._margin, lower=radius)
-        return both(y[:, 0], y[:, 1])
-
-
-def _caging_xz(
-    tcp: np.ndarray, thing: np.ndarray, start: np.ndarray, tcp_start: np.ndarray, reach: float
-) -> np.ndarray:
-    margin = length((start - tcp_start)[:, _XZ]) - reach
-    return tolerance(length((tcp - thing)[:, _XZ]), reach, margin)
+def closes_caged(cage: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Where the gripper closes on a thing that is well caged: there `grasping` is in 32 bits, see `rounded`."""
+    caged = cage > CAGED
+    return caged & closes(action) if caged.any() else caged

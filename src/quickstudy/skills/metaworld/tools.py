@@ -8,10 +8,9 @@ import numpy as np
 
 from quickstudy.skills.metaworld.port import Port, Tool, put, quaternion
 from quickstudy.skills.metaworld.rewards import (
-    CAGED,
+    Caging,
     both,
-    caging,
-    closes,
+    closes_caged,
     closing,
     grasping,
     in_prism,
@@ -19,6 +18,9 @@ from quickstudy.skills.metaworld.rewards import (
     rounded,
     tolerance,
 )
+
+_TWICE_IN_HEIGHT, _TWICE_ASIDE = np.array([1.0, 1.0, 2.0]), np.array([1.0, 2.0, 2.0])
+_TO_THERMOS = np.array([0.05, 0.0, 0.0])
 
 
 def _flat_to(thing: np.ndarray, hand: np.ndarray, reach: float) -> np.ndarray:
@@ -52,6 +54,9 @@ class Hammer(Port):
         self.start[world], self.target[world] = vector, data.site_xpos[self.site("goal")]
         put(model, data, vector, still=6)
 
+    def prepare(self) -> None:
+        self._caging = Caging(self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01)
+
     def objects(self) -> np.ndarray:
         seen = np.concatenate([self.xpos[:, self._seen], self.readings["xquat"][:, self._seen]], axis=2)
         return seen.reshape(-1, 14)
@@ -60,22 +65,13 @@ class Hammer(Port):
         hand, hammer = seen[:, :3], seen[:, 4:7]
         head = hammer + [0.16, 0.06, 0.0] + self.longer
         flat = np.maximum(1.0 - length(seen[:, 7:11] - [1.0, 0.0, 0.0, 0.0]) / 0.4, 0.0)
-        cage = caging(
-            self.pads,
-            self.tcp,
-            _flat_to(hammer, hand, 0.07),
-            self.start,
-            self.tcp_start,
-            radius=0.015,
-            pad_reach=0.02,
-            xz_reach=0.01,
-        )
+        cage = self._caging(self.pads, self.tcp, _flat_to(hammer, hand, 0.07))
         in_place = 0.1 * (head[:, 2] > 0.02) + 0.9 * tolerance(length(self.target - head), 0.02, 0.2)
 
         def formula(cage: np.ndarray, closed: np.ndarray, near: np.ndarray, flat: np.ndarray) -> np.ndarray:
             return (grasping(cage, closed) + cage + near) * flat
 
-        reward = rounded((cage > CAGED) & closes(action), formula, cage, closing(action), 6.0 * in_place, flat)
+        reward = rounded(closes_caged(cage, action), formula, cage, closing(action), 6.0 * in_place, flat)
         success = self.readings["qpos"][:, self._nail] > 0.09
         return np.where(success & (reward > 5.0), 10.0, reward), success
 
@@ -92,6 +88,7 @@ class _Stick(Port):
     def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
         super().__init__(count, threads, tools)
         self._stick, self._thermos, self._insertion = self.body("stick"), self.body("object"), self.site("insertion")
+        self._end = self.site("stick_end")
         self._thermos_start = np.zeros((count, 3))
 
     @classmethod
@@ -117,8 +114,8 @@ class _Stick(Port):
         handle = self.site_xpos[:, self._insertion] + self.insertion_offset
         return np.concatenate([self.xpos[:, self._stick], turn, handle], axis=1)
 
-    def _cage(self, stick: np.ndarray, start: np.ndarray, radius: float) -> np.ndarray:
-        return caging(self.pads, self.tcp, stick, start, self.tcp_start, radius=radius, pad_reach=0.05, xz_reach=0.01)
+    def _caging_of(self, start: np.ndarray, radius: float) -> Caging:
+        return Caging(start, self.tcp_start, radius, pad_reach=0.05, xz_reach=0.01)
 
 
 class StickPush(_Stick):
@@ -128,12 +125,17 @@ class StickPush(_Stick):
     def goal_height(self, data: mujoco.MjData) -> float:
         return float(data.site_xpos[self._insertion, 2])
 
+    def prepare(self) -> None:
+        self._stick_margin = length(self.start - self.target) - 0.12
+        self.margin = length(self._thermos_start - self.target) - 0.12
+        self._caging = self._caging_of(self.start, 0.04)
+
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         stick, thermos, opened = seen[:, 4:7] + [0.015, 0.0, 0.0], seen[:, 11:14], seen[:, 3]
-        stick_in_place = tolerance(length(stick - self.target), 0.12, length(self.start - self.target) - 0.12)
+        stick_in_place = tolerance(length(stick - self.target), 0.12, self._stick_margin)
         to_target = length(thermos - self.target)
-        in_place = tolerance(to_target, 0.12, length(self._thermos_start - self.target) - 0.12)
-        cage = self._cage(stick, self.start, 0.04)
+        in_place = tolerance(to_target, 0.12, self.margin)
+        cage = self._caging(self.pads, self.tcp, stick)
         held = (length(stick - self.tcp) < 0.02) & (opened > 0) & (stick[:, 2] - 0.01 > self.start[:, 2])
         there = to_target <= 0.12
         reward = np.where(
@@ -165,20 +167,25 @@ class StickPull(_Stick):
     def goal_height(self, data: mujoco.MjData) -> float:
         return 0.02
 
+    def prepare(self) -> None:
+        self._near_margin = self._apart(self.start, self._thermos_start + _TO_THERMOS)
+        self._stick_margin = length(self.start - self.target)
+        self.margin = length(self._thermos_start - self.target)
+        self._caging = self._caging_of(self._thermos_start, 0.014)  # as in the package: not the stick's start
+
+    def _apart(self, stick: np.ndarray, thermos: np.ndarray) -> np.ndarray:
+        return length((stick + self.longer - thermos) * _TWICE_IN_HEIGHT)
+
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        stick, handle, opened, scale = seen[:, 4:7], seen[:, 11:14], seen[:, 3], np.array([1.0, 1.0, 2.0])
-        thermos, thermos_start = handle + [0.05, 0.0, 0.0], self._thermos_start + [0.05, 0.0, 0.0]
-        near = tolerance(
-            length((stick + self.longer - thermos) * scale),
-            0.05,
-            length((self.start + self.longer - thermos_start) * scale),
-        )
-        stick_in_place = tolerance(length(stick - self.target), 0.05, length(self.start - self.target))
-        in_place = tolerance(length(thermos - self.target), 0.05, length(self._thermos_start - self.target))
-        cage = self._cage(stick, self._thermos_start, 0.014)  # as in the package: not the stick's start
+        stick, handle, opened = seen[:, 4:7], seen[:, 11:14], seen[:, 3]
+        thermos = handle + _TO_THERMOS
+        near = tolerance(self._apart(stick, thermos), 0.05, self._near_margin)
+        stick_in_place = tolerance(length(stick - self.target), 0.05, self._stick_margin)
+        in_place = tolerance(length(thermos - self.target), 0.05, self.margin)
+        cage = self._caging(self.pads, self.tcp, stick)
         held = (length(stick - self.tcp) < 0.02) & (opened > 0) & (stick[:, 2] - 0.01 > self.start[:, 2])
         reward = both(np.where(held, 1.0, (grasping(cage, closing(action)) + cage) / 2.0), near)
-        beyond = self.site_xpos[:, self.site("stick_end")] - handle
+        beyond = self.site_xpos[:, self._end] - handle
         inserted = (beyond[:, 0] >= 0) & (np.abs(beyond[:, 1]) <= 0.04) & (np.abs(beyond[:, 2]) <= 0.06)
         there = length(handle - self.target) <= 0.12
         pulled = np.where(there, 10.0, 6.0 + reward + 2.0 * stick_in_place + in_place)
@@ -201,8 +208,8 @@ class PegInsertSide(Port):
     def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
         super().__init__(count, threads, tools)
         self._grasp, self._head = self.site("pegGrasp"), self.site("pegHead")
-        corners = ("bottom_right_corner_collision_box", "top_left_corner_collision_box")
-        self._boxes = [[self.site(f"{corner}_{box}") for corner in corners] for box in (1, 2)]
+        self._zeros = [self.site(f"bottom_right_corner_collision_box_{box}") for box in (1, 2)]
+        self._ones = [self.site(f"top_left_corner_collision_box_{box}") for box in (1, 2)]
         self._head_start = np.zeros((count, 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
@@ -210,19 +217,21 @@ class PegInsertSide(Port):
         self.start[world], self.target[world] = vector[:3], vector[3:] + [0.03, 0.0, 0.13]
         put(model, data, self.start[world], still=6)
 
+    def prepare(self) -> None:
+        self.margin = length((self._head_start - self.target) * _TWICE_ASIDE)
+        self._caging = Caging(self.start, self.tcp_start, radius=0.0075, pad_reach=0.03, xz_reach=0.005)
+
     def objects(self) -> np.ndarray:
         turn = quaternion(self.readings["site_xmat"][:, self._grasp])
         return np.concatenate([self.site_xpos[:, self._grasp], turn], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        peg, opened, head, scale = seen[:, 4:7], seen[:, 3], self.site_xpos[:, self._head], np.array([1.0, 2.0, 2.0])
-        to_target = length((head - self.target) * scale)
-        in_place = tolerance(to_target, 0.07, length((self._head_start - self.target) * scale))
-        free = [in_prism(head, self.site_xpos[:, zero], self.site_xpos[:, one]) for zero, one in self._boxes]
-        in_place = both(in_place, both(free[1], free[0]))
-        cage = caging(
-            self.pads, self.tcp, peg, self.start, self.tcp_start, radius=0.0075, pad_reach=0.03, xz_reach=0.005
-        )
+        peg, opened, head = seen[:, 4:7], seen[:, 3], self.site_xpos[:, self._head]
+        to_target = length((head - self.target) * _TWICE_ASIDE)
+        in_place = tolerance(to_target, 0.07, self.margin)
+        free = in_prism(head[:, None], self.site_xpos[:, self._zeros], self.site_xpos[:, self._ones])
+        in_place = both(in_place, both(free[:, 1], free[:, 0]))
+        cage = self._caging(self.pads, self.tcp, peg)
         held = (length(peg - self.tcp) < 0.08) & (opened > 0) & (peg[:, 2] - 0.01 > self.start[:, 2])
         reward = both(np.where(held, 1.0, (grasping(cage, closing(action)) + cage) / 2.0), in_place)
         reward = np.where(held, reward + 1.0 + 5.0 * in_place, reward)
@@ -264,6 +273,10 @@ class Assembly(Port):
         self.start[world], self.target[world] = vector[:3], vector[3:]
         put(model, data, self.start[world], still=6)
 
+    def prepare(self) -> None:
+        self._reach_margin = np.abs(length(self.start - self.tcp_start) - 0.01)
+        self._caging = Caging(self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01)
+
     def objects(self) -> np.ndarray:
         return np.concatenate([self.site_xpos[:, self._handle], self.readings["xquat"][:, self._nut]], axis=1)
 
@@ -271,10 +284,8 @@ class Assembly(Port):
         hand, handle, ring = seen[:, :3], seen[:, 4:7], self.site_xpos[:, self._ring]
         point = _flat_to(handle, hand, 0.01)
         flat = np.maximum(1.0 - length(seen[:, 7:11] - [0.707, 0.0, 0.0, 0.707]) / 0.4, 0.0)
-        cage = caging(
-            self.pads, self.tcp, point, self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01
-        )
-        reach = tolerance(length(point - self.tcp), 0.01, np.abs(length(self.start - self.tcp_start) - 0.01))
+        cage = self._caging(self.pads, self.tcp, point)
+        reach = tolerance(length(point - self.tcp), 0.01, self._reach_margin)
         error = self.target - ring
         aside = length(error[:, :2])
         success = (aside < 0.02) & (error[:, 2] > 0.0)
@@ -290,6 +301,6 @@ class Assembly(Port):
         ) -> np.ndarray:
             return (grasping(cage, closed) + reach + near) * flat
 
-        single = (cage > CAGED) & closes(action)
+        single = closes_caged(cage, action)
         reward = rounded(single, formula, cage, closing(action), reach, 6.0 * in_place, flat)
         return np.where(success, 10.0, reward), success

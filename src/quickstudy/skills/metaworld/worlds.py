@@ -2,17 +2,16 @@
 
 import itertools
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.skills.metaworld import furniture, pushing, tools
 from quickstudy.skills.metaworld.catalogue import TASKS
-from quickstudy.skills.metaworld.port import Port, Tool
+from quickstudy.skills.metaworld.port import Arms, Port, Tool, rows_of
 from quickstudy.skills.metaworld.stock import Stock
 
 PORTS: dict[str, type[Port]] = {
@@ -41,38 +40,15 @@ PORTS: dict[str, type[Port]] = {
 OBSERVATION, ACTION = 39, 4
 
 
-class _Group:
-    """The worlds of one task: what was seen of them before it is put in its place among all.
+class _Group(NamedTuple):
+    """The worlds of one task.
 
     Attributes:
-        worlds: which they are.
-        raw: [world of the group, 39], as the package has it before it clips.
+        rows: where they lie among all worlds group by group.
     """
 
-    def __init__(self, task: Port | Stock, worlds: np.ndarray):
-        self.task, self.worlds = task, worlds
-        self.raw, self.seen = np.zeros((len(worlds), OBSERVATION)), np.zeros((len(worlds), OBSERVATION))
-
-    def show(self, here: np.ndarray | slice, first: bool) -> None:
-        """Takes the present frame of the group's worlds `here`, which begins an episode if `first`."""
-        task, raw = self.task, self.raw
-        if isinstance(task, Stock):
-            raw[here] = np.concatenate([task.frame, task.previous, task.target], axis=1)[here]
-            return
-        frame = task.observe()[here]
-        raw[here, 18:36] = frame if first else raw[here, :18]
-        raw[here, :18] = frame
-        if first:
-            raw[here, 36:] = task.target[here]
-
-    def judge(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is seen of the group's worlds, clipped, and their rewards and successes."""
-        task = self.task
-        np.maximum(self.raw, task.low, out=self.seen)
-        np.minimum(self.seen, task.high, out=self.seen)
-        if isinstance(task, Stock):
-            return self.seen, task.reward, task.success
-        return self.seen, *task.judge(self.seen, actions)
+    task: Port | Stock
+    rows: slice
 
 
 class MetaWorlds:
@@ -114,26 +90,32 @@ class MetaWorlds:
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.observations, self.reward, self.success = np.zeros((n, OBSERVATION)), np.zeros(n), np.zeros(n, dtype=bool)
         self._pull, self._pull_low, self._pull_high = (np.zeros((n, 3)) for _ in range(3))
-        self._groups: list[_Group] = []
-        self._where: list[tuple[_Group, int]] = [None] * n  # type: ignore[list-item]
-        self._lock = threading.Lock()
-        for name in dict.fromkeys(names):
-            worlds = np.array([i for i, other in enumerate(names) if other == name])
-            kind = PORTS.get(name) if ported else None
-            task: Port | Stock
-            if kind is not None:
-                task = kind(len(worlds), self._threads, None if tools is None else [tools[i] for i in worlds])
-                self._pull_low[worlds], self._pull_high[worlds] = task.hand_low, task.hand_high
+        batched = PORTS if ported else {}
+        different = sorted(dict.fromkeys(names), key=lambda name: name not in batched)
+        worlds = [[i for i, other in enumerate(names) if other == name] for name in different]
+        tasks: list[Port | Stock] = []
+        for name, of in zip(different, worlds, strict=True):
+            if name in batched:
+                tasks.append(batched[name](len(of), self._threads, None if tools is None else [tools[i] for i in of]))
+                self._pull_low[of], self._pull_high[of] = batched[name].hand_low, batched[name].hand_high
             elif tools is None:
-                task = Stock(name, len(worlds))
+                tasks.append(Stock(name, len(of)))
             else:
                 raise QuickstudyError(f"Task {name} has no tool to change.")
-            group = _Group(task, worlds)
-            self._groups.append(group)
-            for place, world in enumerate(worlds):
-                self._where[world] = (group, place)
-        # Group by group, so that one is judged while others still move.
-        self._everyone = np.concatenate([group.worlds for group in self._groups])
+        self._groups = [_Group(*both) for both in zip(tasks, rows_of([len(of) for of in worlds]), strict=True)]
+        self._where = {
+            world: (task, place) for task, of in zip(tasks, worlds, strict=True) for place, world in enumerate(of)
+        }
+        self._order = np.concatenate(worlds)
+        self._row = self._order.argsort()
+        ports = [task for task in tasks if isinstance(task, Port)]
+        self._arms = Arms(ports) if ports else None
+        self._batched = sum(len(port.data) for port in ports)
+        self._raw = np.zeros((n, OBSERVATION))
+        self._low, self._high = (
+            np.concatenate([np.tile(getattr(task, end), (len(of), 1)) for task, of in zip(tasks, worlds, strict=True)])
+            for end in ("low", "high")
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -156,18 +138,16 @@ class MetaWorlds:
             self._check(self.names[world], vector)
 
         def begin(k: int, thread: int) -> None:
-            group, place = self._where[chosen[k]]
-            group.task.begin(place, vectors[k], thread)
-            if isinstance(group.task, Port):
-                self._pull[chosen[k]] = group.task.data[place].mocap_pos[0]
+            world = chosen[k]
+            task, place = self._where[world]
+            task.begin(place, vectors[k], thread)
+            if isinstance(task, Port):
+                self._pull[world] = task.data[place].mocap_pos[0]
 
         self._for_each(len(chosen), begin)
-        now = self._mask(chosen)
-        for group in self._groups:
-            if now[group.worlds].any():
-                here = now[group.worlds]
-                group.show(here, first=True)
-                self.observations[group.worlds[here]] = group.raw[here]  # the package does not clip the first one
+        begun = self._mask(chosen)
+        self._observe(begun, first=True)
+        self.observations[self._order[begun]] = self._raw[begun]  # the package does not clip the first one
         return self.observations
 
     def step(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
@@ -201,47 +181,61 @@ class MetaWorlds:
         actions = np.asarray(actions, np.float32)
         if actions.shape != (len(self), ACTION):
             raise QuickstudyError(f"Meta-World needs actions {(len(self), ACTION)}; got {actions.shape}.")
-        now = None if chosen is None else self._mask(np.asarray(chosen))
-        order = self._everyone if now is None else self._everyone[now[self._everyone]]
-        pull = self._pull + np.clip(actions[:, :3], -1, 1) * 0.01  # a 32-bit product, as in the package
-        pull = np.clip(pull, self._pull_low, self._pull_high)
-        self._pull = pull if now is None else np.where(now[:, None], pull, self._pull)
-        left = {id(g): len(g.worlds) if now is None else int(now[g.worlds].sum()) for g in self._groups}
+        moved = self._mask(chosen)
+        order = self._order[moved]
+        pull = self._pull[order] + np.clip(actions[order, :3], -1, 1) * 0.01  # a 32-bit product, as in the package
+        pull = np.clip(pull, self._pull_low[order], self._pull_high[order])
+        self._pull[order] = pull
 
         def one(k: int, thread: int) -> None:
-            world = order[k]
-            group, place = self._where[world]
-            group.task.advance(place, pull[world], actions[world], thread)
-            with self._lock:
-                left[id(group)] -= 1
-                last = not left[id(group)]
-            if last:
-                self._finish(group, actions, now)
+            task, place = self._where[order[k]]
+            task.advance(place, pull[k], actions[order[k]], thread)
 
         self._for_each(len(order), one)
+        self._observe(moved, first=False)
+        self._judge(moved, actions)
 
     def picture(self, world: int) -> tuple[Any, Any]:
         """A MuJoCo model and data to draw this world from, with all that is only looked at."""
-        group, place = self._where[world]
-        return group.task.picture(place)
+        task, place = self._where[world]
+        return task.picture(place)
 
     def close(self) -> None:
         """Ends the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _finish(self, group: _Group, actions: np.ndarray, now: np.ndarray | None) -> None:
-        """Observes and judges those worlds of a group that have moved."""
-        worlds = group.worlds
-        here = slice(None) if now is None else now[worlds]
-        group.show(here, first=False)
-        seen, reward, success = group.judge(actions[worlds])
-        moved = worlds[here]
-        self.observations[moved], self.reward[moved], self.success[moved] = seen[here], reward[here], success[here]
+    def _observe(self, here: np.ndarray, first: bool) -> None:
+        """Takes the present frame of the worlds `here` [row], which begin an episode if `first`, as it is unclipped."""
+        raw = self._raw
+        if self._arms is not None:
+            some = np.flatnonzero(here[: self._batched])
+            frame = self._arms.observe()[some]
+            raw[some, 18:36] = frame if first else raw[some, :18]
+            raw[some, :18] = frame
+        for task, rows in self._groups:
+            if isinstance(task, Stock):
+                raw[rows] = np.concatenate([task.frame, task.previous, task.target], axis=1)
+            elif first and here[rows].any():
+                raw[rows, 36:] = task.target
+                task.prepare()
 
-    def _mask(self, chosen: np.ndarray) -> np.ndarray:
+    def _judge(self, here: np.ndarray, actions: np.ndarray) -> None:
+        """What is seen of the worlds `here` [row], clipped, and their rewards and successes."""
+        seen, actions = np.minimum(np.maximum(self._raw, self._low), self._high), actions[self._order]
+        reward, success = np.empty(len(self)), np.empty(len(self), dtype=bool)
+        for task, rows in self._groups:
+            if here[rows].any():
+                reward[rows], success[rows] = task.judge(seen[rows], actions[rows])
+        worlds = self._order[here]
+        self.observations[worlds], self.reward[worlds], self.success[worlds] = seen[here], reward[here], success[here]
+
+    def _mask(self, chosen: np.ndarray | None) -> np.ndarray:
+        """Which rows are those of the chosen worlds; all by default."""
+        if chosen is None:
+            return np.ones(len(self), dtype=bool)
         mask = np.zeros(len(self), dtype=bool)
-        mask[chosen] = True
+        mask[self._row[np.asarray(chosen)]] = True
         return mask
 
     def _check(self, name: str, vector: np.ndarray) -> None:
