@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from quickstudy.skills.metaworld.port import Port, Tool, put
+from quickstudy.skills.metaworld.port import Goal, Port, Tool, put
 from quickstudy.skills.metaworld.rewards import both, closes, closing, length, rounded, tolerance
 
 _DOOR, _GRIP = np.array([-0.05, 0.0, 0.0]), np.array([0.05, 0.03, -0.01])
@@ -26,7 +26,10 @@ class _Door(Port):
         self._hinge = int(self.model.joint("doorjoint").qposadr[0])
 
     def objects(self) -> np.ndarray:
-        return self._handle.pose(self.xpos, self.readings["xmat"])
+        return self._handle.position(self.xpos, self.readings["xmat"])
+
+    def matrix(self) -> np.ndarray:
+        return self._handle.matrix(self.readings["xmat"])
 
 
 class DoorOpen(_Door):
@@ -60,12 +63,10 @@ class DoorClose(_Door):
         put(model, data, [-1.5708], self._hinge, still=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        handle = seen[:, 4:7]
-        to_target = length(handle - self.target)
-        in_place = tolerance(to_target, 0.05, self.margin, falls="gaussian")
-        margin = length(self.hand - handle) + 0.1
+        in_place = tolerance(self.to_target, 0.05, self.margin, falls="gaussian")
+        margin = length(self.hand - seen[:, 4:7]) + 0.1
         hand_in_place = tolerance(length(self.tcp - self.target), 0.0125, margin, falls="gaussian")
-        return np.where(to_target < 0.05, 10.0, 3.0 * hand_in_place + 6.0 * in_place), to_target <= 0.08
+        return np.where(self.to_target < 0.05, 10.0, 3.0 * hand_in_place + 6.0 * in_place), self.to_target <= 0.08
 
 
 class _Drawer(Port):
@@ -81,12 +82,16 @@ class _Drawer(Port):
 
 
 class DrawerOpen(_Drawer):
+    goal = Goal(reach=0.02)
+
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.start[world], self.target[world] = vector, vector + [0.0, -0.16 - 0.2, 0.09]
 
     def prepare(self) -> None:
+        super().prepare()
+        self.margin[:] = 0.2
         closed = self.target + [0.0, 0.2, 0.0]
-        self.margin = length((closed - self.tcp_start) * _DRAWER_WEIGHTS)
+        self._near_margin = length((closed - self.tcp_start) * _DRAWER_WEIGHTS)
 
     def objects(self) -> np.ndarray:
         handle = self.xpos[:, self._link] + _OPEN_HANDLE
@@ -94,9 +99,8 @@ class DrawerOpen(_Drawer):
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hand, handle = seen[:, :3], seen[:, 4:7]
-        away = length(handle - self.target)
-        near = tolerance(length((handle - hand) * _DRAWER_WEIGHTS), 0.01, self.margin)
-        return 5.0 * (near + tolerance(away, 0.02, 0.2)), away <= 0.03
+        near = tolerance(length((handle - hand) * _DRAWER_WEIGHTS), 0.01, self._near_margin)
+        return 5.0 * (near + self.in_place), self.to_target <= 0.03
 
 
 class DrawerClose(_Drawer):
@@ -106,23 +110,21 @@ class DrawerClose(_Drawer):
         self.start[world] = data.xpos[self._link] + _CLOSED_HANDLE
 
     def prepare(self) -> None:
-        self.margin = np.abs(length(self.start - self.target) - 0.05)
+        super().prepare()
+        self.margin[:] = np.abs(self.away(self.start) - 0.05)
         self._reach_margin = np.abs(length(self.start - self.tcp_start) - 0.005)
 
     def objects(self) -> np.ndarray:
         return self.xpos[:, self._link] + _CLOSED_HANDLE
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        handle = seen[:, 4:7]
-        to_target = length(handle - self.target)
-        in_place = tolerance(to_target, 0.05, self.margin)
-        reach = tolerance(length(handle - self.tcp), 0.005, self._reach_margin, falls="gaussian")
-        success = to_target <= 0.065
+        reach = tolerance(length(seen[:, 4:7] - self.tcp), 0.005, self._reach_margin, falls="gaussian")
+        success = self.to_target <= 0.065
 
         def formula(reach: np.ndarray, closed: np.ndarray, in_place: np.ndarray) -> np.ndarray:
             return 10.0 * both(both(reach, closed), in_place)
 
-        reward = rounded(closes(action), formula, reach, closing(action), in_place)
+        reward = rounded(closes(action), formula, reach, closing(action), self.in_place)
         return np.where(success, 10.0, reward), success
 
 
@@ -131,6 +133,7 @@ class WindowOpen(Port):
     hand = np.array([0.0, 0.4, 0.2], np.float32)
     goal_low, goal_high = Port.hand_low, Port.hand_high
     moved = "window"
+    goal = Goal(weights=(1.0, 0.0, 0.0))
 
     def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
         super().__init__(count, threads, tools)
@@ -143,18 +146,16 @@ class WindowOpen(Port):
         data.joint("window_slide").qpos = 0.0
 
     def prepare(self) -> None:
-        self.margin = np.abs(np.abs(self.start[:, 0] - self.target[:, 0]) - 0.05)
+        super().prepare()
+        self.margin[:] = np.abs(self.away(self.start) - 0.05)
         self._reach_margin = np.abs(length(self._handle_start - self.tcp_start) - 0.02)
 
     def objects(self) -> np.ndarray:
         return self.site_xpos[:, self._handle]
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        handle = self.site_xpos[:, self._handle]
-        to_target = np.abs(handle[:, 0] - self.target[:, 0])
-        in_place = tolerance(to_target, 0.05, self.margin)
-        reach = tolerance(length(handle - self.tcp), 0.02, self._reach_margin)
-        return 10.0 * both(reach, in_place), to_target <= 0.05
+        reach = tolerance(length(seen[:, 4:7] - self.tcp), 0.02, self._reach_margin)
+        return 10.0 * both(reach, self.in_place), self.to_target <= 0.05
 
 
 class ButtonPressTopdown(Port):
@@ -163,15 +164,20 @@ class ButtonPressTopdown(Port):
     goal_low, goal_high = Port.hand_low, Port.hand_high
     moved = "box"
     reads = ("xquat",)
+    goal = Goal(reach=0.005, weights=(0.0, 0.0, 1.0))
 
     def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
         super().__init__(count, threads, tools)
-        self._button, self._travel = self.body("button"), np.zeros(count)
+        self._button, self._unpressed = self.body("button"), np.zeros((count, 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         mujoco.mj_forward(model, data)
         self.start[world], self.target[world] = vector, data.site_xpos[self.site("hole")]
-        self._travel[world] = abs(self.target[world, 2] - data.site_xpos[self.site("buttonStart"), 2])
+        self._unpressed[world] = data.site_xpos[self.site("buttonStart")]
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.margin[:] = self.away(self._unpressed)
 
     def objects(self) -> np.ndarray:
         top = self.xpos[:, self._button] + _TOP
@@ -179,11 +185,10 @@ class ButtonPressTopdown(Port):
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top = seen[:, 4:7]
-        to_top, to_target = length(top - self.tcp), np.abs(self.target[:, 2] - top[:, 2])
+        to_top = length(top - self.tcp)
         near = tolerance(to_top, 0.01, length(top - self.tcp_start))
-        pressed = tolerance(to_target, 0.005, self._travel)
         reward = 5.0 * both(1.0 - seen[:, 3], near)
-        return np.where(to_top <= 0.03, reward + 5.0 * pressed, reward), to_target <= 0.024
+        return np.where(to_top <= 0.03, reward + 5.0 * self.in_place, reward), self.to_target <= 0.024
 
 
 class LeverPull(Port):
@@ -192,6 +197,7 @@ class LeverPull(Port):
     hand_low = (-0.5, 0.40, -0.15)
     goal_low, goal_high = hand_low, Port.hand_high
     moved = "lever"
+    goal = Goal(reach=0.04)
     reads = ("qpos", "xmat")
 
     def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
@@ -205,19 +211,20 @@ class LeverPull(Port):
         self._lever_start[world] = vector + [0.12, -0.2, 0.25]
 
     def prepare(self) -> None:
+        super().prepare()
+        self.margin[:] = self.away(self._lever_start)
         self._ready_margin = self._apart(self.tcp_start, self._lever_start)
-        self.margin = length(self._lever_start - self.target)
 
     def _apart(self, hand: np.ndarray, lever: np.ndarray) -> np.ndarray:
         return length((hand + _LEVER_OFFSET - lever) * _LEVER_WEIGHTS)
 
     def objects(self) -> np.ndarray:
-        turn = self._lever.pose(self.xpos, self.readings["xmat"])[:, 3:]
-        return np.concatenate([self.site_xpos[:, self._end], turn], axis=1)
+        return self.site_xpos[:, self._end]
+
+    def matrix(self) -> np.ndarray:
+        return self._lever.matrix(self.readings["xmat"])
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, lever = seen[:, :3], seen[:, 4:7]
-        ready = tolerance(self._apart(hand, lever), 0.02, self._ready_margin)
-        in_place = tolerance(length(lever - self.target), 0.04, self.margin)
+        ready = tolerance(self._apart(seen[:, :3], seen[:, 4:7]), 0.02, self._ready_margin)
         upright = np.abs(-self.readings["qpos"][:, self._axis] - np.pi / 2.0)
-        return 10.0 * both(ready, in_place), upright <= np.pi / 24.0
+        return 10.0 * both(ready, self.in_place), upright <= np.pi / 24.0

@@ -88,19 +88,68 @@ def _reach(model: mujoco.MjModel, geom: int) -> float:
     return float(length(vertices).max()) + 1e-6
 
 
+class Goal(NamedTuple):
+    """When the thing that matters is in its place.
+
+    Attributes:
+        reach: how near its goal it then is.
+        weights: of x, y and z in the distance.
+    """
+
+    reach: float = 0.05
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class Grip(NamedTuple):
+    """How the fingers should surround the object, and when they hold it; in metres.
+
+    Attributes:
+        radius, pad_reach: how far from its middle the pads should be along y.
+        xz_reach: how far from it the point between the finger tips may be in x and z.
+        near: how far that point is at most when the object is held.
+        one_sided: each pad must be on its own side of the object.
+        lift: how much higher than at first an object is that is held.
+    """
+
+    radius: float = 0.015
+    pad_reach: float = 0.05
+    xz_reach: float = 0.005
+    near: float = 0.02
+    one_sided: bool = False
+    lift: float = 0.01
+
+
 class Port(ABC):
     """Worlds of one task, stepped one at a time in many threads and judged all together.
 
     Attributes:
         data: one for each world.
         readings: field of `MjData` -> [world, ...], as of the last step or reset.
-        start: where the object began [world, 3]; `tcp_start`: where the point between the finger tips did.
-        target: what the goal is [world, 3].
-        margin: how far from it the object was at first, in the sense of the task's reward [world].
-        tcp: the point between the finger tips [world, 3]; `pads`: y of the left and the right pad [world, 2]. Both are
-            rows of an `Arms`.
+        arm, tips: which bodies and sites are the arm's.
         longer: how much further than that of Meta-World's tool the working end is [world, 3].
+
+    Rows of the arrays of a `Common`, which gives them:
+        start: where the object began [world, 3]; `tcp_start`: where the point between the finger tips did.
+        grip_start: where that began which the fingers should surround [world, 3].
+        target: what the goal is [world, 3]; `aim`: where the thing that matters should be, for the reward.
+        margin: how far from it that thing was at first [world].
+        tcp: the point between the finger tips [world, 3]; `pads`: y of the left and the right pad [world, 2].
+        to_target: how far the thing that matters is from its aim, and `in_place`, 0 to 1, how little [world].
+        cage: how well the fingers surround the object, 0 to 1; `held`: whether they hold it [world].
     """
+
+    start: np.ndarray
+    tcp_start: np.ndarray
+    grip_start: np.ndarray
+    target: np.ndarray
+    aim: np.ndarray
+    margin: np.ndarray
+    tcp: np.ndarray
+    pads: np.ndarray
+    to_target: np.ndarray
+    in_place: np.ndarray
+    cage: np.ndarray
+    held: np.ndarray
 
     scene: ClassVar[str]
     hand: ClassVar[np.ndarray] = np.array([0.0, 0.6, 0.2])
@@ -114,6 +163,8 @@ class Port(ABC):
     """The body that a reset puts elsewhere; in the model, which is why every thread has its own."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Fields of `MjData` to read besides the positions of bodies and sites."""
+    goal: ClassVar[Goal] = Goal()
+    grip: ClassVar[Grip] = Grip()
     tool_length: ClassVar[float] = 0.0
     """Metres along x from the tool's middle to its working end; 0 for a task without a tool."""
 
@@ -146,8 +197,6 @@ class Port(ABC):
         self.longer = np.zeros((count, 3))
         if tools is not None:
             self.longer[:, 0] = [self.tool_length * (tool.length - 1.0) for tool in tools]
-        self.start, self.target, self.tcp_start = (np.zeros((count, 3)) for _ in range(3))
-        self.tcp, self.pads = np.zeros((count, 3)), np.zeros((count, 2))
         self.low = np.concatenate([_frame(_HAND_LOW, -1.0, -np.inf), self.goal_low])
         self.high = np.concatenate([_frame(_HAND_HIGH, 1.0, np.inf), self.goal_high])
 
@@ -163,11 +212,24 @@ class Port(ABC):
 
     def prepare(self) -> None:
         """Works out what rewards need and an episode leaves as it is; called when episodes have begun."""
-        self.margin = length(self.start - self.target)
+        self.aim[:], self.grip_start[:] = self.target, self.start
+        self.margin[:] = self.away(self.start)
 
     @abstractmethod
     def objects(self) -> np.ndarray:
-        """What is observed of the objects: position and quaternion of one or of two of them, [world, 7 or 14]."""
+        """What is observed of the objects: position and quaternion of up to two of them, [world, at most 14]."""
+
+    def matrix(self) -> np.ndarray | None:
+        """The turn [world, 9] of the first object, if its quaternion is worked out from it and not among `objects`."""
+        return None
+
+    def thing(self, seen: np.ndarray) -> np.ndarray | None:
+        """What should come to the goal [world, 3], if that is not the first object; from the observations."""
+        return None
+
+    def gripped(self, seen: np.ndarray) -> np.ndarray | None:
+        """What the fingers should surround [world, 3], if that is not the first object; from the observations."""
+        return None
 
     @abstractmethod
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,6 +275,10 @@ class Port(ABC):
         self._read(world)
 
     # ---- called once for all worlds
+
+    def away(self, thing: np.ndarray) -> np.ndarray:
+        """How far a thing [world, 3] is from its aim."""
+        return length((thing - self.aim) * self.goal.weights)
 
     def picture(self, world: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """What to draw of a world: the scene with everything that is only looked at."""
@@ -266,54 +332,6 @@ class Port(ABC):
             reading[world] = view
 
 
-class Arms:
-    """What worlds of many tasks have in common, worked out for all in one go: a NumPy call costs as much for two.
-
-    Takes the places of the ports' `xpos`, `site_xpos`, `tcp` and `pads`, which become rows of its own.
-    """
-
-    def __init__(self, ports: Sequence[Port]):
-        self._ports = ports
-        self._rows = rows_of([len(port.data) for port in ports])
-        self._bodies, self._arm = _joined(ports, "xpos", "arm")
-        self._sites, self._tips = _joined(ports, "site_xpos", "tips")
-        count = sum(len(port.data) for port in ports)
-        self._tcp, self._pads, self._frame = np.zeros((count, 3)), np.zeros((count, 2)), np.zeros((count, 18))
-        for port, here in zip(ports, self._rows, strict=True):
-            port.tcp, port.pads = self._tcp[here], self._pads[here]
-
-    def observe(self) -> np.ndarray:
-        """The present frame [world, 18]: hand 3, opening of the gripper, objects 14; refreshes `tcp` and `pads`."""
-        arm, tips, frame = self._bodies.take(self._arm, 0), self._sites.take(self._tips, 0), self._frame
-        np.add(tips[:, 0], tips[:, 1], out=self._tcp)
-        self._tcp /= 2.0
-        self._pads[:] = arm[:, 3:, 1]
-        frame[:, :3] = arm[:, 0]
-        np.minimum(length(arm[:, 1] - arm[:, 2]) / 0.1, 1.0, out=frame[:, 3])
-        for port, here in zip(self._ports, self._rows, strict=True):
-            objects = port.objects()
-            frame[here, 4 : 4 + objects.shape[1]] = objects
-        return frame
-
-
-def rows_of(counts: Sequence[int]) -> list[slice]:
-    """The rows of each of several groups that lie one after the other."""
-    ends = np.cumsum(counts).tolist()
-    return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-
-
-def _joined(ports: Sequence[Port], field: str, chosen: str) -> tuple[np.ndarray, np.ndarray]:
-    """A field of all ports as one array [any, 3], of which theirs becomes a part; where `chosen` is [world, chosen]."""
-    parts = [port.readings[field] for port in ports]
-    whole = np.concatenate([part.reshape(-1, 3) for part in parts])
-    where = []
-    for port, part, here in zip(ports, parts, rows_of([part.shape[0] * part.shape[1] for part in parts]), strict=True):
-        port.readings[field] = whole[here].reshape(part.shape)
-        first = here.start + part.shape[1] * np.arange(len(part))
-        where.append(first[:, None] + getattr(port, chosen))
-    return whole, np.concatenate(where)
-
-
 def _settle(model: mujoco.MjModel, hand: np.ndarray) -> np.ndarray:
     """The state one step before the hand has settled."""
     data = mujoco.MjData(model)
@@ -339,12 +357,13 @@ class Mesh(NamedTuple):
     place: np.ndarray
     turn: np.ndarray
 
-    def pose(self, xpos: np.ndarray, xmat: np.ndarray) -> np.ndarray:
-        """Its position and quaternion [world, 7], from the fields of all bodies."""
-        body = xmat[:, self.body].reshape(-1, 3, 3)
-        return np.concatenate(
-            [xpos[:, self.body] + body @ self.place, quaternion((body @ self.turn).reshape(-1, 9))], axis=1
-        )
+    def position(self, xpos: np.ndarray, xmat: np.ndarray) -> np.ndarray:
+        """[world, 3], from the fields of all bodies."""
+        return xpos[:, self.body] + xmat[:, self.body].reshape(-1, 3, 3) @ self.place
+
+    def matrix(self, xmat: np.ndarray) -> np.ndarray:
+        """Its turn, [world, 9]."""
+        return (xmat[:, self.body].reshape(-1, 3, 3) @ self.turn).reshape(-1, 9)
 
 
 def put(

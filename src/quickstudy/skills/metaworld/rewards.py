@@ -14,7 +14,7 @@ _TINY = 1e-30
 CAGED = 0.97
 """The caging from which on a closing gripper is rewarded."""
 _GAUSSIAN = np.log(0.1)
-_XZ = slice(None, None, 2)
+XZ = slice(None, None, 2)
 _OUTWARD = np.array([1.0, -1.0])
 
 
@@ -23,9 +23,14 @@ def length(vector: np.ndarray) -> np.ndarray:
     return np.sqrt(np.vecdot(vector, vector))
 
 
-def outside(x: np.ndarray, upper: float, margin: np.ndarray | float, lower: float = 0.0) -> np.ndarray:
-    """How far x, which is not negative, is from the range lower to upper, in margins."""
-    away = x - upper if lower == 0.0 else np.maximum(lower - x, x - upper)
+def outside(
+    x: np.ndarray,
+    upper: np.ndarray | float,
+    margin: np.ndarray | float,
+    lower: np.ndarray | float | None = None,
+) -> np.ndarray:
+    """How far x, which is not negative, is from the range lower to upper, in margins; lower is 0 if not given."""
+    away = x - upper if lower is None else np.maximum(lower - x, x - upper)
     return np.maximum(away, 0.0) / np.maximum(margin, _TINY)
 
 
@@ -33,11 +38,10 @@ def tolerance(
     x: np.ndarray,
     upper: float,
     margin: np.ndarray | float,
-    lower: float = 0.0,
     falls: Literal["long tail", "gaussian"] = "long tail",
 ) -> np.ndarray:
-    """1 where lower <= x <= upper, falling to 0.1 at the distance `margin` outside; x is not negative."""
-    away = outside(x, upper, margin, lower)
+    """1 where x <= upper, falling to 0.1 at the distance `margin` outside; x is not negative."""
+    away = outside(x, upper, margin)
     return np.exp(_GAUSSIAN * away * away) if falls == "gaussian" else long_tail(away * away)
 
 
@@ -67,52 +71,28 @@ def closing(action: np.ndarray, effort: float = 1.0) -> np.ndarray:
     return np.minimum(np.maximum(action[:, 3], 0.0), effort) / effort
 
 
-class Caging:
-    """How well the fingers surround a thing: its pads along y, and the point between them in x and z.
-
-    Its margins, where they stay the same for an episode, are worked out once.
+def pads_outside(
+    pads: np.ndarray,
+    start: np.ndarray,
+    thing: np.ndarray,
+    radius: np.ndarray | float,
+    pad_reach: np.ndarray | float,
+    one_sided: np.ndarray | bool,
+    closer: float | None = None,
+) -> np.ndarray:
+    """How far the pads are from `radius` to `pad_reach`, or `closer`, away from a thing along y, in margins [world, 2].
 
     Args:
-        start: where the thing was when the episode began, [world, 3].
-        tcp_start: where the point between the finger tips was, [world, 3].
-        radius, pad_reach: how far from the thing's middle the pads should be.
-        xz_reach: how far that point may be.
+        pads: y of the left and the right pad, [world, 2].
+        start, thing: where the thing was at first and where it is, [world, 3].
         one_sided: each pad must be on its own side of the thing. The package then means the margins to be taken from
             where the pads were at the start, but keeps a view of where they are.
     """
-
-    def __init__(
-        self,
-        start: np.ndarray,
-        tcp_start: np.ndarray,
-        radius: float,
-        pad_reach: float,
-        xz_reach: float,
-        one_sided: bool = False,
-    ):
-        self.radius, self.pad_reach, self.xz_reach, self.one_sided = radius, pad_reach, xz_reach, one_sided
-        self._y = start[:, 1:2].copy()
-        self._xz_margin = length((start - tcp_start)[:, _XZ]) - xz_reach
-
-    def __call__(self, pads: np.ndarray, tcp: np.ndarray, thing: np.ndarray) -> np.ndarray:
-        """0 to 1.
-
-        Args:
-            pads: y of the left and the right pad, [world, 2].
-            tcp, thing: where the point between the finger tips and the thing are, [world, 3].
-        """
-        y = self.pads_outside(pads, thing, self.radius, self.pad_reach)
-        xz = outside(length((tcp - thing)[:, _XZ]), self.xz_reach, self._xz_margin)
-        return long_tail(np.vecdot(y, y) + xz * xz)
-
-    def pads_outside(self, pads: np.ndarray, thing: np.ndarray, radius: float, pad_reach: float) -> np.ndarray:
-        """How far the pads are from `radius` to `pad_reach` away from the thing, in margins [world, 2]."""
-        aside = pads - thing[:, 1:2]
-        if self.one_sided:
-            away, margin = aside * _OUTWARD, np.abs(np.abs(aside) - self.pad_reach)
-        else:
-            away, margin = np.abs(aside), np.abs(np.abs(pads - self._y) - self.pad_reach)
-        return outside(away, pad_reach, margin, lower=radius)
+    aside = pads - thing[:, 1:2]
+    distance = np.abs(aside)
+    away = np.where(one_sided, aside * _OUTWARD, distance)
+    margin = np.abs(np.where(one_sided, distance, np.abs(pads - start[:, 1:2])) - pad_reach)
+    return outside(away, pad_reach if closer is None else closer, margin, lower=radius)
 
 
 def closes(action: np.ndarray) -> np.ndarray:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from quickstudy.skills.metaworld.port import Port, Tool, put, quaternion
+from quickstudy.skills.metaworld.port import Goal, Grip, Port, Tool, put
 from quickstudy.skills.metaworld.rewards import (
-    Caging,
     both,
     closes_caged,
     closing,
@@ -19,8 +18,9 @@ from quickstudy.skills.metaworld.rewards import (
     tolerance,
 )
 
-_TWICE_IN_HEIGHT, _TWICE_ASIDE = np.array([1.0, 1.0, 2.0]), np.array([1.0, 2.0, 2.0])
-_TO_THERMOS = np.array([0.05, 0.0, 0.0])
+_HEAD, _HELD_AT, _TO_THERMOS = np.array([0.16, 0.06, 0.0]), np.array([0.015, 0.0, 0.0]), np.array([0.05, 0.0, 0.0])
+
+_TWICE_IN_HEIGHT = np.array([1.0, 1.0, 2.0])
 
 
 def _flat_to(thing: np.ndarray, hand: np.ndarray, reach: float) -> np.ndarray:
@@ -35,6 +35,8 @@ class Hammer(Port):
     goal_low, goal_high = (0.2399, 0.7399, 0.109), (0.2401, 0.7401, 0.111)
     reads = ("xquat", "qpos")
     tool_length = 0.16
+    goal = Goal(reach=0.02)
+    grip = Grip(pad_reach=0.02, xz_reach=0.01)
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -55,23 +57,28 @@ class Hammer(Port):
         put(model, data, vector, still=6)
 
     def prepare(self) -> None:
-        self._caging = Caging(self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01)
+        super().prepare()
+        self.margin[:] = 0.2
+
+    def thing(self, seen: np.ndarray) -> np.ndarray:
+        return seen[:, 4:7] + _HEAD + self.longer
+
+    def gripped(self, seen: np.ndarray) -> np.ndarray:
+        return _flat_to(seen[:, 4:7], seen[:, :3], 0.07)
 
     def objects(self) -> np.ndarray:
         seen = np.concatenate([self.xpos[:, self._seen], self.readings["xquat"][:, self._seen]], axis=2)
         return seen.reshape(-1, 14)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, hammer = seen[:, :3], seen[:, 4:7]
-        head = hammer + [0.16, 0.06, 0.0] + self.longer
         flat = np.maximum(1.0 - length(seen[:, 7:11] - [1.0, 0.0, 0.0, 0.0]) / 0.4, 0.0)
-        cage = self._caging(self.pads, self.tcp, _flat_to(hammer, hand, 0.07))
-        in_place = 0.1 * (head[:, 2] > 0.02) + 0.9 * tolerance(length(self.target - head), 0.02, 0.2)
+        in_place = 0.1 * (seen[:, 6] > 0.02) + 0.9 * self.in_place
 
         def formula(cage: np.ndarray, closed: np.ndarray, near: np.ndarray, flat: np.ndarray) -> np.ndarray:
             return (grasping(cage, closed) + cage + near) * flat
 
-        reward = rounded(closes_caged(cage, action), formula, cage, closing(action), 6.0 * in_place, flat)
+        single = closes_caged(self.cage, action)
+        reward = rounded(single, formula, self.cage, closing(action), 6.0 * in_place, flat)
         success = self.readings["qpos"][:, self._nail] > 0.09
         return np.where(success & (reward > 5.0), 10.0, reward), success
 
@@ -89,7 +96,7 @@ class _Stick(Port):
         super().__init__(count, threads, tools)
         self._stick, self._thermos, self._insertion = self.body("stick"), self.body("object"), self.site("insertion")
         self._end = self.site("stick_end")
-        self._thermos_start = np.zeros((count, 3))
+        self._thermos_start, self._turn = np.zeros((count, 3)), np.zeros((count, 4))
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -110,42 +117,45 @@ class _Stick(Port):
         self._thermos_start[world] = data.xpos[self._thermos]
 
     def objects(self) -> np.ndarray:
-        turn = quaternion(self.readings["xmat"][:, self._stick])
         handle = self.site_xpos[:, self._insertion] + self.insertion_offset
-        return np.concatenate([self.xpos[:, self._stick], turn, handle], axis=1)
+        return np.concatenate([self.xpos[:, self._stick], self._turn, handle], axis=1)
 
-    def _caging_of(self, start: np.ndarray, radius: float) -> Caging:
-        return Caging(start, self.tcp_start, radius, pad_reach=0.05, xz_reach=0.01)
+    def matrix(self) -> np.ndarray:
+        return self.readings["xmat"][:, self._stick]
 
 
 class StickPush(_Stick):
     goal_low, goal_high = (0.399, 0.55, 0.1319), (0.401, 0.6, 0.1321)
     thermos, insertion_offset = (0.0, 0.0), (0.0, 0.09, 0.0)
+    goal, grip = Goal(reach=0.12), Grip(radius=0.04, xz_reach=0.01)
 
     def goal_height(self, data: mujoco.MjData) -> float:
         return float(data.site_xpos[self._insertion, 2])
 
     def prepare(self) -> None:
-        self._stick_margin = length(self.start - self.target) - 0.12
-        self.margin = length(self._thermos_start - self.target) - 0.12
-        self._caging = self._caging_of(self.start, 0.04)
+        super().prepare()
+        self._stick_margin = self.away(self.start) - 0.12
+        self.margin[:] = self.away(self._thermos_start) - 0.12
+
+    def thing(self, seen: np.ndarray) -> np.ndarray:
+        return seen[:, 11:14]
+
+    def gripped(self, seen: np.ndarray) -> np.ndarray:
+        return seen[:, 4:7] + _HELD_AT
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        stick, thermos, opened = seen[:, 4:7] + [0.015, 0.0, 0.0], seen[:, 11:14], seen[:, 3]
-        stick_in_place = tolerance(length(stick - self.target), 0.12, self._stick_margin)
-        to_target = length(thermos - self.target)
-        in_place = tolerance(to_target, 0.12, self.margin)
-        cage = self._caging(self.pads, self.tcp, stick)
-        held = (length(stick - self.tcp) < 0.02) & (opened > 0) & (stick[:, 2] - 0.01 > self.start[:, 2])
-        there = to_target <= 0.12
+        stick_in_place = tolerance(self.away(self.gripped(seen)), 0.12, self._stick_margin)
+        there = self.to_target <= 0.12
         reward = np.where(
-            held, 2.0 + 5.0 * stick_in_place + 3.0 * in_place, (grasping(cage, closing(action)) + cage) / 2.0
+            self.held,
+            2.0 + 5.0 * stick_in_place + 3.0 * self.in_place,
+            (grasping(self.cage, closing(action)) + self.cage) / 2.0,
         )
-        lifted = (opened > 0) & (seen[:, 6] - 0.01 > self.start[:, 2])
+        lifted = (seen[:, 3] > 0) & (seen[:, 6] - 0.01 > self.start[:, 2])
         success = there & lifted
         for world in np.flatnonzero(success):
             success[world] = self._touched(int(world))
-        return np.where(held & there, 10.0, reward), success
+        return np.where(self.held & there, 10.0, reward), success
 
     def _touched(self, world: int) -> bool:
         """Whether both pads press on the stick."""
@@ -163,32 +173,33 @@ class StickPull(_Stick):
     hand_low = (-0.5, 0.35, 0.05)
     goal_low, goal_high = (0.35, 0.45, 0.0199), (0.45, 0.55, 0.0201)
     thermos, insertion_offset = (0.0, 0.09), (0.0, 0.0, 0.0)
+    grip = Grip(radius=0.014, xz_reach=0.01)
 
     def goal_height(self, data: mujoco.MjData) -> float:
         return 0.02
 
     def prepare(self) -> None:
+        super().prepare()
+        self.grip_start[:] = self._thermos_start  # as in the package: not the stick's start
+        self._stick_margin = self.margin.copy()
+        self.margin[:] = self.away(self._thermos_start)
         self._near_margin = self._apart(self.start, self._thermos_start + _TO_THERMOS)
-        self._stick_margin = length(self.start - self.target)
-        self.margin = length(self._thermos_start - self.target)
-        self._caging = self._caging_of(self._thermos_start, 0.014)  # as in the package: not the stick's start
+
+    def thing(self, seen: np.ndarray) -> np.ndarray:
+        return seen[:, 11:14] + _TO_THERMOS
 
     def _apart(self, stick: np.ndarray, thermos: np.ndarray) -> np.ndarray:
         return length((stick + self.longer - thermos) * _TWICE_IN_HEIGHT)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        stick, handle, opened = seen[:, 4:7], seen[:, 11:14], seen[:, 3]
-        thermos = handle + _TO_THERMOS
-        near = tolerance(self._apart(stick, thermos), 0.05, self._near_margin)
-        stick_in_place = tolerance(length(stick - self.target), 0.05, self._stick_margin)
-        in_place = tolerance(length(thermos - self.target), 0.05, self.margin)
-        cage = self._caging(self.pads, self.tcp, stick)
-        held = (length(stick - self.tcp) < 0.02) & (opened > 0) & (stick[:, 2] - 0.01 > self.start[:, 2])
-        reward = both(np.where(held, 1.0, (grasping(cage, closing(action)) + cage) / 2.0), near)
+        stick, handle, held = seen[:, 4:7], seen[:, 11:14], self.held
+        near = tolerance(self._apart(stick, self.thing(seen)), 0.05, self._near_margin)
+        stick_in_place = tolerance(self.away(stick), 0.05, self._stick_margin)
+        reward = both(np.where(held, 1.0, (grasping(self.cage, closing(action)) + self.cage) / 2.0), near)
         beyond = self.site_xpos[:, self._end] - handle
         inserted = (beyond[:, 0] >= 0) & (np.abs(beyond[:, 1]) <= 0.04) & (np.abs(beyond[:, 2]) <= 0.06)
-        there = length(handle - self.target) <= 0.12
-        pulled = np.where(there, 10.0, 6.0 + reward + 2.0 * stick_in_place + in_place)
+        there = self.away(handle) <= 0.12
+        pulled = np.where(there, 10.0, 6.0 + reward + 2.0 * stick_in_place + self.in_place)
         return np.where(held, np.where(inserted, pulled, 1.0 + reward + 5.0 * near), reward), there & inserted
 
 
@@ -198,6 +209,8 @@ class PegInsertSide(Port):
     moved = "box"
     reads = ("site_xmat",)
     tool_length = -0.12
+    goal = Goal(reach=0.07, weights=(1.0, 2.0, 2.0))
+    grip = Grip(radius=0.0075, pad_reach=0.03, near=0.08)
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -218,24 +231,26 @@ class PegInsertSide(Port):
         put(model, data, self.start[world], still=6)
 
     def prepare(self) -> None:
-        self.margin = length((self._head_start - self.target) * _TWICE_ASIDE)
-        self._caging = Caging(self.start, self.tcp_start, radius=0.0075, pad_reach=0.03, xz_reach=0.005)
+        super().prepare()
+        self.margin[:] = self.away(self._head_start)
 
     def objects(self) -> np.ndarray:
-        turn = quaternion(self.readings["site_xmat"][:, self._grasp])
-        return np.concatenate([self.site_xpos[:, self._grasp], turn], axis=1)
+        return self.site_xpos[:, self._grasp]
+
+    def matrix(self) -> np.ndarray:
+        return self.readings["site_xmat"][:, self._grasp]
+
+    def thing(self, seen: np.ndarray) -> np.ndarray:
+        return self.site_xpos[:, self._head]
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        peg, opened, head = seen[:, 4:7], seen[:, 3], self.site_xpos[:, self._head]
-        to_target = length((head - self.target) * _TWICE_ASIDE)
-        in_place = tolerance(to_target, 0.07, self.margin)
-        free = in_prism(head[:, None], self.site_xpos[:, self._zeros], self.site_xpos[:, self._ones])
-        in_place = both(in_place, both(free[:, 1], free[:, 0]))
-        cage = self._caging(self.pads, self.tcp, peg)
-        held = (length(peg - self.tcp) < 0.08) & (opened > 0) & (peg[:, 2] - 0.01 > self.start[:, 2])
-        reward = both(np.where(held, 1.0, (grasping(cage, closing(action)) + cage) / 2.0), in_place)
-        reward = np.where(held, reward + 1.0 + 5.0 * in_place, reward)
-        success = to_target <= 0.07
+        head = self.site_xpos[:, self._head, None]
+        free = in_prism(head, self.site_xpos[:, self._zeros], self.site_xpos[:, self._ones])
+        in_place = both(self.in_place, both(free[:, 1], free[:, 0]))
+        grasped = np.where(self.held, 1.0, (grasping(self.cage, closing(action)) + self.cage) / 2.0)
+        reward = both(grasped, in_place)
+        reward = np.where(self.held, reward + 1.0 + 5.0 * in_place, reward)
+        success = self.to_target <= 0.07
         return np.where(success, 10.0, reward), success
 
 
@@ -246,6 +261,7 @@ class Assembly(Port):
     moved = "peg"
     reads = ("xquat",)
     tool_length = -0.13
+    grip = Grip(pad_reach=0.02, xz_reach=0.01)
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -274,18 +290,19 @@ class Assembly(Port):
         put(model, data, self.start[world], still=6)
 
     def prepare(self) -> None:
+        super().prepare()
         self._reach_margin = np.abs(length(self.start - self.tcp_start) - 0.01)
-        self._caging = Caging(self.start, self.tcp_start, radius=0.015, pad_reach=0.02, xz_reach=0.01)
+
+    def gripped(self, seen: np.ndarray) -> np.ndarray:
+        return _flat_to(seen[:, 4:7], seen[:, :3], 0.01)
 
     def objects(self) -> np.ndarray:
         return np.concatenate([self.site_xpos[:, self._handle], self.readings["xquat"][:, self._nut]], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hand, handle, ring = seen[:, :3], seen[:, 4:7], self.site_xpos[:, self._ring]
-        point = _flat_to(handle, hand, 0.01)
+        ring = self.site_xpos[:, self._ring]
         flat = np.maximum(1.0 - length(seen[:, 7:11] - [0.707, 0.0, 0.0, 0.707]) / 0.4, 0.0)
-        cage = self._caging(self.pads, self.tcp, point)
-        reach = tolerance(length(point - self.tcp), 0.01, self._reach_margin)
+        reach = tolerance(length(self.gripped(seen) - self.tcp), 0.01, self._reach_margin)
         error = self.target - ring
         aside = length(error[:, :2])
         success = (aside < 0.02) & (error[:, 2] > 0.0)
@@ -301,6 +318,6 @@ class Assembly(Port):
         ) -> np.ndarray:
             return (grasping(cage, closed) + reach + near) * flat
 
-        single = closes_caged(cage, action)
-        reward = rounded(single, formula, cage, closing(action), reach, 6.0 * in_place, flat)
+        single = closes_caged(self.cage, action)
+        reward = rounded(single, formula, self.cage, closing(action), reach, 6.0 * in_place, flat)
         return np.where(success, 10.0, reward), success

@@ -11,7 +11,8 @@ import numpy as np
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.skills.metaworld import furniture, pushing, tools
 from quickstudy.skills.metaworld.catalogue import TASKS
-from quickstudy.skills.metaworld.port import Arms, Port, Tool, rows_of
+from quickstudy.skills.metaworld.common import Common, rows_of
+from quickstudy.skills.metaworld.port import Port, Tool
 from quickstudy.skills.metaworld.stock import Stock
 
 PORTS: dict[str, type[Port]] = {
@@ -109,8 +110,7 @@ class MetaWorlds:
         self._order = np.concatenate(worlds)
         self._row = self._order.argsort()
         ports = [task for task in tasks if isinstance(task, Port)]
-        self._arms = Arms(ports) if ports else None
-        self._batched = sum(len(port.data) for port in ports)
+        self._common = Common(ports) if ports else None
         self._raw = np.zeros((n, OBSERVATION))
         self._low, self._high = (
             np.concatenate([np.tile(getattr(task, end), (len(of), 1)) for task, of in zip(tasks, worlds, strict=True)])
@@ -208,22 +208,25 @@ class MetaWorlds:
     def _observe(self, here: np.ndarray, first: bool) -> None:
         """Takes the present frame of the worlds `here` [row], which begin an episode if `first`, as it is unclipped."""
         raw = self._raw
-        if self._arms is not None:
-            some = np.flatnonzero(here[: self._batched])
-            frame = self._arms.observe()[some]
+        if self._common is not None:
+            if first:
+                self._common.prepare(here)
+            some = np.flatnonzero(here[: self._common.count])
+            frame = self._common.observe()[some]
             raw[some, 18:36] = frame if first else raw[some, :18]
             raw[some, :18] = frame
         for task, rows in self._groups:
             if isinstance(task, Stock):
                 raw[rows] = np.concatenate([task.frame, task.previous, task.target], axis=1)
-            elif first and here[rows].any():
+            elif first:
                 raw[rows, 36:] = task.target
-                task.prepare()
 
     def _judge(self, here: np.ndarray, actions: np.ndarray) -> None:
         """What is seen of the worlds `here` [row], clipped, and their rewards and successes."""
         seen, actions = np.minimum(np.maximum(self._raw, self._low), self._high), actions[self._order]
         reward, success = np.empty(len(self)), np.empty(len(self), dtype=bool)
+        if self._common is not None:
+            self._common.judge(seen[: self._common.count])
         for task, rows in self._groups:
             if here[rows].any():
                 reward[rows], success[rows] = task.judge(seen[rows], actions[rows])
