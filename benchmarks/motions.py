@@ -5,9 +5,8 @@
     python -m benchmarks.motions --methods matching --seeds 1 --folds 2
 
 Writes benchmarks/results/motions.json. Baselines see what the learners see: the demonstrations that are shown, and the
-start pose and the end of the one to be foretold; the demonstrations as they were recorded, and in the rows that say so
-with some of their own pace taken out, as learners get them. `promp` and `dmp` are those of the package
-movement_primitives (DFKI); the settings of ProMPs are chosen on validation tasks, as transfer's are.
+start pose and the end of the one to be foretold. `promp` and `dmp` are those of the package movement_primitives (DFKI);
+the settings of ProMPs are chosen on validation tasks, as transfer's are.
 
 Two of six folds are left out: on the tasks that they hold out the methods' settings were chosen.
 """
@@ -41,7 +40,7 @@ from quickstudy.learners.baselines import Transfer
 from quickstudy.methods import Settings, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.motions import Curves, Motions, carried, errors, evened
+from quickstudy.skills.motions import Motions, carried, errors
 from quickstudy.skills.trajectories import at_phases, phases
 
 Foretell = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -126,11 +125,6 @@ def dmp(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.stack(made)
 
 
-def with_evened(foretell: Foretell) -> Foretell:
-    """A baseline that gets demonstrations as learners do."""
-    return lambda shown, starts: foretell(evened(Curves(shown[..., :3], shown[..., 3:])).poses, starts)
-
-
 GRID = tuple(itertools.product((10, 15), (1e-3, 1e-2, 1e-1)))
 """Weights a dimension and variance of the start that ProMPs are tried with on validation tasks."""
 
@@ -166,9 +160,7 @@ def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict
         "nearest-demonstration": nearest,
         "promp": promp(*best),
         "dmp": dmp,
-        "dmp, evened": with_evened(dmp),
         "warp": warp,
-        "warp, evened": with_evened(warp),
         "warp-nearest": warp_nearest,
     }
 

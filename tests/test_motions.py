@@ -17,19 +17,7 @@ from quickstudy.learners.baselines import NearestNeighbour, recorded_base
 from quickstudy.methods import build, defaults
 from quickstudy.skills import recordings
 from quickstudy.skills.classic import Sinusoid
-from quickstudy.skills.motions import (
-    EVENED,
-    OBSERVATION,
-    STEPS,
-    Curves,
-    Motions,
-    actions,
-    carried,
-    curves,
-    errors,
-    evened,
-    observe,
-)
+from quickstudy.skills.motions import OBSERVATION, STEPS, Curves, Motions, actions, carried, curves, errors, observe
 from quickstudy.skills.motions_training import disguised, through
 from quickstudy.skills.recordings import Motion, from_arrays, load
 from quickstudy.skills.trajectories import (
@@ -141,32 +129,6 @@ def test_a_demonstration_repeated_is_carried_to_the_new_start(family):
     repeated = y[:1] + carried(found.poses[1:, 0])
     assert errors(found.some(slice(1, None)), repeated, 1.0)["position"].max() < 1e-5
     assert observe(found).shape == (6, STEPS, OBSERVATION)
-
-
-def test_a_pause_is_partly_taken_out_of_what_is_shown():
-    """A straight way of length 1 that waits for the first half: by time the middle is 0, by the way gone 1/2."""
-    time = phases(STEPS)
-    way = np.maximum(2 * time - 1, 0.0)
-    positions = np.zeros((3, STEPS, 3))
-    positions[0, :, 0], positions[1, :, 0] = way, time
-    found = evened(Curves(positions, np.zeros_like(positions)))
-    # The clock of the pause is (1 - EVENED) time, so that it ends at that part of one half.
-    pause = 0.5 * (1 - EVENED)
-    expected = np.maximum(time - pause, 0.0) / (1 - pause)
-    np.testing.assert_allclose(found.positions[0, :, 0], expected, atol=0.02)
-    np.testing.assert_allclose(found.positions[:, [0, -1]], positions[:, [0, -1]], atol=1e-12)
-    # An even pace stays as it is, and so does a demonstration that never moves.
-    np.testing.assert_allclose(found.positions[1:], positions[1:], atol=1e-12)
-
-
-def test_only_what_is_shown_is_evened(family):
-    task = family.tasks("poses", 1)[0]
-    shown, judged = family.split_demonstrations(task, 0)
-    given = family.demonstrate([task], 1, 0)[0][0]
-    np.testing.assert_array_equal(given.actions, actions(evened(shown.some(slice(1))))[0])
-    truth = actions(judged.some(slice(1)))
-    right = family.run([task], 1, lambda x: truth[:, None, round((x[0, 0, 0] + 1) / 2 * (STEPS - 1))], 0)
-    assert right["rmse"].max() < 1e-5
 
 
 def test_errors_by_hand():

@@ -7,8 +7,7 @@ What the paper does not have:
 - the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
 - continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
   heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression, in
-  which every number of an action has a metric of its own, a scale for each number of the embedding: some are to be
-  smoothed more than others, and what matters for one need not for another.
+  which every number of an action has a scale of its own: some are to be smoothed more than others.
 """
 
 import math
@@ -95,7 +94,7 @@ class MatchingNetworks(MetaLearner):
         super().__init__(base)
         self.scans = config.full_context
         self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
-        scales = (actions, embedding_size) if self.head == "local-linear" else ()
+        scales = (actions, 1) if self.head == "local-linear" else ()
         self.log_scale = nn.Parameter(torch.full(scales, math.log(config.scale)))
         self.widths = (embedding_size, embedding_size if self.head == "decoder" else actions)
         if self.head == "decoder":
@@ -124,12 +123,11 @@ class MatchingNetworks(MetaLearner):
         f = self.base(x)
         if self.config.full_context:
             f = self.query_context(f, skill.keys, skill.real)
+        cosines = unit(f) @ unit(skill.keys).mT
         if self.head == "local-linear":
-            similarity = (self.log_scale.exp() * unit(f).unsqueeze(-2)) @ unit(skill.keys).mT
-            weights = masked_softmax(similarity, skill.real)
+            weights = masked_softmax(self.log_scale.exp() * cosines.unsqueeze(-2), skill.real)
             keys, at = self.project(skill.keys), self.project(f)
             return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())
-        cosines = unit(f) @ unit(skill.keys).mT
         read = masked_softmax(self.log_scale.exp() * cosines, skill.real) @ skill.values  # eq. 1
         if self.head == "decoder":
             return self.decode(torch.cat([f, read], -1))

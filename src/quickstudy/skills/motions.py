@@ -4,7 +4,7 @@ A task is one motion of real recordings (`quickstudy.skills.recordings`): a robo
 shapes. Some of its demonstrations are shown; a learner then gets the start pose of another one and has to give its pose
 at every phase. Positions are seen from the end of the motion, which is known (it is where the object is), orientations
 are rotation vectors in a frame of the task, and from both the start pose is taken, less and less with phase: so to
-repeat a demonstration is to carry it to the new start. What is shown has some of its own pace taken out (`evened`).
+repeat a demonstration is to carry it to the new start.
 
 Training tasks are the other motions, turned, mirrored, scaled and paced anew, beside made-up ones
 (`quickstudy.skills.motions_training`). A motion that is held out occurs in training in no form.
@@ -34,8 +34,6 @@ STEPS = 50
 """Phases of a trajectory."""
 WAVES = (1, 2, 3, 5, 8, 12)
 """Half periods of the cosines and sines that an observation describes the phase by, beside the phase itself."""
-EVENED = 0.15
-"""How much of its own pace is taken out of a demonstration that is shown, 0 to 1."""
 FOLDS = 6
 OUTLINE = 10
 """Phases of the mean trajectory that the oracle is told."""
@@ -71,21 +69,6 @@ def curves(motion: Motion) -> Curves:
     if not motion.has_orientation:
         return Curves(positions, np.zeros_like(positions))
     return Curves(positions, turns(at[..., 3:] / np.linalg.norm(at[..., 3:], axis=-1, keepdims=True)))
-
-
-def evened(given: Curves) -> Curves:
-    """Demonstrations at phases that are time and, by `EVENED`, the way that was gone.
-
-    Where a demonstration paused is its own and not the task's: another one of the task pauses elsewhere.
-    """
-    poses, time = given.poses, phases(STEPS)
-    gone = np.linalg.norm(np.diff(poses, axis=1), axis=-1).cumsum(1)
-    whole = gone[:, -1:]
-    share = np.where(whole > 0, np.pad(gone, ((0, 0), (1, 0))) / np.where(whole > 0, whole, 1.0), time)
-    clocks = (1.0 - EVENED) * time + EVENED * share
-    when = np.stack([np.interp(time, clock, time) for clock in clocks])
-    even = at_phases(poses, when)
-    return Curves(even[..., :3], even[..., 3:])
 
 
 def observe(given: Curves) -> np.ndarray:
@@ -227,7 +210,7 @@ class Motions(TaskFamily):
                 raise QuickstudyError(
                     f"Asked for {count} demonstrations of {task.name}; {len(shown.positions)} may be shown."
                 )
-            shown = evened(shown.some(slice(count)))
+            shown = shown.some(slice(count))
             made.append([Demonstration(x, y) for x, y in zip(observe(shown), actions(shown), strict=True)])
         return made
 
