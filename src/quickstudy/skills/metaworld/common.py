@@ -11,8 +11,6 @@ import numpy as np
 from quickstudy.skills.metaworld.port import Port, quaternion
 from quickstudy.skills.metaworld.rewards import XZ, length, long_tail, outside, pads_outside
 
-FRAME = 18
-
 
 def rows_of(counts: Sequence[int]) -> list[slice]:
     """The rows of each of several groups that lie one after the other."""
@@ -32,7 +30,7 @@ class Common:
         self.count, self._ports = sum(counts), list(zip(ports, rows_of(counts), strict=True))
         self._bodies, self._arm = self._joined("xpos", [port.arm for port in ports])
         self._sites, self._tips = self._joined("site_xpos", [port.tips for port in ports])
-        self._frame = np.zeros((self.count, FRAME))
+        self._frame = np.zeros((self.count, 18))
         self._start = self._shared("start", 3)
         self._grip_start, self._tcp_start = self._shared("grip_start", 3), self._shared("tcp_start", 3)
         self._tcp, self._pads = self._shared("tcp", 3), self._shared("pads", 2)
@@ -66,10 +64,12 @@ class Common:
         self._pads[:] = arm[:, 3:, 1]
         frame[:, :3] = arm[:, 0]
         np.minimum(length(arm[:, 1] - arm[:, 2]) / 0.1, 1.0, out=frame[:, 3])
+        matrices = []
         for port, rows in self._ports:
             objects = port.objects()
             frame[rows, 4 : 4 + objects.shape[1]] = objects
-        matrices = [matrix for port, _ in self._ports if (matrix := port.matrix()) is not None]
+            if (matrix := port.matrix()) is not None:
+                matrices.append(matrix)
         if matrices:
             frame[self._turned, 7:11] = quaternion(np.concatenate(matrices))
         return frame

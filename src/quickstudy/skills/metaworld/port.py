@@ -164,7 +164,9 @@ class Port(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     """Fields of `MjData` to read besides the positions of bodies and sites."""
     goal: ClassVar[Goal] = Goal()
+    """What `to_target` and `in_place` are worked out from."""
     grip: ClassVar[Grip] = Grip()
+    """What `cage` and `held` are worked out from; of no account for a task that does not use them."""
     tool_length: ClassVar[float] = 0.0
     """Metres along x from the tool's middle to its working end; 0 for a task without a tool."""
 

@@ -16,6 +16,7 @@ from quickstudy.skills.metaworld.rewards import (
     long_tail,
     pads_outside,
     rounded,
+    secured,
     tolerance,
 )
 
@@ -167,9 +168,8 @@ class Basketball(Port):
         return np.concatenate([self.xpos[:, self._ball], self.readings["xquat"][:, self._ball]], axis=1)
 
     def judge(self, seen: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        held, in_place = self.held, self.in_place
-        grasped = np.where(held, 1.0, (grasping(self.cage, closing(action)) + self.cage) / 2.0)
-        reward = both(grasped, in_place) + np.where(held, 1.0 + 5.0 * in_place, 0.0)
+        grasped = secured(self.held, self.cage, closing(action))
+        reward = both(grasped, self.in_place) + np.where(self.held, 1.0 + 5.0 * self.in_place, 0.0)
         return np.where(self.to_target < 0.08, 10.0, reward), self.to_target <= 0.08
 
 

@@ -66,9 +66,9 @@ def in_prism(point: np.ndarray, zero: np.ndarray, one: np.ndarray) -> np.ndarray
     return np.where(inside, ((point - zero) / (one - zero)).prod(-1), 1.0)
 
 
-def closing(action: np.ndarray, effort: float = 1.0) -> np.ndarray:
-    """How much of `effort` the gripper is told to close with, 0 to 1."""
-    return np.minimum(np.maximum(action[:, 3], 0.0), effort) / effort
+def closing(action: np.ndarray) -> np.ndarray:
+    """How much the gripper is told to close, 0 to 1."""
+    return np.minimum(np.maximum(action[:, 3], 0.0), 1.0)
 
 
 def pads_outside(
@@ -114,6 +114,11 @@ def grasping(cage: np.ndarray, closed: np.ndarray) -> np.ndarray | float:
     """Caging, and gripping once the thing is well caged."""
     caged = cage > CAGED
     return both(cage, np.where(caged, closed, 0.0)) if caged.any() else 0.0
+
+
+def secured(held: np.ndarray, cage: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    """1 where a thing is held, else half of caging and half of `grasping`."""
+    return np.where(held, 1.0, (grasping(cage, closed) + cage) / 2.0)
 
 
 def closes_caged(cage: np.ndarray, action: np.ndarray) -> np.ndarray:

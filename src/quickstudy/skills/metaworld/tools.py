@@ -15,11 +15,11 @@ from quickstudy.skills.metaworld.rewards import (
     in_prism,
     length,
     rounded,
+    secured,
     tolerance,
 )
 
 _HEAD, _HELD_AT, _TO_THERMOS = np.array([0.16, 0.06, 0.0]), np.array([0.015, 0.0, 0.0]), np.array([0.05, 0.0, 0.0])
-
 _TWICE_IN_HEIGHT = np.array([1.0, 1.0, 2.0])
 
 
@@ -96,7 +96,7 @@ class _Stick(Port):
         super().__init__(count, threads, tools)
         self._stick, self._thermos, self._insertion = self.body("stick"), self.body("object"), self.site("insertion")
         self._end = self.site("stick_end")
-        self._thermos_start, self._turn = np.zeros((count, 3)), np.zeros((count, 4))
+        self._thermos_start, self._no_turn = np.zeros((count, 3)), np.zeros((count, 4))
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -118,7 +118,7 @@ class _Stick(Port):
 
     def objects(self) -> np.ndarray:
         handle = self.site_xpos[:, self._insertion] + self.insertion_offset
-        return np.concatenate([self.xpos[:, self._stick], self._turn, handle], axis=1)
+        return np.concatenate([self.xpos[:, self._stick], self._no_turn, handle], axis=1)  # the turn is from `matrix`
 
     def matrix(self) -> np.ndarray:
         return self.readings["xmat"][:, self._stick]
@@ -195,7 +195,7 @@ class StickPull(_Stick):
         stick, handle, held = seen[:, 4:7], seen[:, 11:14], self.held
         near = tolerance(self._apart(stick, self.thing(seen)), 0.05, self._near_margin)
         stick_in_place = tolerance(self.away(stick), 0.05, self._stick_margin)
-        reward = both(np.where(held, 1.0, (grasping(self.cage, closing(action)) + self.cage) / 2.0), near)
+        reward = both(secured(held, self.cage, closing(action)), near)
         beyond = self.site_xpos[:, self._end] - handle
         inserted = (beyond[:, 0] >= 0) & (np.abs(beyond[:, 1]) <= 0.04) & (np.abs(beyond[:, 2]) <= 0.06)
         there = self.away(handle) <= 0.12
@@ -247,8 +247,7 @@ class PegInsertSide(Port):
         head = self.site_xpos[:, self._head, None]
         free = in_prism(head, self.site_xpos[:, self._zeros], self.site_xpos[:, self._ones])
         in_place = both(self.in_place, both(free[:, 1], free[:, 0]))
-        grasped = np.where(self.held, 1.0, (grasping(self.cage, closing(action)) + self.cage) / 2.0)
-        reward = both(grasped, in_place)
+        reward = both(secured(self.held, self.cage, closing(action)), in_place)
         reward = np.where(self.held, reward + 1.0 + 5.0 * in_place, reward)
         success = self.to_target <= 0.07
         return np.where(success, 10.0, reward), success

@@ -92,6 +92,7 @@ class MetaWorlds:
         self.observations, self.reward, self.success = np.zeros((n, OBSERVATION)), np.zeros(n), np.zeros(n, dtype=bool)
         self._pull, self._pull_low, self._pull_high = (np.zeros((n, 3)) for _ in range(3))
         batched = PORTS if ported else {}
+        # Rows are task by task, batched ones first: the first rows of all are those of `Common`.
         different = sorted(dict.fromkeys(names), key=lambda name: name not in batched)
         worlds = [[i for i, other in enumerate(names) if other == name] for name in different]
         tasks: list[Port | Stock] = []
