@@ -6,7 +6,8 @@
 
 Writes benchmarks/results/motions.json. Baselines see what the learners see: the demonstrations that are shown, and the
 start pose and the end of the one to be foretold. `promp` and `dmp` are those of the package movement_primitives (DFKI);
-the settings of ProMPs are chosen on validation tasks, as transfer's are.
+the settings of ProMPs are chosen on validation tasks, as transfer's are. `dmp-evened` is a DMP of demonstrations that
+are evened as learners get them, by what was chosen across tasks.
 
 Two of six folds are left out: on the tasks that they hold out the methods' settings were chosen.
 """
@@ -40,7 +41,7 @@ from quickstudy.learners.baselines import Transfer
 from quickstudy.methods import Settings, defaults
 from quickstudy.progress import console
 from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.motions import Motions, carried, errors
+from quickstudy.skills.motions import Curves, Motions, carried, errors, evened
 from quickstudy.skills.trajectories import at_phases, phases
 
 Foretell = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -160,6 +161,9 @@ def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict
         "nearest-demonstration": nearest,
         "promp": promp(*best),
         "dmp": dmp,
+        "dmp-evened": lambda shown, starts: dmp(
+            evened(Curves(shown[..., :3], shown[..., 3:]), family.share).poses, starts
+        ),
         "warp": warp,
         "warp-nearest": warp_nearest,
     }

@@ -44,7 +44,7 @@ def learner(kind: str, full_context: bool = False, network: nn.Module | None = N
     """Embeds three observations to six numbers; with a network of its own, to as many as it gives."""
     base = BaseLearner(network or MLP(3, 6, [8]), 3, recognition_loss if kind == "labelled" else imitation_loss)
     head = "decoder" if kind == "labelled" else kind
-    config = MatchingConfig(head, full_context=full_context, processing_steps=3, decoder=(7,), dimensions=4)
+    config = MatchingConfig(head, full_context=full_context, processing_steps=3, decoder=(7,))
     return MatchingNetworks(base, 6 if network is None else 3, 2, kind == "labelled", config)
 
 
@@ -119,17 +119,17 @@ def test_zero_embeddings_have_finite_second_derivatives(dtype):
 
 def test_local_linear_regression_by_hand():
     """Points 0 and 2 with values 1 and 5, weights a half each: slope 4 / (2 + 2 ridge), through (1, 3)."""
-    weights, keys, values = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
+    weights, keys, values = torch.tensor([[0.5, 0.5]]), torch.tensor([0.0, 2.0]), torch.tensor([[1.0], [5.0]])
     for ridge in (0.0, 0.3):
-        value = local_linear(weights, keys, values, torch.tensor([4.0]), torch.tensor(ridge))
+        value = local_linear(weights, keys, values, torch.tensor(4.0), torch.tensor(ridge))
         assert value.item() == pytest.approx(3 + 3 * 4 / (2 + 2 * ridge), abs=1e-14)
 
 
 def test_local_linear_regression_extrapolates_a_linear_law_and_else_is_convex():
-    keys, law, weights = torch.randn(20, 3), torch.randn(3, 2), torch.rand(5, 2, 20).softmax(-1)
-    values, at = keys @ law + 0.7, 10.0 * torch.randn(5, 3)
+    keys, law, weights = torch.randn(20), torch.randn(2), torch.rand(5, 2, 20).softmax(-1)
+    values, at = keys[:, None] * law + 0.7, 10.0 * torch.randn(5)
     exact = local_linear(weights, keys, values, at, torch.tensor(1e-13))
-    torch.testing.assert_close(exact, at @ law + 0.7, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(exact, at[:, None] * law + 0.7, rtol=1e-9, atol=1e-9)
     stiff = local_linear(weights, keys, values, at, torch.tensor(1e13))
     torch.testing.assert_close(stiff, (weights * values.mT).sum(-1), rtol=1e-9, atol=1e-9)
 
@@ -206,6 +206,21 @@ def test_in_local_regression_every_number_of_an_action_has_its_own_scale():
     torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=1e-12)
     mean = support.y[support.mask > 0][:, 1].mean()
     torch.testing.assert_close(after[:, 1], mean.expand(5), rtol=0, atol=1e-9)
+
+
+def test_local_regression_runs_along_one_number_and_attends_by_weighed_ones():
+    """The law is linear in the first number; the second, whose weight is all, singles out the steps it agrees with."""
+    base = BaseLearner(nn.Identity(), 2)
+    taught = MatchingNetworks(base, 2, 1, False, MatchingConfig("local-linear", scale=400.0, ridge=1e-12))
+    x = torch.tensor([[[0.0, 1.0], [1.0, 1.0], [0.0, -1.0], [1.0, -1.0]]])
+    y = torch.tensor([[[0.0], [2.0], [9.0], [9.0]]])
+    support = Batch(x, y, torch.ones(1, 4), torch.zeros(0))
+    with torch.no_grad():
+        taught.log_weight[0] = -30.0
+    found = taught.predict(taught.adapt(support), torch.tensor([[3.0, 0.5], [3.0, -0.5]]))
+    torch.testing.assert_close(found, torch.tensor([[6.0], [9.0]]), rtol=0, atol=1e-6)
+    with pytest.raises(QuickstudyError, match="along must be below 2"):
+        MatchingNetworks(base, 2, 1, False, MatchingConfig("local-linear", along=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -315,7 +330,7 @@ def test_it_is_one_graph_of_tensor_operations(kind):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"head": "mean"}, {"scale": 0.0}, {"processing_steps": 0}, {"decoder": ()}, {"dimensions": 0}, {"ridge": -1}],
+    [{"head": "mean"}, {"scale": 0.0}, {"processing_steps": 0}, {"decoder": ()}, {"along": -1}, {"ridge": -1}],
 )
 def test_settings_are_checked(bad):
     with pytest.raises(QuickstudyError, match=next(iter(bad))):

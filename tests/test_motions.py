@@ -17,7 +17,20 @@ from quickstudy.learners.baselines import NearestNeighbour, recorded_base
 from quickstudy.methods import build, defaults
 from quickstudy.skills import recordings
 from quickstudy.skills.classic import Sinusoid
-from quickstudy.skills.motions import OBSERVATION, STEPS, Curves, Motions, actions, carried, curves, errors, observe
+from quickstudy.skills.motions import (
+    OBSERVATION,
+    SHARES,
+    STEPS,
+    Curves,
+    Motions,
+    actions,
+    best_share,
+    carried,
+    curves,
+    errors,
+    evened,
+    observe,
+)
 from quickstudy.skills.motions_training import disguised, through
 from quickstudy.skills.recordings import Motion, from_arrays, load
 from quickstudy.skills.trajectories import (
@@ -129,6 +142,56 @@ def test_a_demonstration_repeated_is_carried_to_the_new_start(family):
     repeated = y[:1] + carried(found.poses[1:, 0])
     assert errors(found.some(slice(1, None)), repeated, 1.0)["position"].max() < 1e-5
     assert observe(found).shape == (6, STEPS, OBSERVATION)
+
+
+def dawdling(pauses: list[float]) -> Curves:
+    """A straight way of length 1, gone evenly but for a pause of a tenth of the time at each of these phases."""
+    made = []
+    for pause in pauses:
+        done = np.interp(phases(STEPS), [0.0, pause, pause + 0.1, 1.0], [0.0, pause / 0.9, pause / 0.9, 1.0])
+        made.append(done[:, None] * [0.0, 3.0, 4.0] / 5.0 - [0.0, 0.6, 0.8])
+    positions = np.stack(made)
+    return Curves(positions, np.zeros_like(positions))
+
+
+def test_an_evened_demonstration_goes_its_way_without_its_pauses():
+    found = dawdling([0.3, 0.6])
+    np.testing.assert_allclose(evened(found, 0.0).poses, found.poses, atol=1e-12)
+    straight = phases(STEPS)[:, None] * [0.0, 0.6, 0.8] - [0.0, 0.6, 0.8]
+    np.testing.assert_allclose(evened(found, 1.0).positions, [straight] * 2, atol=0.02)  # a step is 1 / 49
+    half = evened(found, 0.5).positions
+    assert (
+        np.linalg.norm(half - straight, axis=-1).max(1) < np.linalg.norm(found.positions - straight, axis=-1).max(1)
+    ).all()
+    np.testing.assert_allclose(half[:, [0, -1]], found.positions[:, [0, -1]], atol=1e-12)
+    still = Curves(np.zeros((1, STEPS, 3)), np.zeros((1, STEPS, 3)))
+    np.testing.assert_array_equal(evened(still, 0.4).poses, still.poses)
+
+
+def test_pauses_are_taken_out_where_they_are_chance_alone():
+    chance, same = dawdling([0.1, 0.3, 0.5, 0.7]), dawdling([0.4, 0.4, 0.4])
+    assert best_share([chance]) == SHARES[-1]
+    assert best_share([same]) == best_share([chance, same]) == 0.0
+
+
+def test_held_out_motions_have_no_say_in_the_share():
+    made, far = recorded(3), poses(np.random.default_rng(1), 9.0)
+    other = Motion("swing 0", [far[: 40 + 5 * i] for i in range(6)], 2.0)
+    assert Motions(motions=made).share == Motions(motions=[other, *made[1:]]).share
+
+
+def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
+    source = family.fresh()
+    support, query = source.sample(torch.Generator().manual_seed(0), 5, 2, 3)
+    assert (support.x.shape, query.y.shape) == ((5, 2, STEPS, OBSERVATION), (5, 3, STEPS, 6))
+    for name, shown, judged in zip(source.names(), support.y, query.y, strict=True):
+        found = family.trajectories(family.task("train", int(name.rsplit("/", 1)[-1])))
+        np.testing.assert_array_equal(shown, actions(evened(found.some(slice(2)), family.share)))
+        np.testing.assert_array_equal(judged, actions(found.some(slice(2, 5))))
+    other = family.fresh().sample(torch.Generator().manual_seed(0), 5, 2, 3)
+    assert torch.equal(other.query.y, query.y)
+    with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 5 query demonstrations a task; '.*' has [68]"):
+        source.sample(torch.Generator(), 2, 4, 5)
 
 
 def test_errors_by_hand():

@@ -47,7 +47,7 @@ class NetworkConfig:
         bfloat16: take convolutions of numbers rounded to bfloat16.
         views: of an image, of which a convolutional network gives the mean.
         embedding: width of what a network of images embeds them in, and of what a method that compares gets from any
-            network instead of actions.
+            network instead of actions; 0 to compare observations themselves, standardised, without a network.
     """
 
     hidden: tuple[int, ...] = (128, 128)
@@ -142,7 +142,7 @@ _MOTIONS = Settings(
     "matching",
     network=NetworkConfig((64, 64), embedding=32),
     maml=MAMLConfig(inner_steps=3),
-    matching=MatchingConfig(head="local-linear", scale=30.0, dimensions=4, ridge=1e-3),
+    matching=MatchingConfig(head="local-linear", scale=30.0, ridge=1e-3),
     training=TrainConfig(1000, meta_batch=8, shots=1, most_shots=3, queries=3, rate=2e-3, validate_every=500),
     data=DataConfig(tasks=1000, validation_tasks=16),
 )
@@ -294,12 +294,8 @@ OVERRIDES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         ("sinusoid", method): {"network": {"embedding": 40}, "training": {"steps": 15_000}}
         for method in ("mann", "siamese", "matching", "matching-convex", "hypernet")
     },
-    # Cosines of a linear map of waves of phase: a kernel that is the same at every phase.
-    ("motions", "matching"): {
-        "network": {"hidden": ()},
-        "training": {"steps": 3000, "rate": 5e-3},
-        "data": {"tasks": 4000},
-    },
+    # Cosines of waves of phase are a kernel that is the same at every phase.
+    ("motions", "matching"): {"network": {"embedding": 0}, "training": {"rate": 1e-2}},
     **{
         (family, method): changes
         for family in ("grasping", "grasping-panda")
@@ -410,8 +406,9 @@ def _compares(kind: type, config: str, **options: Any) -> Callable[[Settings, Ta
 
     def make(s: Settings, family: TaskFamily) -> MetaLearner:
         width = s.network.embedding
+        base = _base(s, family, width) if width else _raw(family)
         chosen = replace(getattr(s, config), **options)
-        return kind(_base(s, family, width), width, family.action_size, family.labelled, chosen)
+        return kind(base, width or family.observation_size, family.action_size, family.labelled, chosen)
 
     return make
 

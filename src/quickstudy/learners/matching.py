@@ -6,8 +6,9 @@ Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One S
 What the paper does not have:
 - the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
 - continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
-  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression, in
-  which every number of an action has a scale of its own: some are to be smoothed more than others.
+  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression
+  along one number of the embedding. For this, each number of the embedding has a learned weight, and each number of an
+  action a scale of its own: some are to be smoothed more than others.
 """
 
 import math
@@ -29,13 +30,13 @@ class MatchingConfig:
 
     Attributes:
         head: how the actions of the steps attended to become one: their 'convex' combination (eq. 1), a 'decoder'
-            network, or 'local-linear' regression on the embedding. Labels are always combined as in eq. 1.
+            network, or 'local-linear' regression. Labels are always combined as in eq. 1.
         scale: initial factor of the cosines in the softmax; learned.
         full_context: embed each support step and each query in the light of the whole support (section 2.1.2), whose
             order then matters.
         processing_steps: K of the attention LSTM that embeds a query in full context.
         decoder: widths of its hidden layers; the encoder of its pairs has the first.
-        dimensions: to which a linear map brings the embedding for the regression.
+        along: which number of the embedding the regression runs along.
         ridge: initial penalty of the regression's slopes; learned.
     """
 
@@ -44,15 +45,17 @@ class MatchingConfig:
     full_context: bool = False
     processing_steps: int = 5
     decoder: tuple[int, ...] = (128, 128)
-    dimensions: int = 12
+    along: int = 0
     ridge: float = 0.1
 
     def __post_init__(self) -> None:
         if self.head not in ("convex", "decoder", "local-linear"):
             raise QuickstudyError(f"head must be 'convex', 'decoder' or 'local-linear'; got '{self.head}'.")
-        for name in ("scale", "processing_steps", "dimensions", "ridge"):
+        for name in ("scale", "processing_steps", "ridge"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.along < 0:
+            raise QuickstudyError(f"along must be 0 or more; got {self.along}.")
         if not self.decoder or min(self.decoder) < 1:
             raise QuickstudyError(f"decoder must be at least one positive width; got {self.decoder}.")
 
@@ -101,7 +104,11 @@ class MatchingNetworks(MetaLearner):
             self.encode = MLP(embedding_size + actions, embedding_size, config.decoder[:1])
             self.decode = MLP(2 * embedding_size, actions, config.decoder)
         elif self.head == "local-linear":
-            self.project = nn.Linear(embedding_size, config.dimensions, bias=False)
+            if config.along >= embedding_size:
+                raise QuickstudyError(
+                    f"along must be below {embedding_size}, how many numbers the embedding has; got {config.along}."
+                )
+            self.log_weight = nn.Parameter(torch.zeros(embedding_size))
             self.log_ridge = nn.Parameter(torch.tensor(math.log(config.ridge)))
         if config.full_context:
             self.support_context = BidirectionalLSTM(embedding_size)
@@ -123,11 +130,13 @@ class MatchingNetworks(MetaLearner):
         f = self.base(x)
         if self.config.full_context:
             f = self.query_context(f, skill.keys, skill.real)
-        cosines = unit(f) @ unit(skill.keys).mT
         if self.head == "local-linear":
-            weights = masked_softmax(self.log_scale.exp() * cosines.unsqueeze(-2), skill.real)
-            keys, at = self.project(skill.keys), self.project(f)
+            weighed = self.log_weight.exp()
+            cosines = (unit(weighed * f) @ unit(weighed * skill.keys).mT).unsqueeze(-2)
+            weights = masked_softmax(self.log_scale.exp() * cosines, skill.real)
+            keys, at = skill.keys[..., self.config.along], f[..., self.config.along]
             return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())
+        cosines = unit(f) @ unit(skill.keys).mT
         read = masked_softmax(self.log_scale.exp() * cosines, skill.real) @ skill.values  # eq. 1
         if self.head == "decoder":
             return self.decode(torch.cat([f, read], -1))
@@ -188,16 +197,12 @@ class AttentionLSTM(nn.Module):
 
 
 def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridge: Tensor) -> Tensor:
-    """Ridge regression of values [n, act] on keys [n, d] under weights [..., act, n], evaluated at [..., d].
+    """Ridge regression of values [n, act] on keys [n] under weights [..., act, n], evaluated at [...].
 
     Locally weighted regression (Cleveland 1979) in closed form, of every value under weights of its own. The intercept
     is not penalised, so that it falls back to the convex combination where the steps attended to are alike.
     """
     key, value = weights @ keys, (weights * values.mT).sum(-1)
-    products = (keys.unsqueeze(-1) * keys.unsqueeze(-2)).flatten(-2)
-    second = (weights @ products).unflatten(-1, 2 * keys.shape[-1:])
-    identity = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
-    covariance = second - key.unsqueeze(-1) * key.unsqueeze(-2) + ridge * identity
-    shared = (weights * values.mT) @ keys - key * value.unsqueeze(-1)
-    slopes = torch.linalg.solve(covariance, shared.unsqueeze(-1)).squeeze(-1)
-    return value + ((at.unsqueeze(-2) - key) * slopes).sum(-1)
+    variance = weights @ keys.square() - key.square()
+    slope = ((weights * values.mT) @ keys - key * value) / (variance + ridge)
+    return value + (at.unsqueeze(-1) - key) * slope

@@ -6,6 +6,9 @@ at every phase. Positions are seen from the end of the motion, which is known (i
 are rotation vectors in a frame of the task, and from both the start pose is taken, less and less with phase: so to
 repeat a demonstration is to carry it to the new start.
 
+Where a demonstration hurries and where it pauses is partly chance. So some of its own pace is taken out of what is
+shown (`evened`), as much as helps on motions that are not held out; what is judged is as it was recorded.
+
 Training tasks are the other motions, turned, mirrored, scaled and paced anew, beside made-up ones
 (`quickstudy.skills.motions_training`). A motion that is held out occurs in training in no form.
 """
@@ -16,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from quickstudy.data import Source
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.skills import recordings
@@ -34,6 +38,8 @@ STEPS = 50
 """Phases of a trajectory."""
 WAVES = (1, 2, 3, 5, 8, 12)
 """Half periods of the cosines and sines that an observation describes the phase by, beside the phase itself."""
+SHARES = np.linspace(0.0, 0.5, 11)
+"""Shares of its own pace that may be taken out of a demonstration that is shown."""
 FOLDS = 6
 OUTLINE = 10
 """Phases of the mean trajectory that the oracle is told."""
@@ -69,6 +75,31 @@ def curves(motion: Motion) -> Curves:
     if not motion.has_orientation:
         return Curves(positions, np.zeros_like(positions))
     return Curves(positions, turns(at[..., 3:] / np.linalg.norm(at[..., 3:], axis=-1, keepdims=True)))
+
+
+def evened(given: Curves, share: float) -> Curves:
+    """Demonstrations with a share of their own pace taken out: phase is time and, by this share, the way gone."""
+    poses, time = given.poses, phases(STEPS)
+    gone = np.pad(np.linalg.norm(np.diff(poses, axis=1), axis=-1).cumsum(1), ((0, 0), (1, 0)))
+    whole = gone[:, -1:]
+    clocks = (1.0 - share) * time + share * np.where(whole > 0, gone / np.where(whole > 0, whole, 1.0), time)
+    even = at_phases(poses, np.stack([np.interp(time, clock, time) for clock in clocks]))
+    return Curves(even[..., :3], even[..., 3:])
+
+
+def best_share(motions: Sequence[Curves]) -> float:
+    """The one of `SHARES` by which to even demonstrations: best for the motion that it is worst for.
+
+    How good it is for a motion: every demonstration, evened and carried, foretells every other one as it is; their mean
+    error, relative to that without evening. The motion it is worst for decides, since the next one may be of any kind.
+    """
+    worst = np.zeros(len(SHARES))
+    for motion in motions:
+        others = ~np.eye(len(motion.positions), dtype=bool)
+        away = [actions(evened(motion, share))[:, None] - actions(motion) for share in SHARES]
+        missed = np.array([np.sqrt(np.square(one).sum(-1).mean(-1))[others].mean() for one in away])
+        worst = np.maximum(worst, missed / max(missed[0], 1e-9))
+    return float(SHARES[worst.argmin()])
 
 
 def observe(given: Curves) -> np.ndarray:
@@ -107,6 +138,8 @@ class Motions(TaskFamily):
 
     Attributes:
         motions: of each split, the recorded motions that it holds; they are disjoint.
+        share: of its own pace that is taken out of a demonstration that is shown; chosen on the motions that are not
+            held out.
     """
 
     protocol = (
@@ -153,6 +186,7 @@ class Motions(TaskFamily):
         if len(self._of) < len(found):
             raise QuickstudyError("Every recorded motion needs a name of its own.")
         self._curves = {motion.name: curves(motion) for motion in found}
+        self.share = best_share([self._curves[motion.name] for motion in parts["train"] + parts["validation"]])
 
     @staticmethod
     def named(name: str, fold: int) -> str:
@@ -190,6 +224,11 @@ class Motions(TaskFamily):
         mean = actions(self.trajectories(task)).mean(0)
         return at_phases(mean, phases(OUTLINE)).astype("f4").ravel()
 
+    def fresh(self) -> Source:
+        from quickstudy.skills.motions_training import FreshMotions
+
+        return FreshMotions(self)
+
     def split_demonstrations(self, task: Task, seed: int) -> tuple[Curves, Curves]:
         """What may be shown and what is judged, in the seed's order: half of the demonstrations each."""
         found = self.trajectories(task)
@@ -210,7 +249,7 @@ class Motions(TaskFamily):
                 raise QuickstudyError(
                     f"Asked for {count} demonstrations of {task.name}; {len(shown.positions)} may be shown."
                 )
-            shown = shown.some(slice(count))
+            shown = evened(shown.some(slice(count)), self.share)
             made.append([Demonstration(x, y) for x, y in zip(observe(shown), actions(shown), strict=True)])
         return made
 

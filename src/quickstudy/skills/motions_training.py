@@ -10,14 +10,65 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
+from quickstudy.data import Batch, SupportQuery
+from quickstudy.errors import QuickstudyError
+from quickstudy.skills.motions import Curves, Motions, actions, evened, observe
 from quickstudy.skills.trajectories import at_phases, phases, warped_phases
+from quickstudy.task import Task
 
 MADE_UP = 0.5
 """Share of made-up tasks."""
 DEMONSTRATIONS = 8
 """Of a made-up task."""
+KNOWN = 200
+"""Training tasks that learners take the mean and deviation of observations from."""
+
+
+class FreshMotions:
+    """Meta-batches of training tasks that were never seen before: a `quickstudy.data.Source`.
+
+    The support is evened, as what is shown is; the query is not, as what is judged is not.
+
+    Attributes:
+        batch: the first `KNOWN` training tasks, as they are shown.
+    """
+
+    def __init__(self, family: Motions) -> None:
+        self.family, self._last = family, list[Task]()
+        known = family.tasks("train", KNOWN)
+        found = [family.trajectories(task) for task in known]
+        fewest = min(len(one.positions) for one in found)
+        self.batch = self._collated(known, [evened(one.some(slice(fewest)), family.share) for one in found])
+
+    def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
+        """See `quickstudy.data.Source`.
+
+        Raises:
+            QuickstudyError: a motion has too few demonstrations.
+        """
+        indices = torch.randint(self.family.sizes["train"], (tasks,), generator=rng).tolist()
+        self._last = [self.family.task("train", index) for index in indices]
+        found = [self.family.trajectories(task) for task in self._last]
+        for task, one in zip(self._last, found, strict=True):
+            if shots + queries > len(one.positions):
+                raise QuickstudyError(
+                    f"Asked for {shots} support and {queries} query demonstrations a task; "
+                    f"'{self.family.caption(task)}' has {len(one.positions)}."
+                )
+        shown = [evened(one.some(slice(shots)), self.family.share) for one in found]
+        judged = [one.some(slice(shots, shots + queries)) for one in found]
+        return SupportQuery(self._collated(self._last, shown), self._collated(self._last, judged))
+
+    def names(self) -> list[str]:
+        return [task.name for task in self._last]
+
+    def _collated(self, tasks: Sequence[Task], some: Sequence[Curves]) -> Batch:
+        x, y = (np.stack([part(one) for one in some]) for part in (observe, actions))
+        hidden = np.stack([self.family.hidden(task) for task in tasks])
+        return Batch(*(torch.from_numpy(array) for array in (x, y, np.ones(x.shape[:-1], "f4"), hidden)))
 
 
 def sample(names: Sequence[str], rng: np.random.Generator) -> Mapping[str, Any]:
@@ -26,7 +77,7 @@ def sample(names: Sequence[str], rng: np.random.Generator) -> Mapping[str, Any]:
     return {"motion": "" if made_up else str(rng.choice(names)), "seed": int(rng.integers(1 << 31))}
 
 
-def build(parameters: Mapping[str, Any], recorded: Mapping[str, Any]) -> Any:
+def build(parameters: Mapping[str, Any], recorded: Mapping[str, Curves]) -> Curves:
     """The demonstrations of a training task; `recorded` are the curves of the recorded motions by name."""
     rng = np.random.default_rng(parameters["seed"])
     if not parameters["motion"]:
@@ -35,7 +86,7 @@ def build(parameters: Mapping[str, Any], recorded: Mapping[str, Any]) -> Any:
     return disguised(found.some(rng.permutation(len(found.positions))), rng)
 
 
-def disguised(found: Any, rng: np.random.Generator) -> Any:
+def disguised(found: Curves, rng: np.random.Generator) -> Curves:
     """A recorded motion turned, mirrored, scaled and paced anew; a flat one in any plane."""
     positions, turned = found
     if not positions[..., 2].any():
@@ -46,16 +97,14 @@ def disguised(found: Any, rng: np.random.Generator) -> Any:
     where = warped_phases(positions.shape[1], np.array([0.4]), rng)[0]
     size, angle = np.exp(rng.uniform(-0.5, 0.5, 2))
     # A rotation vector is an axis: seen in a mirror it turns the other way round.
-    return type(found)(
+    return Curves(
         size * at_phases(positions @ matrix.T, where),
         angle * np.linalg.det(matrix) * at_phases(turned @ matrix.T, where),
     )
 
 
-def made_up(rng: np.random.Generator, steps: int = 50) -> Any:
+def made_up(rng: np.random.Generator, steps: int = 50) -> Curves:
     """A smooth way through random poses, with demonstrations that vary."""
-    from quickstudy.skills.motions import Curves
-
     n, phase = DEMONSTRATIONS, phases(steps)
     points = int(rng.integers(3, 7))
     poses = rng.normal(size=(points, 6)) * (np.array([1.0, 0.6]) * rng.uniform(0.4, 1.2, 2)).repeat(3)
