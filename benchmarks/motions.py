@@ -68,7 +68,7 @@ class Foretelling:
     """Which sixths of the motions are held out; settings were chosen on sixths 0 and 1."""
     seeds: int = 3
     tasks: int = 120
-    """Orders of the demonstrations of each fold's motions; with a tenth of them, methods that are alike differ by 2 %."""
+    """Orders of the demonstrations of each fold's motions; twelve shift the difference of two methods by 2 %."""
     episodes: int = 3
     """Held-out demonstrations of each order."""
     output_dir: Path = Path("runs/motions")
