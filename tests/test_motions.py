@@ -1,6 +1,7 @@
 """Recorded motions: their files, their arithmetic by hand, and what the family keeps. No recording is needed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from quickstudy import DemonstrationSet, evaluate, families
+from quickstudy.compare import source_for
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import imitation_loss
@@ -190,8 +192,11 @@ def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
         np.testing.assert_array_equal(judged, actions(found.some(slice(2, 5))))
     other = family.fresh().sample(torch.Generator().manual_seed(0), 5, 2, 3)
     assert torch.equal(other.query.y, query.y)
-    with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 5 query demonstrations a task; '.*' has [68]"):
-        source.sample(torch.Generator(), 2, 4, 5)
+    with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query demonstrations a task; .* has 6,"):
+        source.sample(torch.Generator(), 2, 4, 3)
+    chosen = defaults("motions")
+    with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query"):
+        source_for(replace(chosen, training=replace(chosen.training, most_shots=4)), family)
 
 
 def test_errors_by_hand():

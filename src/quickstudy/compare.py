@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from quickstudy import checkpoint, files, statistics, tables
@@ -110,14 +111,21 @@ def all_methods(family: TaskFamily) -> tuple[str, ...]:
 
 
 def source_for(settings: Settings, family: TaskFamily) -> Source:
-    """The training demonstrations that the settings ask for; the same for every method and seed."""
+    """The training demonstrations that the settings ask for; the same for every method and seed.
+
+    Raises:
+        QuickstudyError: meta-batches as the settings want them cannot be had.
+    """
+    training = settings.training
+    wanted = training.meta_batch, max(training.shots, training.most_shots), training.queries
     if isinstance(family, DrawsFresh):
-        return family.fresh()
+        fresh = family.fresh()
+        fresh.sample(torch.Generator(), *wanted)  # what it cannot give is told before a folder is made
+        return fresh
     source = DemonstrationSet.record(
         family, family.tasks("train", settings.data.tasks), settings.data.demonstrations, seed=0
     )
-    training = settings.training
-    source.check(training.meta_batch, max(training.shots, training.most_shots), training.queries)
+    source.check(*wanted)
     return source
 
 

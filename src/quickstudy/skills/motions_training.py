@@ -33,31 +33,31 @@ class FreshMotions:
     The support is evened, as what is shown is; the query is not, as what is judged is not.
 
     Attributes:
-        batch: the first `KNOWN` training tasks, as they are shown.
+        fewest: demonstrations of a training task.
+        batch: of the first `KNOWN` training tasks, as they are shown.
     """
 
     def __init__(self, family: Motions) -> None:
         self.family, self._last = family, list[Task]()
+        self.fewest = min(DEMONSTRATIONS, *(len(motion.demonstrations) for motion in family.motions["train"]))
         known = family.tasks("train", KNOWN)
-        found = [family.trajectories(task) for task in known]
-        fewest = min(len(one.positions) for one in found)
-        self.batch = self._collated(known, [evened(one.some(slice(fewest)), family.share) for one in found])
+        shown = [evened(family.trajectories(task).some(slice(self.fewest)), family.share) for task in known]
+        self.batch = self._collated(known, shown)
 
     def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
         """See `quickstudy.data.Source`.
 
         Raises:
-            QuickstudyError: a motion has too few demonstrations.
+            QuickstudyError: fewer than one of either, or more than the motion with the fewest demonstrations has.
         """
+        if shots < 1 or queries < 1 or shots + queries > self.fewest:
+            raise QuickstudyError(
+                f"Asked for {shots} support and {queries} query demonstrations a task; the training motion with the "
+                f"fewest has {self.fewest}, and both need at least one."
+            )
         indices = torch.randint(self.family.sizes["train"], (tasks,), generator=rng).tolist()
         self._last = [self.family.task("train", index) for index in indices]
         found = [self.family.trajectories(task) for task in self._last]
-        for task, one in zip(self._last, found, strict=True):
-            if shots + queries > len(one.positions):
-                raise QuickstudyError(
-                    f"Asked for {shots} support and {queries} query demonstrations a task; "
-                    f"'{self.family.caption(task)}' has {len(one.positions)}."
-                )
         shown = [evened(one.some(slice(shots)), self.family.share) for one in found]
         judged = [one.some(slice(shots, shots + queries)) for one in found]
         return SupportQuery(self._collated(self._last, shown), self._collated(self._last, judged))
