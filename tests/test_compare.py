@@ -261,3 +261,11 @@ def test_ranks_best_first_and_lower_is_better_where_it_is(tmp_path: Path) -> Non
     assert [row.method for row in cell.rows] == ["reptile", "transfer", "maml"]
     assert cell.reference == "transfer"
     assert [row.improvement for row in cell.rows] == [1.0, None, 0.0]
+
+
+def test_a_table_says_what_its_metric_counts_in(tmp_path):
+    class Rooted(Sinusoid):
+        metric = "rmse"
+
+    for family, unit in ((FAMILY, "fraction"), (Sinusoid(), "squared error"), (Rooted(), "")):
+        assert comparing.write_cell(family, "test", [Row("maml", 1, 0.5)], 1.0, tmp_path, "command").unit == unit

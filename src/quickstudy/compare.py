@@ -427,6 +427,10 @@ def seconds_so_far(path: Path) -> float:
     return float(json.loads(path.read_text())) if path.exists() else 0.0
 
 
+UNITS = {"success": "fraction", "accuracy": "fraction", "mse": "squared error", "error": "squared error"}
+"""What the metrics of families count in, where it is not theirs to say."""
+
+
 def write_cell(
     family: TaskFamily,
     split: str,
@@ -440,7 +444,7 @@ def write_cell(
     cell = Cell.measured_here(
         cell=f"{family.name}-{split}",
         metric=family.metric,
-        unit="fraction" if family.metric in ("success", "accuracy") else "squared error",
+        unit=UNITS.get(family.metric, ""),
         protocol=describe(family, split),
         command=command,
         seconds=seconds,
