@@ -1,4 +1,6 @@
-"""The convolutional networks: exact under second-order vmap, and what their normalisation does to a query alone."""
+"""Networks: exact under second-order vmap, what normalisation does to a query alone, and what settings are refused."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,9 +8,12 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from quickstudy.data import Batch, SupportQuery
+from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.methods import DataConfig, NetworkConfig, build, defaults
 from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet, distorted
+from quickstudy.skills.classic import Sinusoid
 
 
 def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
@@ -80,3 +85,26 @@ def test_a_network_with_views_says_the_mean_of_what_it_says_about_each():
     assert not torch.allclose(copies[1], pictures)
     expected = torch.stack([once(copy.reshape(2, 4, 63)) for copy in copies]).mean(0)
     torch.testing.assert_close(several(x), expected)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"context": -1}, {"views": 0}, {"embedding": -1}, {"hidden": (8, 0)}, {"channels": (-4,)}]
+)
+def test_settings_of_networks_are_checked(bad):
+    with pytest.raises(QuickstudyError, match=next(iter(bad))):
+        NetworkConfig(**bad)
+
+
+@pytest.mark.parametrize("bad", [{"tasks": 0}, {"demonstrations": -1}, {"validation_episodes": 0}])
+def test_settings_of_data_are_checked(bad):
+    with pytest.raises(QuickstudyError, match=f"{next(iter(bad))} must be 1 or more"):
+        DataConfig(**bad)
+
+
+def test_without_an_embedding_observations_themselves_are_compared():
+    family = Sinusoid()
+    for method in ("matching", "siamese", "mann"):
+        settings = defaults("sinusoid", method)
+        learner = build(replace(settings, network=replace(settings.network, embedding=0)), family)
+        assert not list(learner.base.parameters())
+        assert learner.base(torch.tensor([[2.0]])).tolist() == [[2.0]]

@@ -59,6 +59,14 @@ class NetworkConfig:
     views: int = 1
     embedding: int = 64
 
+    def __post_init__(self) -> None:
+        for name, least in (("context", 0), ("views", 1), ("embedding", 0)):
+            if getattr(self, name) < least:
+                raise QuickstudyError(f"{name} must be {least} or more; got {getattr(self, name)}.")
+        for name in ("hidden", "channels"):
+            if min(getattr(self, name), default=1) < 1:
+                raise QuickstudyError(f"{name} must be positive widths; got {getattr(self, name)}.")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -75,6 +83,11 @@ class DataConfig:
     demonstrations: int = 6
     validation_tasks: int = 40
     validation_episodes: int = 3
+
+    def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if number < 1:
+                raise QuickstudyError(f"{name} must be 1 or more; got {number}.")
 
 
 @dataclass(frozen=True)
@@ -391,6 +404,12 @@ def _raw(family: TaskFamily) -> BaseLearner:
     return BaseLearner(nn.Identity(), family.observation_size, _criterion(family), family.image is not None)
 
 
+def _embedder(s: Settings, family: TaskFamily) -> tuple[BaseLearner, int]:
+    """What embeds observations, and the width of that."""
+    width = s.network.embedding
+    return (_base(s, family, width), width) if width else (_raw(family), family.observation_size)
+
+
 def _criterion(family: TaskFamily) -> Callable[[Tensor, Batch], Tensor]:
     if family.labelled:
         return recognition_loss
@@ -405,10 +424,8 @@ def _compares(kind: type, config: str, **options: Any) -> Callable[[Settings, Ta
     """A method whose network embeds observations instead of giving actions."""
 
     def make(s: Settings, family: TaskFamily) -> MetaLearner:
-        width = s.network.embedding
-        base = _base(s, family, width) if width else _raw(family)
         chosen = replace(getattr(s, config), **options)
-        return kind(base, width or family.observation_size, family.action_size, family.labelled, chosen)
+        return kind(*_embedder(s, family), family.action_size, family.labelled, chosen)
 
     return make
 
@@ -439,9 +456,7 @@ METHODS: dict[str, Callable[[Settings, TaskFamily], MetaLearner]] = {
     "meta-sgd": _maml(learn_rates="parameter-step"),
     "reptile": lambda s, family: Reptile(_base(s, family), s.reptile),
     "meta-lstm": lambda s, family: MetaLSTM(_base(s, family), s.meta_lstm),
-    "mann": lambda s, family: MANN(
-        _base(s, family, s.network.embedding), s.network.embedding, family.action_size, s.mann
-    ),
+    "mann": lambda s, family: MANN(*_embedder(s, family), family.action_size, s.mann),
     "mann-raw": lambda s, family: MANN(_raw(family), family.observation_size, family.action_size, s.mann),
     "siamese": _compares(Siamese, "siamese"),
     "matching": _compares(MatchingNetworks, "matching"),
