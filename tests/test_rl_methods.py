@@ -100,6 +100,21 @@ def test_settings_may_not_change_on_the_way(tmp_path) -> None:
         trained("promp", tmp_path, meta_batch=3)
 
 
+@pytest.mark.parametrize(
+    ("config", "bad"),
+    [
+        (PolicyConfig, {"hidden": (8, -1)}),
+        (PolicyConfig, {"std": 0.0}),
+        (PolicyConfig, {"activation": "gelu"}),
+        (PEARLConfig, {"hidden": (0,)}),
+        (MatchedConfig, {"hidden": (0,)}),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(config, bad) -> None:
+    with pytest.raises(QuickstudyError, match=next(iter(bad))):
+        config(**bad)
+
+
 class Poisoned(Short):
     """No reward is ever a number."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy import datasets
 from quickstudy.data import Batch
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, check_widths, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss, root_imitation_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
@@ -63,9 +63,7 @@ class NetworkConfig:
         for name, least in (("context", 0), ("views", 1), ("embedding", 0)):
             if getattr(self, name) < least:
                 raise QuickstudyError(f"{name} must be {least} or more; got {getattr(self, name)}.")
-        for name in ("hidden", "channels"):
-            if min(getattr(self, name), default=1) < 1:
-                raise QuickstudyError(f"{name} must be positive widths; got {getattr(self, name)}.")
+        check_widths(hidden=self.hidden, channels=self.channels)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, check_widths
 from quickstudy.nets import MLP, unit
 from quickstudy.rl.learner import Figures, TrialLearner, finite_step, returns_by_round
 from quickstudy.rl.opponents import OpponentConfig
@@ -49,6 +49,7 @@ class MatchedConfig:
     learning: OpponentConfig = field(default_factory=OpponentConfig)
 
     def __post_init__(self) -> None:
+        check_widths(hidden=self.hidden)
         for name in ("known", "known_rounds", "width", "rate", "sharpness"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, check_widths, unknown
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
 from quickstudy.rl.dagger import DAgger, DAggerConfig
 from quickstudy.rl.grasping_tries import TRIES, GraspingTries
@@ -59,8 +59,15 @@ class PolicyConfig:
     """
 
     hidden: tuple[int, ...] = (64, 64)
-    activation: str = "relu"
+    activation: Literal["relu", "tanh"] = "relu"
     std: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_widths(hidden=self.hidden)
+        if self.activation not in ("relu", "tanh"):
+            raise unknown("activation", self.activation, ("relu", "tanh"))
+        if not self.std > 0:
+            raise QuickstudyError(f"std must be positive; got {self.std}.")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, check_widths
 from quickstudy.nets import MLP
 from quickstudy.rl.buffer import Replay, Transitions, transitions
 from quickstudy.rl.learner import Figures, TrialLearner, returns_by_round
@@ -65,6 +65,7 @@ class PEARLConfig:
     target: float = 0.005
 
     def __post_init__(self) -> None:
+        check_widths(hidden=self.hidden)
         for name in ("latent", "episodes", "kept", "steps", "updates", "tasks", "context", "batch", "rate"):
             if not getattr(self, name) > 0:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
