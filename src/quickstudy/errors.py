@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class QuickstudyError(ValueError):
+class QuickstudyError(Exception):
     """A mistake in what was asked for; its text is one sentence: what was wrong, the value, what is accepted."""
 
 
