@@ -177,9 +177,12 @@ def test_pauses_are_taken_out_where_they_are_chance_alone():
 
 
 def test_held_out_motions_have_no_say_in_the_share():
-    made, far = recorded(3), poses(np.random.default_rng(1), 9.0)
-    other = Motion("swing 0", [far[: 40 + 5 * i] for i in range(6)], 2.0)
-    assert Motions(motions=made).share == Motions(motions=[other, *made[1:]]).share
+    """Training's and validation's pauses are chance, those of the held-out motion are all alike."""
+    chance, same = dawdling([0.1, 0.3, 0.5, 0.7]), dawdling([0.4, 0.4, 0.4, 0.4])
+    made = [Motion(f"way {i}", list(one.positions), 1.0) for i, one in enumerate((same, chance, chance))]
+    assert [motion.name for motion in Motions(motions=made).motions["positions"]] == ["way 0"]
+    assert Motions(motions=made).share == SHARES[-1]
+    assert Motions(motions=made, fold=1).share == 0.0
 
 
 def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
@@ -322,7 +325,8 @@ def test_files_of_ones_own(tmp_path):
     assert (family.name, family.test_splits, family.most_episodes) == ("own", ["positions"], 2)
     own = defaults(str(tmp_path / "own.npz"), "matching")
     assert (own.matching, own.network) == (defaults("motions").matching, defaults("motions").network)
-    assert (own.data.demonstrations, own.data.validation_episodes, own.training.queries) == (4, 2, 1)
+    assert (own.data.validation_episodes, own.training.queries) == (2, 1)
+    assert source_for(own, family).sample(torch.Generator(), 2, 3, 1).support.x.shape == (2, 3, STEPS, OBSERVATION)
     assert family.run(family.tasks("positions", 2), 2, lambda x: np.zeros((2, 2, 6)), 0)["rmse"].shape == (2, 2)
 
 

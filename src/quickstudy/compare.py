@@ -38,6 +38,9 @@ PRETRAINED_AS = {"no-adaptation": "transfer", "transfer-equal-time": "transfer"}
 ALWAYS_ADAPTED = frozenset({"replay", "nearest", "oracle", "scratch", "transfer-equal-time"})
 """Methods whose figure without a demonstration would say nothing, or nothing new."""
 
+UNITS = {"success": "fraction", "accuracy": "fraction", "mse": "squared error", "error": "squared error"}
+"""What a metric counts in, where its name does not say it all."""
+
 REFERENCES = ("transfer", "scratch", "no-adaptation")
 """The opponent that probabilities of improvement are over: the first of these that was compared."""
 
@@ -425,10 +428,6 @@ def clock(path: Path) -> Iterator[None]:
 def seconds_so_far(path: Path) -> float:
     """What `clock` has counted."""
     return float(json.loads(path.read_text())) if path.exists() else 0.0
-
-
-UNITS = {"success": "fraction", "accuracy": "fraction", "mse": "squared error", "error": "squared error"}
-"""What the metrics of families count in, where it is not theirs to say."""
 
 
 def write_cell(

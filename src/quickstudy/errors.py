@@ -14,10 +14,3 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return QuickstudyError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")
-
-
-def check_widths(**widths: tuple[int, ...]) -> None:
-    """Raises QuickstudyError where a network's hidden layers, none or some, are not all of a positive width."""
-    for name, some in widths.items():
-        if min(some, default=1) < 1:
-            raise QuickstudyError(f"{name} must be positive widths; got {some}.")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy import datasets
 from quickstudy.data import Batch
-from quickstudy.errors import QuickstudyError, check_widths, unknown
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.learner import BaseLearner, MetaLearner, imitation_loss, recognition_loss, root_imitation_loss
 from quickstudy.learners import baselines
 from quickstudy.learners.baselines import FineTuneConfig
@@ -27,7 +27,7 @@ from quickstudy.learners.reptile import Reptile, ReptileConfig
 from quickstudy.learners.roles import HypernetRoles, RolesConfig
 from quickstudy.learners.siamese import Siamese, SiameseConfig
 from quickstudy.learners.warp import Warp
-from quickstudy.nets import MLP, ConvClassifier, ConvNet
+from quickstudy.nets import MLP, ConvClassifier, ConvNet, check_widths
 from quickstudy.skills import recordings
 from quickstudy.skills.demonstrated import QUERIES, SHARES, split_labels
 from quickstudy.task import TaskFamily
@@ -155,7 +155,7 @@ _MOTIONS = Settings(
     maml=MAMLConfig(inner_steps=3),
     matching=MatchingConfig(head="local-linear", scale=30.0, ridge=1e-3),
     training=TrainConfig(1000, meta_batch=8, shots=1, most_shots=3, queries=3, rate=2e-3, validate_every=500),
-    data=DataConfig(tasks=1000, validation_tasks=16),
+    data=DataConfig(validation_tasks=16),
 )
 
 DEFAULTS: dict[str, Settings] = {
@@ -356,11 +356,7 @@ def _for_motions(path: Path) -> Settings:
     return replace(
         _MOTIONS,
         training=replace(training, queries=min(training.queries, fewest - training.most_shots)),
-        data=replace(
-            data,
-            demonstrations=min(data.demonstrations, fewest),
-            validation_episodes=min(data.validation_episodes, fewest // 2),
-        ),
+        data=replace(data, validation_episodes=min(data.validation_episodes, fewest // 2)),
     )
 
 

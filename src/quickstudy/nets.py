@@ -12,6 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from quickstudy.errors import QuickstudyError
+
+
+def check_widths(**widths: tuple[int, ...]) -> None:
+    """Raises QuickstudyError where a network's hidden layers, none or some, are not all of a positive width."""
+    for name, some in widths.items():
+        if min(some, default=1) < 1:
+            raise QuickstudyError(f"{name} must be positive widths; got {some}.")
+
 
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al. 2016, eq. 4), from operations that vmap differentiates well."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from quickstudy.errors import QuickstudyError, check_widths
-from quickstudy.nets import MLP, unit
+from quickstudy.errors import QuickstudyError
+from quickstudy.nets import MLP, check_widths, unit
 from quickstudy.rl.learner import Figures, TrialLearner, finite_step, returns_by_round
 from quickstudy.rl.opponents import OpponentConfig
 from quickstudy.rl.policy import GaussianPolicy, stack

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from quickstudy.errors import QuickstudyError, check_widths, unknown
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.nets import check_widths
 from quickstudy.rl.cheetah import CheetahDirection, CheetahVelocity
 from quickstudy.rl.dagger import DAgger, DAggerConfig
 from quickstudy.rl.grasping_tries import TRIES, GraspingTries

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from quickstudy.errors import QuickstudyError, check_widths
-from quickstudy.nets import MLP
+from quickstudy.errors import QuickstudyError
+from quickstudy.nets import MLP, check_widths
 from quickstudy.rl.buffer import Replay, Transitions, transitions
 from quickstudy.rl.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.rl.policy import Gaussian
