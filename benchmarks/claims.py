@@ -24,10 +24,21 @@ import torch
 import tyro
 from torch.utils._pytree import tree_map
 
-from quickstudy import charts, families, files, report, statistics
 from quickstudy.batching import over_tasks
-from quickstudy.budget import Budget, OutOfTime, seconds_of
-from quickstudy.compare import (
+from quickstudy.data import Batch, DemonstrationSet, Source
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import adaptation_ms, run_tasks, skills_after
+from quickstudy.families import registry as families
+from quickstudy.io import files
+from quickstudy.io.budget import Budget, OutOfTime, seconds_of
+from quickstudy.io.progress import console
+from quickstudy.learner import MetaLearner
+from quickstudy.methods.catalogue import DataConfig, Settings, build, defaults
+from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
+from quickstudy.report import charts
+from quickstudy.report import page as report
+from quickstudy.results import statistics
+from quickstudy.results.compare import (
     PRETRAINED_AS,
     TRAINING_SECONDS,
     clock,
@@ -36,14 +47,7 @@ from quickstudy.compare import (
     source_for,
     train,
 )
-from quickstudy.data import Batch, DemonstrationSet, Source
-from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import adaptation_ms, run_tasks, skills_after
-from quickstudy.learner import MetaLearner
-from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.methods import DataConfig, Settings, build, defaults
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row, print_table
 from quickstudy.task import Task, TaskFamily
 
 STEPPED = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "meta-lstm", "transfer", "scratch")
@@ -260,8 +264,10 @@ class Claim:
         settings = base_settings(what, what.methods[0], 0)
         known = hidden_of(self.family, self.family.tasks("train", settings.data.tasks))
         # Tasks of the training distribution that were not trained on stand for distance near nothing.
-        pools = {s: self.family.tasks(s, what.tasks, settings.data.tasks if s == "train" else 0) for s in splits}
-        far = np.concatenate([distances(hidden_of(self.family, tasks), known) for tasks in pools.values()])
+        shares_experience = {
+            s: self.family.tasks(s, what.tasks, settings.data.tasks if s == "train" else 0) for s in splits
+        }
+        far = np.concatenate([distances(hidden_of(self.family, tasks), known) for tasks in shares_experience.values()])
         bins = np.array_split(np.argsort(far, kind="stable"), what.bins)
         made = []
         for method in what.methods:
@@ -269,7 +275,7 @@ class Claim:
             for seed in range(what.seeds):
                 folder = what.output_dir / what.family / "default" / f"{PRETRAINED_AS.get(method, method)}-seed{seed}"
                 parts = []
-                for split, tasks in pools.items():
+                for split, tasks in shares_experience.items():
                     words = f"{split}-{what.tasks}x{what.episodes}-{what.shots}shots"
 
                     def work(tasks=tasks, seed=seed, method=method) -> Measured:
@@ -282,7 +288,7 @@ class Claim:
                         parts.append(cached(path, self.budget, work))
                     except OutOfTime:
                         self.left.append(f"{method} {split} seed {seed}")
-                if len(parts) == len(pools):
+                if len(parts) == len(shares_experience):
                     found.append(parts)
             for some in bins if found else []:
                 seen = [

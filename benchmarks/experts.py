@@ -12,10 +12,10 @@ from pathlib import Path
 
 import tyro
 
-from quickstudy import families
-from quickstudy.compare import bootstrap
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.grasping import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
+from quickstudy.families import registry as families
+from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
+from quickstudy.results.compare import bootstrap
+from quickstudy.results.evidence import Cell, Row, print_table
 from quickstudy.task import Task
 
 SPLITS = {"train": TRAIN_SHAPES, "sizes": TRAIN_SHAPES, "shapes": HELD_OUT_SHAPES}

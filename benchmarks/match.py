@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import tyro
 
-from quickstudy import families
-from quickstudy.compare import bootstrap, source_for, train
 from quickstudy.data import DemonstrationSet
-from quickstudy.learners.baselines import FineTuneConfig, Transfer
-from quickstudy.match import STEPS, TaskSiamese, compare_starts, starting_skills, train_matcher
-from quickstudy.methods import Settings, defaults
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
+from quickstudy.families import registry as families
+from quickstudy.io.progress import console
+from quickstudy.methods.catalogue import Settings, defaults
+from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
+from quickstudy.results.compare import bootstrap, source_for, train
+from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.task_similarity import STEPS, TaskSiamese, compare_starts, starting_skills, train_matcher
 from quickstudy.task import TaskFamily
 
 STARTS = ("matched", "random", "pre-trained")

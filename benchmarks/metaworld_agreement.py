@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from quickstudy.progress import progress
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.metaworld.agreement import OBSERVATION_LIMIT, REWARD_LIMIT, Agreement, compare
-from quickstudy.skills.metaworld.catalogue import TASKS
-from quickstudy.skills.metaworld.worlds import PORTS
+from quickstudy.families.metaworld.agreement import OBSERVATION_LIMIT, REWARD_LIMIT, Agreement, compare
+from quickstudy.families.metaworld.catalogue import TASKS
+from quickstudy.families.metaworld.worlds import PORTS
+from quickstudy.io.progress import progress
+from quickstudy.results.evidence import Cell, Row, print_table
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
-"""Real motions foretold from one to three demonstrations: every held-out task of every fold, learners beside baselines.
+"""Real motions predicted from one to three demonstrations: every held-out task of every fold, learners beside baselines.
 
     export QUICKSTUDY_MOTIONS=...             # the collection of recordings, see docs/motions.md
     python -m benchmarks.motions              # 3 seeds of each method on 4 folds; resumes where it was stopped
     python -m benchmarks.motions --methods matching --seeds 1 --folds 2
 
 Writes benchmarks/results/motions.json. Baselines see what the learners see: the demonstrations that are shown, and the
-start pose and the end of the one to be foretold. `promp` and `dmp` are those of the package movement_primitives (DFKI);
-the settings of ProMPs are chosen on validation tasks, as transfer's are. `dmp-evened` is a DMP of demonstrations that
-are evened as learners get them, by what was chosen across tasks.
+start pose and the end of the one to be predicted. `promp` and `dmp` are those of the package movement_primitives (DFKI);
+the settings of ProMPs are chosen on validation tasks, as transfer's are. `dmp-time_normalised` is a DMP of demonstrations that
+are time_normalised as learners get them, by what was chosen across tasks.
 
 Two of six folds are left out: on the tasks that they hold out the methods' settings were chosen.
 """
@@ -24,8 +24,14 @@ import numpy as np
 import torch
 import tyro
 
-from quickstudy import files
-from quickstudy.compare import (
+from quickstudy.evaluate import evaluate
+from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
+from quickstudy.families.motions.trajectories import at_phases, phases
+from quickstudy.io import files
+from quickstudy.io.progress import console
+from quickstudy.methods.catalogue import Settings, defaults
+from quickstudy.methods.demonstrations.baselines import Transfer
+from quickstudy.results.compare import (
     TRAINING_SECONDS,
     Protocol,
     bootstrap,
@@ -36,13 +42,7 @@ from quickstudy.compare import (
     train,
     tune,
 )
-from quickstudy.evaluate import evaluate
-from quickstudy.learners.baselines import Transfer
-from quickstudy.methods import Settings, defaults
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.motions import Curves, Motions, carried, errors, evened
-from quickstudy.skills.trajectories import at_phases, phases
+from quickstudy.results.evidence import Cell, Row, print_table
 
 Foretell = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Poses that were shown [demonstration, step, 6] and start poses [query, 6] to poses [query, step, 6]."""
@@ -89,20 +89,20 @@ def nearest(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def warp(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The mean of the demonstrations, its start moved to the given one; less and less with phase."""
-    return mean(shown, starts) + carried(starts - shown.mean(0)[0])
+    return mean(shown, starts) + start_offset(starts - shown.mean(0)[0])
 
 
 def warp_nearest(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The demonstration whose start is nearest, moved likewise."""
     chosen = nearest(shown, starts)
-    return chosen + carried(starts - chosen[:, 0])
+    return chosen + start_offset(starts - chosen[:, 0])
 
 
 def promp(weights: int, noise: float) -> Foretell:
     """A probabilistic movement primitive (Paraschos et al. 2013), conditioned on the start with this variance."""
     from movement_primitives.promp import ProMP
 
-    def foretell(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def predict(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
         time = phases(shown.shape[1])
         primitive = ProMP(6, weights)
         primitive.imitate([time] * len(shown), shown)
@@ -110,7 +110,7 @@ def promp(weights: int, noise: float) -> Foretell:
             [primitive.condition_position(start, noise * np.eye(6), t=0.0).mean_trajectory(time) for start in starts]
         )
 
-    return foretell
+    return predict
 
 
 def dmp(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -130,15 +130,13 @@ GRID = tuple(itertools.product((10, 15), (1e-3, 1e-2, 1e-1)))
 """Weights a dimension and variance of the start that ProMPs are tried with on validation tasks."""
 
 
-def judged(
-    family: Motions, split: str, foretell: Foretell, shots: int, seed: int, what: Foretelling
-) -> dict[str, dict]:
+def judged(family: Motions, split: str, predict: Foretell, shots: int, seed: int, what: Foretelling) -> dict[str, dict]:
     """Errors of a baseline by motion and metric, over the same tasks and episodes that learners are judged by."""
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     for task in family.tasks(split, what.tasks):
         shown, kept = family.split_demonstrations(task, seed)
         kept = kept.some(slice(what.episodes))
-        poses = foretell(shown.poses[:shots], kept.poses[:, 0])
+        poses = predict(shown.poses[:shots], kept.poses[:, 0])
         found.setdefault(task.parameters["motion"], []).append(errors(kept, poses, family.unit(task)))
     return {
         motion: {name: float(np.mean([one[name] for one in several])) for name in several[0]}
@@ -161,8 +159,8 @@ def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict
         "nearest-demonstration": nearest,
         "promp": promp(*best),
         "dmp": dmp,
-        "dmp-evened": lambda shown, starts: dmp(
-            evened(Curves(shown[..., :3], shown[..., 3:]), family.share).poses, starts
+        "dmp-time_normalised": lambda shown, starts: dmp(
+            time_normalised(Curves(shown[..., :3], shown[..., 3:]), family.share).poses, starts
         ),
         "warp": warp,
         "warp-nearest": warp_nearest,
@@ -290,7 +288,7 @@ def main(what: Foretelling) -> None:
             "Whole trajectories of held-out demonstrations, of tasks that training held in no form: one sixth of 23 "
             "recorded tasks is held out at a time, four sixths in all, and the settings were chosen on the other two. "
             "Given are 1 to 3 demonstrations of the task, and the start pose and "
-            "the end of the one to be foretold. RoboTasks9 (Franka arm): root mean square error over phases, and mean "
+            "the end of the one to be predicted. RoboTasks9 (Franka arm): root mean square error over phases, and mean "
             "distance along the best alignment in time (DTW). The last figure is of letters, drawn shapes and "
             "hammering, which have no orientation. Mean with a 95 % bootstrap interval over training seeds and tasks; "
             "lower is better."

@@ -21,8 +21,14 @@ from typing import Any
 import torch
 import tyro
 
-from quickstudy import families, files
-from quickstudy.compare import (
+from quickstudy.data import DemonstrationSet
+from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
+from quickstudy.families import registry as families
+from quickstudy.io import files
+from quickstudy.io.progress import console
+from quickstudy.learner import MetaLearner
+from quickstudy.methods.catalogue import Settings, build, defaults
+from quickstudy.results.compare import (
     TRAINING_SECONDS,
     bootstrap,
     clock,
@@ -31,18 +37,13 @@ from quickstudy.compare import (
     source_for,
     train,
 )
-from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
-from quickstudy.learner import MetaLearner
-from quickstudy.methods import Settings, build, defaults
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row, print_table
 from quickstudy.task import TaskFamily
 
 NARROW = "-narrow"
 """What is added to a method's name where its network is the small one of the methods that go through it often."""
 
-VIEWS = "-views"
+VIEWS = "-num_augmentations"
 """What is added to a method's name where its trained network embeds five copies of each image, see `nets.ConvNet`."""
 
 ANY_WAYS = frozenset(
@@ -164,9 +165,12 @@ def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, f
     seconds = learner_for(*start, what)[1] if start else 0.0
     settings, there = settings_for(method, where, what), families.get(where)
     learner = train(settings, there, source_for(settings, there), folder, device=what.device)
-    views = 5 if method.endswith(VIEWS) else 1
-    if where != name or views > 1:
-        fitting = build(replace(settings, network=replace(settings.network, views=views)), families.get(name))
+    num_augmentations = 5 if method.endswith(VIEWS) else 1
+    if where != name or num_augmentations > 1:
+        fitting = build(
+            replace(settings, network=replace(settings.network, num_augmentations=num_augmentations)),
+            families.get(name),
+        )
         fitting.load_state_dict(learner.state_dict())
         learner = fitting
     return learner, seconds + seconds_so_far(folder / TRAINING_SECONDS)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rl
     python -m benchmarks.rl --methods maml-trpo rl2 --seeds 1
-    python -m benchmarks.rl --family grasping --methods rl2-dagger --tasks 100 --lanes 4
+    python -m benchmarks.rl --family grasping --methods rl2-dagger --tasks 100 --episodes_per_task 4
 
 Each learner is what training ended with, not the best of what it went through. What is finished is never run again and
 what was interrupted goes on, so the same command may be given again and again, with more methods or seeds. Writes
@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from quickstudy import checkpoint
-from quickstudy.compare import TRAINING_SECONDS, clock, seconds_so_far
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.rl import runs
-from quickstudy.rl.evaluate import evaluate_trials
-from quickstudy.rl.methods import METHODS, PRETRAINED_AS, UNTRAINED, build, defaults, family
+from quickstudy.io import checkpoint
+from quickstudy.io.progress import console
+from quickstudy.methods.trials import runs
+from quickstudy.methods.trials.catalogue import METHODS, PRETRAINED_AS, UNTRAINED, build, defaults, family
+from quickstudy.methods.trials.evaluation import evaluate_trials
+from quickstudy.results.compare import TRAINING_SECONDS, clock, seconds_so_far
+from quickstudy.results.evidence import Cell, Row, print_table
 
 ROUNDS = {
     "scratch": (0, 1, 3, 10, 30),
@@ -53,7 +53,7 @@ class Benchmark:
     seeds: int = 3
     tasks: int = 40
     """Held-out tasks."""
-    lanes: int = 20
+    episodes_per_task: int = 20
     """Episodes of each task in a round: the paper's 20 trajectories an update. For a memory, trials of each task."""
     steps: int | None = None
     """Outer steps of every training; the method's default where not given."""
@@ -70,7 +70,7 @@ class Benchmark:
 
 def evaluation(what: Benchmark, method: str, seed: int, split: str) -> Evaluation:
     """Of one method and seed; trains it first where that is still to do."""
-    path = what.folder / f"{method}-seed{seed}" / f"{split}-{what.tasks}x{what.lanes}.json"
+    path = what.folder / f"{method}-seed{seed}" / f"{split}-{what.tasks}x{what.episodes_per_task}.json"
     if path.exists():
         return Evaluation.load(path)
     of = family(what.family)
@@ -84,7 +84,7 @@ def evaluation(what: Benchmark, method: str, seed: int, split: str) -> Evaluatio
     learner = build(replace(settings, method=method), of)
     last = folder / "checkpoints" / ("best" if method in UNTRAINED else "last")
     checkpoint.load_into(learner, checkpoint.load(last).tensors, str(last))
-    result = evaluate_trials(learner, of, split, max(what.rounds(method)), what.tasks, what.lanes, seed)
+    result = evaluate_trials(learner, of, split, max(what.rounds(method)), what.tasks, what.episodes_per_task, seed)
     result.save(path)
     by_round = result.metrics[of.metric].mean((1, 2))
     console.print(f"{method}, seed {seed}, {split}: " + ", ".join(f"{value:.2f}" for value in by_round))
@@ -96,7 +96,7 @@ def rows(what: Benchmark, method: str, split: str) -> list[Row]:
     evaluations = [evaluation(what, method, seed, split) for seed in range(what.seeds)]
     of, parent = family(what.family), PRETRAINED_AS.get(method, method)
     learner = build(defaults(what.family, method), of)
-    made = runs.trial_rows(method, of, evaluations, learner.pools)
+    made = runs.trial_rows(method, of, evaluations, learner.shares_experience)
     folders = [what.folder / f"{parent}-seed{seed}" for seed in range(what.seeds)]
     trained = float(np.mean([seconds_so_far(folder / TRAINING_SECONDS) for folder in folders]))
     effort = {
@@ -111,7 +111,7 @@ def table(what: Benchmark, split: str) -> Cell:
     started = what.folder / "seconds.json"
     with clock(started):
         made = [row for method in what.methods for row in rows(what, method, split)]
-    words = f"--seeds {what.seeds} --tasks {what.tasks} --lanes {what.lanes} --methods {' '.join(what.methods)}"
+    words = f"--seeds {what.seeds} --tasks {what.tasks} --episodes_per_task {what.episodes_per_task} --methods {' '.join(what.methods)}"
     chosen = "" if what.family == "navigation2d" else f"--family {what.family} "
     steps = "" if what.steps is None else f" --steps {what.steps}"
     command = f"python -m benchmarks.rl {chosen}{words}{steps}"

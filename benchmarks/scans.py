@@ -21,13 +21,15 @@ import numpy as np
 import torch
 import tyro
 
-from quickstudy import datasets, files, rendering
-from quickstudy.compare import Protocol, clock, compare, seconds_so_far
+from quickstudy import datasets
 from quickstudy.errors import QuickstudyError
-from quickstudy.methods import Settings, defaults
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.grasping import OBJECTS, Grasping
+from quickstudy.families.grasping.family import OBJECTS, Grasping
+from quickstudy.io import files
+from quickstudy.io.progress import console
+from quickstudy.methods.catalogue import Settings, defaults
+from quickstudy.results.compare import Protocol, clock, compare, seconds_so_far
+from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.simulation import rendering
 
 VARIABLE = "QUICKSTUDY_SCANS"
 

@@ -17,13 +17,13 @@ import torch
 import tyro
 
 from quickstudy.batching import over_tasks
-from quickstudy.compare import bootstrap, clock, seconds_so_far, source_for, train
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
+from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import MetaLearner
-from quickstudy.methods import defaults
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.classic import Sinusoid
+from quickstudy.methods.catalogue import defaults
+from quickstudy.results.compare import bootstrap, clock, seconds_so_far, source_for, train
+from quickstudy.results.evidence import Cell, Row, print_table
 
 PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
 STEPS: dict[str, tuple[int | None, ...]] = {

@@ -24,10 +24,10 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.metaworld import stock
-from quickstudy.skills.metaworld.catalogue import ML10_TRAIN, TASKS
-from quickstudy.skills.metaworld.worlds import ACTION, MetaWorlds
+from quickstudy.families.metaworld import official as stock
+from quickstudy.families.metaworld.catalogue import ML10_TRAIN, TASKS
+from quickstudy.families.metaworld.worlds import ACTION, MetaWorlds
+from quickstudy.results.evidence import Cell, Row, print_table
 
 WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
 PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn2learn, timed
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
-from quickstudy.families import from_arrays
+from quickstudy.families.classic import PointNavigation
+from quickstudy.families.registry import from_arrays
+from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner
-from quickstudy.methods import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
-from quickstudy.progress import progress
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.methods.catalogue import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
+from quickstudy.results.evidence import Cell, Row, print_table
 from quickstudy.task import TaskFamily
 
 ROUNDS = 9

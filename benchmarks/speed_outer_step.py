@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, threads_for
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
-from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import MLP
-from quickstudy.results import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row, print_table
 
 PEERS = Path("build/peers")
 ROUNDS = 25
@@ -211,7 +211,7 @@ def candidates(workload: Workload) -> dict[str, Callable[[], Step]]:
 
 
 def measure(workload: Workload, threads: int) -> list[Row]:
-    """The rows of one workload; run in a fresh process, because thread pools keep the size that they start with."""
+    """The rows of one workload; run in a fresh process, because thread shares_experience keep the size that they start with."""
     os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool
     torch.set_num_threads(threads)
     sys.path.append(str(PEERS.resolve()))

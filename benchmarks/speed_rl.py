@@ -1,11 +1,11 @@
 """Steps per second of meta-training by trial on ML1 push, beside Meta-World's own environments.
 
     python -m benchmarks.speed_rl
-    python -m benchmarks.speed_rl --method promp --tasks 20 --lanes 2 --turns 5
+    python -m benchmarks.speed_rl --method promp --tasks 20 --episodes_per_task 2 --turns 5
 
 The whole loop is timed: collect, adapt, collect, update, with one learner, the same first parameters, tasks and noise
 on every side. The peers are what `metaworld.make_ml_envs_train` makes, with its wrappers, in Gymnasium's vector
-environments: in one process ('sync') and in one for each environment ('async'), of which there are tasks x lanes. They
+environments: in one process ('sync') and in one for each environment ('async'), of which there are tasks x episodes_per_task. They
 are made once and not timed for it, ours are made anew for every outer step as in training. Sides take turns; medians
 count. Writes benchmarks/results/speed-rl.json.
 """
@@ -23,13 +23,13 @@ import tyro
 
 from benchmarks.speed_metaworld import peer
 from quickstudy.errors import QuickstudyError
-from quickstudy.progress import console
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.rl.metaworld import ml1
-from quickstudy.rl.methods import UNTRAINED, build, defaults
-from quickstudy.rl.profile import Profile, outer_step
-from quickstudy.rl.worlds import Outcome, Worlds
-from quickstudy.skills.metaworld.worlds import ACTION
+from quickstudy.families.metaworld.fixed_start import ml1
+from quickstudy.families.metaworld.worlds import ACTION
+from quickstudy.io.progress import console
+from quickstudy.methods.trials.catalogue import UNTRAINED, build, defaults
+from quickstudy.methods.trials.profile import Profile, outer_step
+from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.simulation.vector_env import StepResult, VectorEnv
 from quickstudy.task import Task
 
 OURS = "quickstudy"
@@ -43,7 +43,7 @@ class SpeedRL:
     """One of those of rl-train."""
     tasks: int = 20
     """Of a meta-batch."""
-    lanes: int = 10
+    episodes_per_task: int = 10
     """Episodes of each task between two updates; each has an environment of its own, on all sides."""
     horizon: int = 500
     """Steps of an episode."""
@@ -52,14 +52,14 @@ class SpeedRL:
     results: Path = Path("benchmarks/results/speed-rl.json")
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "lanes", "horizon", "turns"):
+        for name in ("tasks", "episodes_per_task", "horizon", "turns"):
             if getattr(self, name) < 1:
                 raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
         if self.method in UNTRAINED:
             raise QuickstudyError(f"Method '{self.method}' learns nothing from the training tasks: nothing to time.")
 
 
-class VectorWorlds(Worlds):
+class VectorWorlds(VectorEnv):
     """Meta-World's own environments, each with one task, in a vector environment of Gymnasium.
 
     They begin the next episode by themselves when they truncate one; it is what `reset` then gives.
@@ -67,9 +67,9 @@ class VectorWorlds(Worlds):
 
     action_size = ACTION
 
-    def __init__(self, tasks: Sequence[Task], lanes: int, horizon: int, kind: str) -> None:
-        self.tasks, self.lanes, self.horizon = list(tasks), lanes, horizon
-        each = [task.parameters for task in tasks for _ in range(lanes)]
+    def __init__(self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, kind: str) -> None:
+        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        each = [task.parameters for task in tasks for _ in range(episodes_per_task)]
         self._envs = peer([p["task"] for p in each], [np.array(p["vector"]) for p in each], kind, horizon)
         self._begun: np.ndarray | None = None
 
@@ -77,30 +77,30 @@ class VectorWorlds(Worlds):
         begun, self._begun = self._begun, None
         return self._grid(self._envs.reset()[0] if begun is None else begun)
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
         clipped = np.clip(actions, -1.0, 1.0).reshape(-1, ACTION).astype(np.float32)
         seen, rewards, _, truncated, told = self._envs.step(clipped)
         if truncated.any():
             self._begun, seen, told = seen.copy(), np.stack(list(told["final_obs"])), told["final_info"]
         no = np.zeros_like(alive)
-        return Outcome(self._grid(seen), self._grid(rewards), no, self._grid(told["success"]).astype(bool), no)
+        return StepResult(self._grid(seen), self._grid(rewards), no, self._grid(told["success"]).astype(bool), no)
 
     def close(self) -> None:
         self._envs.close()
 
     def _grid(self, values: Any) -> np.ndarray:
-        return np.array(values).reshape(len(self.tasks), self.lanes, *np.shape(values)[1:])
+        return np.array(values).reshape(len(self.tasks), self.episodes_per_task, *np.shape(values)[1:])
 
 
-def sides(what: SpeedRL) -> dict[str, Callable[[], Worlds]]:
+def sides(what: SpeedRL) -> dict[str, Callable[[], VectorEnv]]:
     """For each side what gives its worlds; those of the peers are there for good."""
     family = ml1("push", horizon=what.horizon)
     tasks = family.tasks("train", what.tasks)
-    sync, many = (VectorWorlds(tasks, what.lanes, what.horizon, kind) for kind in ("Sync", "Async"))
+    sync, many = (VectorWorlds(tasks, what.episodes_per_task, what.horizon, kind) for kind in ("Sync", "Async"))
     return {
         "metaworld, sync": lambda: sync,
         "metaworld, async": lambda: many,
-        OURS: partial(family.worlds, tasks, what.lanes),
+        OURS: partial(family.worlds, tasks, what.episodes_per_task),
     }
 
 
@@ -155,13 +155,13 @@ def main(what: SpeedRL) -> None:
         unit="",
         protocol=(
             f"{what.method} on ML1 push of Meta-World v3 with v2 rewards, goal hidden: {what.tasks} tasks x "
-            f"{what.lanes} episodes of {what.horizon} steps a round, adaptation, and the outer update; the same "
+            f"{what.episodes_per_task} episodes of {what.horizon} steps a round, adaptation, and the outer update; the same "
             f"policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps a "
             "second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
             "synchronous and asynchronous vector environments."
         ),
         command=(
-            f"python -m benchmarks.speed_rl --method {what.method} --tasks {what.tasks} --lanes {what.lanes} "
+            f"python -m benchmarks.speed_rl --method {what.method} --tasks {what.tasks} --episodes_per_task {what.episodes_per_task} "
             f"--horizon {what.horizon} --turns {what.turns}"
         ),
         seconds=time.perf_counter() - started,

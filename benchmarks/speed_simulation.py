@@ -18,12 +18,12 @@ import torch
 from torch.utils._pytree import tree_map
 
 from quickstudy.evaluate import SkillPolicy
-from quickstudy.methods import build as build_learner
-from quickstudy.methods import defaults
-from quickstudy.results import Cell, Row, print_table
-from quickstudy.sim import STATE
-from quickstudy.skills.grasping import Grasping, build
-from quickstudy.skills.grasping_episode import SUBSTEPS, Episodes
+from quickstudy.families.grasping.episode import SUBSTEPS, Episodes
+from quickstudy.families.grasping.family import Grasping, build
+from quickstudy.methods.catalogue import build as build_learner
+from quickstudy.methods.catalogue import defaults
+from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.simulation.worlds import STATE
 from quickstudy.task import Policy, Task
 
 TASKS, EPISODES, REPEATS = 50, 1, 5

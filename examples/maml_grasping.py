@@ -7,7 +7,8 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 import quickstudy
-from quickstudy import DemonstrationSet, families
+from quickstudy import DemonstrationSet
+from quickstudy.families import registry as families
 from quickstudy.nets import MLP
 
 

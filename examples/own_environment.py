@@ -7,8 +7,9 @@ through what a family has to keep.
 import gymnasium
 import numpy as np
 
-from quickstudy import DemonstrationSet, TrainConfig, evaluate, families, meta_train
-from quickstudy.methods import build, defaults
+from quickstudy import DemonstrationSet, TrainConfig, evaluate, meta_train
+from quickstudy.families import registry as families
+from quickstudy.methods.catalogue import build, defaults
 
 
 class Cart(gymnasium.Env):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from quickstudy import BaseLearner, TrainConfig, evaluate, families, meta_train
+from quickstudy import BaseLearner, TrainConfig, evaluate, meta_train
+from quickstudy.families import registry as families
 from quickstudy.learner import recognition_loss
-from quickstudy.learners.baselines import NearestNeighbour, recorded_base
-from quickstudy.learners.prototypical import PrototypicalNetworks
+from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
+from quickstudy.methods.demonstrations.prototypical import PrototypicalNetworks
 from quickstudy.nets import MLP
 
 WISHES = """set the alarm|turn off my alarm|move the alarm to six; play some music|stop the music|turn up the music

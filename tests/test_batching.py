@@ -10,7 +10,7 @@ from quickstudy.batching import OuterStep, Plan, adapt_tasks, over_tasks, usable
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, imitation_loss
-from quickstudy.learners.maml import MAML, MAMLConfig
+from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import MLP
 
 OPTIONS = {

@@ -6,10 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from quickstudy import Demonstration, check, families
+from quickstudy import Demonstration, check
 from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
-from quickstudy.skills.classic import PointEnv, PointNavigation
+from quickstudy.families import registry as families
+from quickstudy.families.classic import PointEnv, PointNavigation
 
 
 class Good(PointNavigation):
@@ -175,7 +176,7 @@ def test_what_breaks_the_contract_is_named(family, point, sentence):
 
 
 MODULE = """
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.families.classic import PointNavigation
 
 class Fine(PointNavigation):
     name = "fine"

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from quickstudy import checkpoint, families
 from quickstudy.cli import main
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.results import Cell
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.families import registry as families
+from quickstudy.families.classic import PointNavigation
+from quickstudy.io import checkpoint
+from quickstudy.results.evidence import Cell
 
 QUICK = [
     "--training.steps", "20", "--training.validate-every", "10", "--data.tasks", "20", "--data.validation-tasks", "5",
@@ -127,7 +128,7 @@ def test_demonstrations_that_do_not_fit(run, capsys, tmp_path):
 
 def test_zero_demonstrations(run):
     from quickstudy.evaluate import adapt
-    from quickstudy.runs import load
+    from quickstudy.results.runs import load
 
     with pytest.raises(QuickstudyError, match="at least one demonstration; got none"):
         adapt(load(run)[2], [])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quickstudy.data import DemonstrationSet, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.families.classic import PointNavigation
 
 
 def demonstration(steps: int, obs: int = 2, act: int = 1, seed: int = 0) -> Demonstration:

@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from quickstudy.compare import Protocol, bootstrap, rows, tune
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation, SkillPolicy, evaluate
+from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner, MetaLearner
-from quickstudy.learners.baselines import FineTuneConfig, NearestNeighbour, Replay, Transfer, fine_tune, recorded_base
+from quickstudy.methods.demonstrations.baselines import (
+    FineTuneConfig,
+    NearestNeighbour,
+    Replay,
+    Transfer,
+    fine_tune,
+    recorded_base,
+)
 from quickstudy.nets import MLP
-from quickstudy.skills.classic import PointNavigation
+from quickstudy.results.compare import Protocol, bootstrap, rows, tune
 
 FAMILY = PointNavigation()
 
@@ -102,7 +109,7 @@ def test_tuning_chooses_on_validation_tasks_alone(monkeypatch):
         good = learner.config == FineTuneConfig(20, 3e-3)
         return Evaluation(split, ["t"], [1], {"success": np.full((1, 1, 1), float(good))}, [1.0])
 
-    monkeypatch.setattr("quickstudy.compare.evaluate", fake)
+    monkeypatch.setattr("quickstudy.results.compare.evaluate", fake)
     learner = Transfer(BaseLearner(MLP(2, 2, [4]), 2))
     assert tune(learner, FAMILY, Protocol(), 1) == FineTuneConfig(20, 3e-3)
     assert learner.config == FineTuneConfig(20, 3e-3)

@@ -9,11 +9,11 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
+from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import BaseLearner, recognition_loss
-from quickstudy.learners.maml import MAML, MAMLConfig
-from quickstudy.methods import DataConfig, NetworkConfig, build, defaults
+from quickstudy.methods.catalogue import DataConfig, NetworkConfig, build, defaults
+from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet, distorted
-from quickstudy.skills.classic import Sinusoid
 
 
 def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
@@ -75,7 +75,7 @@ def test_a_gradient_step_on_a_head_at_zero_compares_cosines():
 
 def test_a_network_with_views_says_the_mean_of_what_it_says_about_each():
     torch.manual_seed(0)
-    several = ConvNet((7, 9), 3, (4, 5), views=3).double()
+    several = ConvNet((7, 9), 3, (4, 5), num_augmentations=3).double()
     once = ConvNet((7, 9), 3, (4, 5)).double()
     once.load_state_dict(several.state_dict())
     x = torch.rand(2, 4, 63, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_a_network_with_views_says_the_mean_of_what_it_says_about_each():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"context": -1}, {"views": 0}, {"embedding": -1}, {"hidden": (8, 0)}, {"channels": (-4,)}]
+    "bad", [{"context": -1}, {"num_augmentations": 0}, {"embedding": -1}, {"hidden": (8, 0)}, {"channels": (-4,)}]
 )
 def test_settings_of_networks_are_checked(bad):
     with pytest.raises(QuickstudyError, match=next(iter(bad))):

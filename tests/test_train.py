@@ -7,11 +7,11 @@ import signal
 import pytest
 import torch
 
-from quickstudy import checkpoint
 from quickstudy.data import DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.methods import NetworkConfig, Settings, build
-from quickstudy.skills.classic import FreshSinusoids, PointNavigation, Sinusoid
+from quickstudy.families.classic import FreshSinusoids, PointNavigation, Sinusoid
+from quickstudy.io import checkpoint
+from quickstudy.methods.catalogue import NetworkConfig, Settings, build
 from quickstudy.train import TrainConfig, Validation, meta_train
 
 FAMILY = PointNavigation()

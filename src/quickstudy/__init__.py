@@ -7,11 +7,11 @@ import os
 # on an idle machine, whereas not spinning at all does. Read once, when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from quickstudy import environments
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation, adapt, evaluate
+from quickstudy.families.gymnasium import registration as environments
 from quickstudy.learner import BaseLearner, MetaLearner, Skill
 from quickstudy.task import Policy, Task, TaskFamily
 from quickstudy.train import TrainConfig, Validation, meta_train

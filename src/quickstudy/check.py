@@ -19,12 +19,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from quickstudy import families
 from quickstudy.data import Batch, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.learners.baselines import NearestNeighbour, recorded_base
-from quickstudy.progress import progress
+from quickstudy.families import registry as families
+from quickstudy.io.progress import progress
+from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 from quickstudy.task import Policy, Task, TaskFamily
 
 TASKS, EPISODES, PAIRS = 6, 3, 30

@@ -15,12 +15,12 @@ from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.methods import COMPARED, Settings, build, defaults
-from quickstudy.progress import console
-from quickstudy.rl.cli import RLEvaluate, RLProfile, RLTrain, train_defaults
+from quickstudy.io.progress import console
+from quickstudy.methods.catalogue import COMPARED, Settings, build, defaults
+from quickstudy.methods.trials.cli import RLEvaluate, RLProfile, RLTrain, train_defaults
 
 OBJECTS = "objects"
-"""The split of a user's own objects, see `quickstudy.skills.grasping`."""
+"""The split of a user's own objects, see `quickstudy.families.grasping.family`."""
 
 _ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
 
@@ -62,7 +62,7 @@ class Families:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy import families
+        from quickstudy.families import registry as families
 
         if self.family is None:
             table = Table(Column("family", no_wrap=True), "observation", "action", "ranked by", "tasks by split")
@@ -131,8 +131,8 @@ class Record:
     """Draws the starts and the noise."""
 
     def run(self) -> None:
-        from quickstudy import families
-        from quickstudy.record import record
+        from quickstudy.datasets.record import record
+        from quickstudy.families import registry as families
 
         family = families.get(self.family)
         ending = f".{self.format}" if self.format in ("npz", "csv") else ""
@@ -214,10 +214,11 @@ class Train(Settings):
     """What torch trains on, such as cuda; validation episodes are simulated by the processor all the same."""
 
     def run(self) -> None:
-        from quickstudy import families, runs
         from quickstudy.batching import usable
-        from quickstudy.compare import source_for, train
-        from quickstudy.provenance import note_start
+        from quickstudy.families import registry as families
+        from quickstudy.io.provenance import note_start
+        from quickstudy.results import runs
+        from quickstudy.results.compare import source_for, train
 
         usable(self.device)
         settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
@@ -256,7 +257,8 @@ class Evaluate:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy import results, runs
+        from quickstudy.results import evidence as results
+        from quickstudy.results import runs
 
         cells = runs.evaluate_run(
             self.run_folder,
@@ -286,7 +288,7 @@ class Adapt:
     """Where the skill goes; skill.safetensors in the run folder by default."""
 
     def run(self) -> None:
-        from quickstudy import runs
+        from quickstudy.results import runs
 
         path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
         console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
@@ -309,7 +311,7 @@ class Match:
     """How many known tasks the table shows."""
 
     def run(self) -> None:
-        from quickstudy.match import match_run
+        from quickstudy.results.task_similarity import match_run
 
         found = match_run(self.run_folder, self.demo, self.skills_run, self.output)
         table = Table("known task", "what it is", "same task, %")
@@ -362,9 +364,10 @@ class Compare:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy import families, tables
-        from quickstudy.budget import Budget, seconds_of
-        from quickstudy.compare import Protocol, all_methods, compare
+        from quickstudy.families import registry as families
+        from quickstudy.io.budget import Budget, seconds_of
+        from quickstudy.results import tables
+        from quickstudy.results.compare import Protocol, all_methods, compare
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
         family = families.get(self.family, self.objects, self.unit)
@@ -405,9 +408,9 @@ class Resume:
     """Wall time of a comparison, as for compare."""
 
     def run(self) -> None:
-        from quickstudy import runs
-        from quickstudy.methods import from_plain
-        from quickstudy.provenance import NOTE, read_note
+        from quickstudy.io.provenance import NOTE, read_note
+        from quickstudy.methods.catalogue import from_plain
+        from quickstudy.results import runs
 
         note, folder = read_note(self.run_folder), self.anew or self.run_folder
         if not note.keys() & {"asked", "settings"}:
@@ -438,7 +441,7 @@ class Runs:
     """Only those in this state."""
 
     def run(self) -> None:
-        from quickstudy import runs
+        from quickstudy.results import runs
 
         found = [
             run
@@ -489,7 +492,7 @@ class Push:
     """The learner's licence, as the Hub names them: apache-2.0, cc-by-4.0, ..."""
 
     def run(self) -> None:
-        from quickstudy.sharing import push
+        from quickstudy.results.hub import push
 
         where = push(self.run_folder, self.target, self.license)
         console.print(f"The learner is in [bold]{where}[/]; its README.md says what it is.")
@@ -506,7 +509,7 @@ class Pull:
     """The run folder; runs/<name> by default."""
 
     def run(self) -> None:
-        from quickstudy.sharing import pull
+        from quickstudy.results.hub import pull
 
         run = pull(self.source, self.output_dir)
         console.print(f"The run is in [bold]{run}[/]; [bold]{run / 'README.md'}[/] says what it is.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.progress import progress
+from quickstudy.io.progress import progress
 from quickstudy.task import Task, TaskFamily
 
 _TASKS_AT_ONCE = 50

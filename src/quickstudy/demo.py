@@ -6,16 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quickstudy import charts, checkpoint, families, footage, rendering, results, runs, tables
-from quickstudy.compare import Protocol, compare
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
-from quickstudy.methods import DataConfig, Settings, defaults
-from quickstudy.progress import console
-from quickstudy.report import Failures, Replay, Report, Video, VideoGroup
-from quickstudy.report import write as write_html
-from quickstudy.results import BASELINES, Cell, Row
-from quickstudy.runs import save_example
+from quickstudy.families import registry as families
+from quickstudy.io import checkpoint
+from quickstudy.io.progress import console
+from quickstudy.methods.catalogue import DataConfig, Settings, defaults
+from quickstudy.report import charts
+from quickstudy.report import films as footage
+from quickstudy.report.page import Failures, Replay, Report, Video, VideoGroup
+from quickstudy.report.page import write as write_html
+from quickstudy.results import evidence as results
+from quickstudy.results import runs, tables
+from quickstudy.results.compare import Protocol, compare
+from quickstudy.results.evidence import BASELINES, Cell, Row
+from quickstudy.results.runs import save_example
+from quickstudy.simulation import rendering
 
 FILMED = "meta-sgd"
 METHODS = (
@@ -94,7 +100,7 @@ def write_report(folder: Path, command: str, video: bool = True) -> Path:
     cells = [Cell.read(path) for path in paths]
     evaluated = {tables.split_of(cell, cells): evaluations(folder, tables.split_of(cell, cells)) for cell in cells}
     ranked = list(dict.fromkeys(row.method for cell in cells for row in cell.rows))
-    run = footage.star(folder, ranked)
+    run = footage.run_to_film(folder, ranked)
     if video and run is not None:
         footage.take(folder, run, evaluated)
     report = Report(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy import files
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
 
 
 @dataclass(frozen=True)

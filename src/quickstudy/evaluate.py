@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from quickstudy import files
 from quickstudy.batching import adapt_tasks, threads_for
 from quickstudy.data import Batch, DemonstrationSet, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
+from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner, Skill
-from quickstudy.progress import progress
 from quickstudy.task import Task, TaskFamily
 
 _TASKS_AT_ONCE = 50

@@ -76,7 +76,7 @@ class ConvNet(nn.Module):
             one query alone cannot be recognised. By default each image is normalised alone.
         bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves
             its time on processors that know the format; parameters and the head stay as they are.
-        views: give the mean of what the head says about so many copies of an image, all but the first of them
+        num_augmentations: give the mean of what the head says about so many copies of an image, all but the first of them
             `distorted` a little, each by amounts that are always the same. Costs as many times the work; meant for a
             network that has learned from distorted images, when it is used.
     """
@@ -90,10 +90,10 @@ class ConvNet(nn.Module):
         channels: Sequence[int],
         batch_statistics: bool = False,
         bfloat16: bool = False,
-        views: int = 1,
+        num_augmentations: int = 1,
     ) -> None:
         super().__init__()
-        amounts = 2 * torch.rand(6, views, generator=torch.Generator().manual_seed(0)) - 1
+        amounts = 2 * torch.rand(6, num_augmentations, generator=torch.Generator().manual_seed(0)) - 1
         amounts[:, 0] = 0.0
         self.register_buffer("amounts", amounts, persistent=False)
         self.image, convolution = image, Bfloat16Conv2d if bfloat16 else nn.Conv2d

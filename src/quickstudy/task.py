@@ -24,7 +24,7 @@ A policy may keep state from call to call: every `TaskFamily.run` gets a fresh o
 """
 
 
-class Places(NamedTuple):
+class ObservationLayout(NamedTuple):
     """Which numbers of an observation are the position of the hand, of the object and of the goal, in metres.
 
     Attributes:
@@ -76,14 +76,14 @@ class TaskFamily(ABC):
     """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
-    beside: ClassVar[tuple[str, ...]] = ()
+    secondary_metrics: ClassVar[tuple[str, ...]] = ()
     """Other keys of it whose means a table shows beside."""
     higher_is_better: ClassVar[bool] = True
     labelled: ClassVar[bool] = False
     """Recognition: an action is a one-hot label, and what a policy gives are logits."""
     image: tuple[int, int] | None = None
     """Height and width, where an observation is a grey image, flattened."""
-    places: Places | None = None
+    observation_layout: ObservationLayout | None = None
     """Where hand, object and goal are observed; an action's first three numbers then move the hand. For one floor only:
     learners are not told."""
     observation_size: int

@@ -15,12 +15,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy import checkpoint
 from quickstudy.batching import How, Outer, OuterStep
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import checkpoint
+from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
-from quickstudy.progress import console, progress
 
 _LOOKS = 50
 """How often the training loss is noted in a training's history, besides at validations."""

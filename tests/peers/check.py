@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent))
 from quickstudy import datasets  # noqa: E402
 from quickstudy.cli import main as quickstudy  # noqa: E402
 from quickstudy.datasets import About  # noqa: E402
-from quickstudy.results import Cell  # noqa: E402
+from quickstudy.results.evidence import Cell  # noqa: E402
 from recorded import walks  # noqa: E402
 
 COLUMNS = {

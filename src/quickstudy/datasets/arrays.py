@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy import files
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
 
 NPZ = (
     "An .npz of demonstrations holds 'observations' [row, obs] and 'actions' [row, act], all episodes one below the "

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.table import Column, Table
 
-from quickstudy import datasets, files
+from quickstudy import datasets
 from quickstudy.datasets.episodes import About, Episode, alike
 from quickstudy.errors import QuickstudyError
-from quickstudy.progress import progress
+from quickstudy.io import files
+from quickstudy.io.progress import progress
 
 _CONSTANT = 1e-8
 _SHOWN = 3

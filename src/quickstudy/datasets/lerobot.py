@@ -27,10 +27,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from quickstudy import files
 from quickstudy.datasets import videos
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered, to_write
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
 
 VERSION = "v3.0"
 INFO = "meta/info.json"

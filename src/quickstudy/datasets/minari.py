@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from quickstudy import files
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered, to_write
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
 
 METADATA = "metadata.json"
 HDF5 = "main_data.hdf5"

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from quickstudy import files
 from quickstudy.datasets.arrays import cache, load_arrays
 from quickstudy.errors import QuickstudyError
-from quickstudy.progress import console, progress
+from quickstudy.io import files
+from quickstudy.io.progress import console, progress
 
 _OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from quickstudy import files
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
 from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
 
 CSV = (
     "A .csv of demonstrations has a line of names and then one line a step: 'episode' (a whole number; the lines of an "

@@ -1,0 +1,187 @@
+"""Objects of one's own: mesh files read, checked and cut into convex parts, which are kept in the user's cache.
+
+A file must hold one closed surface. What is simulated is the convex parts (by CoACD), with the mass, the centre of mass
+and the inertia of the surface's own volume; what a picture shows is the surface.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy import datasets
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.io import files
+
+UNITS: Mapping[str, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
+SUFFIXES = (".obj", ".stl")
+SMALLEST, LARGEST = 0.005, 2.0
+"""Metres: what is shorter or longer than this is no thing for a hand, but a file in another unit."""
+
+_VERSION = 1  # of what is computed below: part of the name in the cache
+_PARTS = {
+    "threshold": 0.08, "max_convex_hull": 12, "preprocess_resolution": 30, "mcts_iterations": 30, "mcts_nodes": 10,
+    "decimate": True, "max_ch_vertex": 40, "seed": 0,
+}  # fmt: skip
+"""CoACD's settings: seconds for a plain object, half a minute for a cup; more parts would slow down the simulation."""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A rigid body of constant density, metres, in the frame of its file.
+
+    Attributes:
+        key: names its content: the same file in the same unit has the same key.
+        vertices, faces: its surface, [vertex, 3] and [face, 3].
+        parts: corners [corner, 3] of each convex part.
+        volume: cubic metres.
+        centre: [3], of mass.
+        inertia: [3, 3] about the centre, for a mass of one kilogramme.
+    """
+
+    key: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    parts: tuple[np.ndarray, ...]
+    volume: float
+    centre: np.ndarray
+    inertia: np.ndarray
+
+    @property
+    def corners(self) -> np.ndarray:
+        """The corners of all parts, [corner, 3]."""
+        return np.concatenate(self.parts)
+
+
+def load(path: Path, unit: str = "m") -> Solid:
+    """Reads an object's file; cuts it into parts when it is met for the first time.
+
+    Raises:
+        QuickstudyError: an unknown unit, not a readable mesh file, a size that only another unit explains, not closed,
+            or without volume.
+    """
+    if unit not in UNITS:
+        raise unknown("unit of length", unit, UNITS)
+    if path.suffix.lower() not in SUFFIXES:
+        raise QuickstudyError(f"'{path}' is not a mesh file: {' and '.join(SUFFIXES)} are read.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise QuickstudyError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    settings = repr((_VERSION, UNITS[unit], sorted(_PARTS.items())))
+    key = hashlib.sha256(content + settings.encode() + path.suffix.lower().encode()).hexdigest()[:24]
+    if not _place(key).exists():
+        _keep(_cut(_read(path, unit), key))
+    return cached(key)
+
+
+def cached(key: str) -> Solid:
+    """The solid of this key.
+
+    Raises:
+        QuickstudyError: it is not in the cache (any more).
+    """
+    if not _place(key).exists():
+        raise QuickstudyError(f"An object's convex parts are not at '{_place(key)}' any more: load its file again.")
+    arrays = datasets.load_arrays(_place(key), "vertices", "faces", "corners", "starts", "volume", "centre", "inertia")
+    return Solid(
+        key,
+        arrays["vertices"],
+        arrays["faces"],
+        tuple(np.split(arrays["corners"], arrays["starts"][1:])),
+        float(arrays["volume"]),
+        arrays["centre"],
+        arrays["inertia"],
+    )
+
+
+def tool(name: str) -> Any:
+    """A package that only objects of one's own need.
+
+    Raises:
+        QuickstudyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise QuickstudyError(
+            f'Objects from mesh files need the package {name}, which is not installed: run "pip install '
+            "'quickstudy[objects]'\"."
+        ) from error
+
+
+def _place(key: str) -> Path:
+    return datasets.cache() / "objects" / f"{key}.npz"
+
+
+def _keep(solid: Solid) -> None:
+    starts = np.cumsum([0, *(len(part) for part in solid.parts[:-1])])
+    with files.partial(_place(solid.key)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file, vertices=solid.vertices, faces=solid.faces, corners=solid.corners, starts=starts,
+            volume=solid.volume, centre=solid.centre, inertia=solid.inertia,
+        )  # fmt: skip
+
+
+def _read(path: Path, unit: str) -> Any:
+    """The mesh of a file, its triangles turned outwards, in metres."""
+    trimesh = tool("trimesh")
+    try:
+        mesh = trimesh.load(path, force="mesh", process=True)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        vertices, faces = np.asarray(mesh.vertices, float), np.asarray(mesh.faces)
+    except Exception as error:  # its parsers raise whatever they stumble over
+        raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file ({error}).") from error
+    if len(faces) == 0 or not np.isfinite(vertices).all():
+        raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file: it holds no triangles.")
+    _check_size(path, float(np.ptp(vertices, axis=0).max()), unit)
+    mesh = trimesh.Trimesh(vertices * UNITS[unit], faces, process=False)
+    mesh.update_faces(mesh.nondegenerate_faces())
+    open_edges = _open_edges(np.asarray(mesh.faces))
+    if open_edges:
+        raise QuickstudyError(
+            f"'{path}' is not closed: {open_edges} of its edges belong to one triangle alone, so it has no inside."
+        )
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a centre of mass, where there is no volume
+        trimesh.repair.fix_normals(mesh)
+        volume = float(mesh.volume)
+    if not volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
+        raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * volume:.3g} cubic centimetres.")
+    return mesh
+
+
+def _check_size(path: Path, longest: float, unit: str) -> None:
+    """Raises QuickstudyError where an object of this length in its file's unit must have another unit."""
+    if SMALLEST <= longest * UNITS[unit] <= LARGEST:
+        return
+    better = [name for name, scale in UNITS.items() if 0.02 <= longest * scale <= 0.5]
+    advice = f"is its unit {' or '.join(better)}?" if better else "scale it to the size of a thing on a table."
+    raise QuickstudyError(f"'{path}' is {longest * UNITS[unit]:.3g} m long when its unit is {unit}; {advice}")
+
+
+def _open_edges(faces: np.ndarray) -> int:
+    """How many edges have an odd number of triangles; a surface that touches itself along an edge is still closed."""
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    _, counts = np.unique(edges, axis=0, return_counts=True)
+    return int((counts % 2).sum())
+
+
+def _cut(mesh: Any, key: str) -> Solid:
+    coacd, trimesh = tool("coacd"), tool("trimesh")
+    coacd.set_log_level("error")
+    found = coacd.run_coacd(coacd.Mesh(mesh.vertices, mesh.faces), **_PARTS)
+    parts = [trimesh.convex.convex_hull(corners) for corners, _ in found]
+    mesh.density = 1.0 / mesh.volume
+    return Solid(
+        key,
+        mesh.vertices.astype(np.float32),
+        mesh.faces.astype(np.int32),
+        tuple(np.asarray(part.vertices, np.float64) for part in parts),
+        float(mesh.volume),
+        np.asarray(mesh.center_mass, np.float64),
+        np.asarray(mesh.moment_inertia, np.float64),
+    )

@@ -1,0 +1,119 @@
+"""Half-cheetah by trial: run in the wanted direction, or at the wanted speed (Finn, Abbeel, Levine 2017, section 5.3).
+
+The robot, its 17 observations and its resets are those of Gymnasium's HalfCheetah-v5 (its XML, frame skip 5, dt 0.05),
+stepped many at once by MuJoCo's own thread pool; a test compares both step by step. Rewards are those of the paper's
+code: direction times speed, or minus the distance to the wanted speed, less 0.05 times the squared action.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium.envs.mujoco
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+from quickstudy.simulation.vector_env import StepResult, TrialFamily, VectorEnv
+from quickstudy.task import Task
+
+_FRAME_SKIP, _NOISE, _CONTROL_COST = 5, 0.1, 0.05
+
+
+class CheetahEnv(VectorEnv):
+    """Half-cheetahs with one model; a task is a column of wanted directions or speeds.
+
+    Args:
+        wanted: direction -1 or 1, or speed in m/s, of each task.
+        speeds: whether `wanted` are speeds.
+    """
+
+    action_size = 6
+
+    def __init__(
+        self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, wanted: np.ndarray, speeds: bool
+    ) -> None:
+        self.tasks, self.episodes_per_task, self.horizon, self._speeds = list(tasks), episodes_per_task, horizon, speeds
+        path = Path(gymnasium.envs.mujoco.__path__[0]) / "assets/half_cheetah.xml"
+        self._model = mujoco.MjModel.from_xml_path(str(path))
+        self._wanted = wanted[:, None]
+        # Its own loop over substeps: the model is so light that Python between them would cost as much as the physics.
+        threads = os.cpu_count() or 1
+        self._pool = rollout.Rollout(nthread=threads)
+        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
+        self._state = np.zeros((len(tasks) * episodes_per_task, 1 + self._model.nq + self._model.nv))
+        self._position, self._velocity = np.split(self._state[:, 1:], [self._model.nq], axis=1)
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        self._position[:] = self._model.qpos0 + rng.uniform(-_NOISE, _NOISE, self._position.shape)
+        self._velocity[:] = _NOISE * rng.standard_normal(self._velocity.shape)
+        return self._observe()
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
+        controls = np.clip(actions, -1.0, 1.0)
+        held = controls.reshape(len(self._state), 1, -1).repeat(_FRAME_SKIP, 1)
+        states, _ = self._pool.rollout(self._model, self._data, self._state, held)
+        speed = (states[:, -1, 1] - self._state[:, 1]) / (_FRAME_SKIP * self._model.opt.timestep)
+        self._state[:] = states[:, -1]
+        speed = speed.reshape(alive.shape)
+        gain = -np.abs(speed - self._wanted) if self._speeds else speed * self._wanted
+        never = np.zeros_like(alive)
+        success = np.abs(speed - self._wanted) < 0.2 if self._speeds else speed * self._wanted > 0.5
+        return StepResult(self._observe(), gain - _CONTROL_COST * np.square(controls).sum(-1), never, success, never)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _observe(self) -> np.ndarray:
+        return self._state[:, 2:].reshape(len(self.tasks), self.episodes_per_task, -1).copy()
+
+
+class Cheetah(TrialFamily):
+    """What both families of half-cheetahs have in common."""
+
+    sizes: Mapping[str, int] = {"train": 10**6, "validation": 10_000, "test": 10_000}
+    observation_size, action_size, hidden_size, horizon = 17, 6, 1, 200
+    observation_unit = (1.0,) * 8 + (5.0,) * 9  # angles, then velocities
+    key: str
+    speeds: bool
+
+    def hidden(self, task: Task) -> np.ndarray:
+        return np.array([task.parameters[self.key]], "f4")
+
+    def vector_env(self, tasks: Sequence[Task], episodes_per_task: int) -> VectorEnv:
+        wanted = np.array([task.parameters[self.key] for task in tasks])
+        return CheetahEnv(tasks, episodes_per_task, self.horizon, wanted, self.speeds)
+
+    def caption(self, task: Task) -> str:
+        return f"{self.key} {task.parameters[self.key]:.1f}"
+
+
+class CheetahDirection(Cheetah):
+    """Run forwards or backwards. There are two tasks, and so they are those of every split, as in the paper.
+
+    They take turns, so that neither a meta-batch nor an evaluation has more of one than of the other.
+    """
+
+    name = "cheetah-direction"
+    protocol = (
+        "the wanted direction is hidden, an episode has 200 steps; success is to go that way at 0.5 m/s at its end"
+    )
+    key, speeds = "direction", False
+
+    def task(self, split: str, index: int) -> Task:
+        return Task(self.name, split, index, {self.key: 1.0 if index % 2 else -1.0})
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {self.key: float(rng.choice([-1.0, 1.0]))}
+
+
+class CheetahVelocity(Cheetah):
+    """Run at a speed between 0 and 2 m/s."""
+
+    name = "cheetah-velocity"
+    protocol = "the wanted speed is hidden, an episode has 200 steps; success is to be within 0.2 m/s of it at its end"
+    key, speeds = "velocity", True
+
+    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {self.key: float(rng.uniform(0.0, 2.0))}

@@ -1,0 +1,229 @@
+"""Maps of real places: occupancy grids in the forms that robots and benchmarks use, and windows cut out of them.
+
+- ROS `map_server`: a `.yaml` that names an image, https://wiki.ros.org/map_server (section 'Map format').
+- MovingAI benchmark `.map`, https://movingai.com/benchmarks/formats.html.
+- a plain image: what is light is free.
+- `.npz`: every whole-numbered array [row, column] is a map as in ROS `nav_msgs/OccupancyGrid` (0 free, 100 occupied, -1
+  or 255 unknown), every boolean one [row, column] or [map, row, column] has True where it is free; `names` may name
+  the maps, `resolution` may say metres a cell.
+
+Row 0 is the top, unlike in `nav_msgs`. What is unknown is not free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from quickstudy import datasets
+from quickstudy.errors import QuickstudyError
+from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
+
+IMAGES = (".pgm", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".yaml", ".yml", ".map", ".npz", *IMAGES)
+_YAML_KEYS = ("image", "resolution", "origin", "negate", "occupied_thresh", "free_thresh")
+_PASSABLE = b".GS"
+"""Of a MovingAI map: ground, ground and swamp."""
+_LIGHT = 0.5
+"""Of a plain image: from this brightness on (0 black, 1 white) a cell is free."""
+
+
+@dataclass(frozen=True)
+class OccupancyMap:
+    """Where a place is free.
+
+    Attributes:
+        name: of the map, for people.
+        free: [row, column] bool, row 0 is the top.
+        resolution: metres a cell.
+        origin: x and y of the lower left corner, metres.
+
+    Raises:
+        QuickstudyError: not such a grid, without a free cell, or a resolution that is not positive.
+    """
+
+    name: str
+    free: np.ndarray
+    resolution: float
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.free.ndim != 2 or self.free.dtype != bool or self.free.size == 0:
+            raise QuickstudyError(
+                f"Map '{self.name}' must be bool [row, column]; got {self.free.dtype} {list(self.free.shape)}."
+            )
+        if not (np.isfinite(self.resolution) and self.resolution > 0):
+            raise QuickstudyError(f"Map '{self.name}' needs a positive number of metres a cell; got {self.resolution}.")
+        if not self.free.any():
+            raise QuickstudyError(
+                f"Map '{self.name}' has no free space: all of its {self.free.size} cells are occupied."
+            )
+
+    @property
+    def size(self) -> np.ndarray:
+        """Width and height in metres, [2]."""
+        return self.resolution * np.array(self.free.shape[::-1], dtype=float)
+
+    def window(self, centre: np.ndarray) -> np.ndarray:
+        """The environment [CELLS, CELLS] about `centre` [2] (metres), True where occupied.
+
+        A cell is occupied if any of some points in it is, a few for each cell of the map; so is all beyond the map.
+        """
+        each = max(1, int(np.ceil(CELL / self.resolution)))
+        steps = (np.arange(CELLS * each) + 0.5) / each
+        points = place(np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)) + centre - np.array(self.origin)
+        columns = np.floor(points[..., 0] / self.resolution).astype(int)
+        rows = len(self.free) - 1 - np.floor(points[..., 1] / self.resolution).astype(int)
+        inside = (rows >= 0) & (rows < self.free.shape[0]) & (columns >= 0) & (columns < self.free.shape[1])
+        free = inside & self.free[rows.clip(0, len(self.free) - 1), columns.clip(0, self.free.shape[1] - 1)]
+        grid = ~free.reshape(CELLS, each, CELLS, each).all(axis=(1, 3))
+        grid[[0, -1]] = grid[:, [0, -1]] = True
+        return grid
+
+    def draw_centre(self, rng: np.random.Generator) -> np.ndarray:
+        """The middle [2] of a window that lies within the map as far as it can, and has a free cell in it."""
+        row, column = np.argwhere(self.free)[rng.integers(self.free.sum())]
+        at = self.resolution * np.array([column + 0.5, self.free.shape[0] - row - 0.5])
+        at += rng.uniform(-0.5 * HALF, 0.5 * HALF, 2)
+        low = np.minimum(HALF, self.size / 2)
+        return np.asarray(np.clip(at, low, self.size - low) + np.array(self.origin))
+
+
+def read(path: Path, resolution: float) -> list[OccupancyMap]:
+    """All maps of a file, or of all files in a folder that are of a known form.
+
+    An image that a `.yaml` of the same folder names is read once, through it.
+
+    Args:
+        resolution: metres a cell where a file does not say.
+
+    Raises:
+        QuickstudyError: no such file, nothing of a known form, or a file that is not what it should be.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise QuickstudyError(f"There is no map file or folder '{path}'.")
+    if path.is_file():
+        return _read_file(path, resolution)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    described = {_image_of(file, _yaml(file)) for file in files if file.suffix.lower() in (".yaml", ".yml")}
+    maps = [found for file in files if file not in described for found in _read_file(file, resolution)]
+    if not maps:
+        raise QuickstudyError(f"The folder '{path}' has no map; a map is a file that ends in {', '.join(SUFFIXES)}.")
+    return maps
+
+
+def _read_file(path: Path, resolution: float) -> list[OccupancyMap]:
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return [_read_map_server(path)]
+    if suffix == ".map":
+        return [OccupancyMap(path.stem, _read_moving_ai(path), resolution)]
+    if suffix == ".npz":
+        return _read_arrays(path, resolution)
+    if suffix in IMAGES:
+        return [OccupancyMap(path.stem, _grey(path) >= _LIGHT, resolution)]
+    raise QuickstudyError(f"'{path}' is of no known form of map; a map is a file that ends in {', '.join(SUFFIXES)}.")
+
+
+def _read_map_server(path: Path) -> OccupancyMap:
+    about = _yaml(path)
+    numbers = {key: _number(path, key, about[key]) for key in ("resolution", "occupied_thresh", "free_thresh")}
+    origin = about["origin"]
+    if not isinstance(origin, Sequence) or isinstance(origin, str) or len(origin) < 2:
+        raise QuickstudyError(f"'{path}': origin must be [x, y, yaw]; got {origin!r}.")
+    if not 0.0 <= numbers["free_thresh"] <= numbers["occupied_thresh"] <= 1.0:
+        raise QuickstudyError(
+            f"'{path}': thresholds must be 0 <= free_thresh <= occupied_thresh <= 1; got free_thresh "
+            f"{numbers['free_thresh']:g} and occupied_thresh {numbers['occupied_thresh']:g}."
+        )
+    grey = _grey(_image_of(path, about))
+    occupied = grey if about["negate"] else 1.0 - grey
+    free = occupied < numbers["free_thresh"]
+    x, y = (_number(path, "origin", value) for value in origin[:2])
+    return OccupancyMap(path.stem, free, numbers["resolution"], (x, y))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        about = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise QuickstudyError(f"'{path}' cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(about, dict):
+        raise QuickstudyError(f"'{path}' is no map_server file: it must hold the keys {', '.join(_YAML_KEYS)}.")
+    missing = [key for key in _YAML_KEYS if key not in about]
+    if missing:
+        raise QuickstudyError(f"'{path}' lacks the key '{missing[0]}'; a map_server file has {', '.join(_YAML_KEYS)}.")
+    return about
+
+
+def _image_of(path: Path, about: dict[str, Any]) -> Path:
+    return path.parent / str(about["image"])
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise QuickstudyError(f"'{path}': {key} must be a number; got {value!r}.")
+    return float(value)
+
+
+def _grey(path: Path) -> np.ndarray:
+    """Brightness [row, column] of an image, 0 black to 1 white."""
+    if not path.is_file():
+        raise QuickstudyError(f"There is no image '{path}'.")
+    try:
+        with Image.open(path) as image:
+            # Sixteen bits are not what "L" makes of them.
+            if image.mode.startswith("I"):
+                return np.asarray(image, dtype=float) / 65535.0
+            return np.asarray(image.convert("L"), dtype=float) / 255.0
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise QuickstudyError(f"'{path}' is not a readable image ({error}).") from error
+
+
+def _read_moving_ai(path: Path) -> np.ndarray:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise QuickstudyError(f"'{path}' cannot be read ({error.strerror}).") from error
+    wrong = QuickstudyError(
+        f"'{path}' is not a MovingAI map: it must begin with the lines 'type octile', 'height H', 'width W' and 'map', "
+        "and go on with H lines of W characters."
+    )
+    try:
+        sizes = {key: int(value) for key, value in (line.split() for line in lines[1:3])}
+        height, width = sizes[b"height"], sizes[b"width"]
+    except (ValueError, KeyError) as error:
+        raise wrong from error
+    rows = lines[4 : 4 + height]
+    if lines[3:4] != [b"map"] or height < 1 or len(rows) < height or {len(row) for row in rows} != {width}:
+        raise wrong
+    return np.isin(np.stack([np.frombuffer(row, dtype=np.uint8) for row in rows]), list(_PASSABLE))
+
+
+def _read_arrays(path: Path, resolution: float) -> list[OccupancyMap]:
+    arrays = datasets.load_arrays(path)
+    if "resolution" in arrays:
+        if arrays["resolution"].shape != () or arrays["resolution"].dtype.kind not in "iuf":
+            raise QuickstudyError(f"'{path}': resolution must be one number; got shape {arrays['resolution'].shape}.")
+        resolution = float(arrays["resolution"])
+    grids: dict[str, np.ndarray] = {}
+    for key, array in arrays.items():
+        if array.ndim == 2 and array.dtype.kind in "iu" and np.isin(array, (-1, 255, *range(101))).all():
+            if min(array.shape) > 2:  # and not a list of points
+                grids[key] = array == 0
+        elif array.dtype == bool and array.ndim == 2:
+            grids[key] = array
+        elif array.dtype == bool and array.ndim == 3:
+            names = arrays.get("names", np.arange(len(array)))
+            grids |= {str(name): grid for name, grid in zip(names, array, strict=False)}
+    if not grids:
+        raise QuickstudyError(
+            f"'{path}' holds no map: it needs a whole-numbered array [row, column] of 0 (free), 100 (occupied) and -1 "
+            "or 255 (unknown), or a boolean one [row, column] or [map, row, column] with True where it is free."
+        )
+    return [OccupancyMap(name, free, resolution) for name, free in grids.items()]

@@ -1,0 +1,315 @@
+"""The task families by name, or made of a user's own arrays. Each is built when it is asked for: some load a robot."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from quickstudy import datasets
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.families.classic import PointNavigation, Sinusoid
+from quickstudy.families.grasping.family import Grasping
+from quickstudy.families.grasping.panda import GraspingPanda
+from quickstudy.families.gymnasium.family import Expert, GymFamily
+from quickstudy.families.gymnasium.parameters import Draw, Space
+from quickstudy.families.metaworld.family import ml1, ml10, ml45, tools
+from quickstudy.families.motions import recordings
+from quickstudy.families.motions.family import Motions
+from quickstudy.families.navigation.family import Navigation, NavigationDynamics
+from quickstudy.families.recognition import Omniglot, Recognition, numbers
+from quickstudy.families.recorded import QUERIES, SHARES, Demonstrated, check_shares, split_labels
+from quickstudy.io.progress import progress
+from quickstudy.task import TaskFamily
+
+FAMILIES: dict[str, Callable[[], TaskFamily]] = {
+    "grasping": Grasping,
+    "grasping-panda": GraspingPanda,
+    **{f"ml1-{task}": partial(ml1, task) for task in ("reach", "push", "pick-place")},
+    "ml10": ml10,
+    "ml10-imitation": partial(ml10, "visible"),
+    "ml45": ml45,
+    "ml45-imitation": partial(ml45, "visible"),
+    "motions": Motions,
+    "navigation": Navigation,
+    "navigation-dynamics": NavigationDynamics,
+    "omniglot-5way": partial(Omniglot, 5, jitter=True),
+    "omniglot-20way": partial(Omniglot, 20, jitter=True),
+    "omniglot-60way": partial(Omniglot, 60, jitter=True),
+    "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet", jitter=True),
+    "point-navigation": PointNavigation,
+    "sinusoid": Sinusoid,
+    "tools": tools,
+}
+
+
+def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
+    """The family of this name, or that of a user's own data at this path, see `from_file`.
+
+    `ml1-<task>` is any of Meta-World's 50 tasks; `ml1-<task>-scrambled` has the numbers of an observation in an order
+    of each task's own.
+    Args:
+        objects: a folder of mesh files, which become the test split 'objects' of a family of grasping.
+        unit: of length in these files.
+
+    Raises:
+        QuickstudyError: there is none, its data is missing, or it has no use for objects.
+    """
+    if objects is not None:
+        kinds = {n: kind for n, kind in FAMILIES.items() if isinstance(kind, type) and issubclass(kind, Grasping)}
+        if name not in kinds:
+            raise QuickstudyError(f"Objects are for {' and '.join(kinds)}; '{name}' has no use for mesh files.")
+        return kinds[name](objects=objects, unit=unit)
+    if name in FAMILIES:
+        return FAMILIES[name]()
+    if name.startswith("ml1-"):
+        return ml1(name.removeprefix("ml1-").removesuffix("-scrambled"), scramble=name.endswith("-scrambled"))
+    if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
+        return from_file(Path(name))
+    raise unknown("family", name, FAMILIES)
+
+
+def from_file(path: Path) -> TaskFamily:
+    """A family of a user's own data; what is there says of which kind.
+
+    A folder or a .csv: demonstrations, `from_dataset`. An .npz with `observations`, `actions` and `task`: the same. An
+    .npz with `x` and `y`, perhaps `ways`: `from_arrays`. An .npz with `points` and `task`: `quickstudy.families.motions.family`.
+
+    Its name is the file's, in lower case with dashes, so that its results do not depend on where the file lies.
+
+    Raises:
+        QuickstudyError: nothing there, or nothing that is such a family.
+    """
+    if path.suffix != ".npz" or path.is_dir() or datasets.is_dataset(path):
+        return from_dataset(path)
+    if not recordings.are_in(path):
+        return _recognition(path, _name(path))
+    motions = recordings.load(path)
+    try:
+        return Motions(motions=motions, name=_name(path))
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+
+
+def from_dataset(
+    path: Path,
+    *,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
+    queries: int = QUERIES,
+    seed: int = 0,
+) -> Demonstrated:
+    """A family of recorded demonstrations in any of the formats of `quickstudy.datasets`; the labels are its tasks.
+
+    Args:
+        path: a folder or file; its name becomes the family's.
+        splits, queries, seed: as in `from_demonstrations`.
+
+    Raises:
+        QuickstudyError: nothing there or nothing that is read, an episode that is not fit to learn from, or too few
+            tasks or demonstrations of one.
+    """
+    recording = datasets.load(path)
+    demonstrations, tasks = [], []
+    with progress(f"reading {path.name}", len(recording)) as advance:
+        for demonstration, task in recording.demonstrations():
+            demonstrations.append(demonstration)
+            tasks.append(task)
+            advance()
+    try:
+        return from_demonstrations(
+            demonstrations,
+            tasks,
+            splits=splits,
+            queries=queries,
+            seed=seed,
+            name=_name(path),
+            rate=recording.about.rate,
+        )
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+
+
+def _name(path: Path) -> str:
+    """A family's name from that of its file."""
+    stem = path.stem if path.suffix in (".npz", ".csv") else path.absolute().name
+    return "-".join(re.findall("[a-z0-9]+", stem.lower())) or "arrays"
+
+
+def _recognition(path: Path, name: str) -> Recognition:
+    arrays = datasets.load_arrays(path, "x", "y")
+    ways = arrays.get("ways", np.array(5))
+    if ways.shape != () or not np.issubdtype(ways.dtype, np.integer):
+        raise QuickstudyError(f"'{path}': ways must be one whole number; got shape {ways.shape} of {ways.dtype}.")
+    try:
+        return from_arrays(arrays["x"], arrays["y"], ways=int(ways), name=name)
+    except QuickstudyError as error:
+        raise QuickstudyError(f"'{path}': {error}") from error
+
+
+def from_arrays(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    ways: int = 5,
+    queries: int = 5,
+    splits: Sequence[float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+    name: str = "arrays",
+    image: tuple[int, int] | None = None,
+) -> Recognition:
+    """An N-way K-shot family of a user's own examples: images, features, or embeddings of texts.
+
+    Args:
+        x: [example, feature], which learners standardise by training classes; or grey images [example, height, width],
+            uint8 or numbers of about 0 to 1.
+        y: [example], the class of each, as integers or strings.
+        ways: classes of a task.
+        queries: examples of each class of a task that are kept to judge by.
+        splits: shares of the classes for training, validation and test, which share no class; validation may have none.
+        seed: draws which class goes where.
+        image: height and width, where images come flattened.
+
+    Raises:
+        QuickstudyError: arrays or numbers that are not such, too few classes or too few examples of one.
+    """
+    x, y = numbers(x, "x"), np.asarray(y)
+    if y.dtype == object and all(isinstance(label, str) for label in y.flat):
+        y = y.astype(str)
+    if y.ndim != 1 or y.dtype.kind not in "iuU":
+        raise QuickstudyError(f"y must be one integer or string for each example; got shape {y.shape} of {y.dtype}.")
+    if len(x) != len(y):
+        raise QuickstudyError(f"x and y must be equally long; got {len(x)} examples and {len(y)} labels.")
+    if image is None and x.ndim == 3:
+        image = (x.shape[1], x.shape[2])
+    if x.ndim > 3 or (image is not None and np.prod(image) != np.prod(x.shape[1:])):
+        raise QuickstudyError(
+            f"x must be [example, feature] or grey images [example, height, width]; got shape {x.shape}"
+            f"{f' for images of {image[0]} x {image[1]}' if image else ''}."
+        )
+    check_shares(splits)
+    labels, classes = np.unique(y, return_inverse=True)
+    ends = np.cumsum(splits)[:2] * len(labels)
+    parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends.round().astype(int))
+    named = zip(("train", "validation", "test"), parts, splits, strict=True)
+    chosen = {split: some for split, some, share in named if share > 0}
+    for split, some in chosen.items():
+        if len(some) < ways:
+            raise QuickstudyError(
+                f"Of {len(labels)} classes the split '{split}' gets {len(some)}; {ways} ways need at least {ways} in "
+                "each split."
+            )
+    return Recognition(
+        name,
+        x,
+        {split: [np.flatnonzero(classes == c) for c in some] for split, some in chosen.items()},
+        ways,
+        queries,
+        image,
+        titles={split: [str(labels[c]) for c in some] for split, some in chosen.items()},
+    )
+
+
+def from_gymnasium(
+    make_env: Callable[..., gymnasium.Env],
+    parameters: Draw,
+    splits: Mapping[str, Draw] | None = None,
+    *,
+    expert: Expert,
+    success: float | None = None,
+    horizon: int | None = None,
+    disturbance: float = 0.1,
+    sizes: Mapping[str, int] | None = None,
+    name: str = "own-environment",
+    protocol: str = "",
+) -> GymFamily:
+    """A family of a user's own environment: a task is a choice of its constructor's arguments, which nobody sees.
+
+    Args:
+        make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
+            films it takes `render_mode` too.
+        parameters: what varies: for each argument a range (low, high), a list of such ranges, or a list of values; or a
+            function of a random generator that returns all arguments of a task.
+        splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two may
+            share a task. By default all three draw from the same ranges, which makes tasks new, but not unlike.
+        expert: solves the task: the environment and its observation to an action of it.
+        success: the return from which on an episode counts as success; by default what the info of its last step says
+            under 'success' or 'is_success'.
+        horizon: the most steps of an episode; by default the environment's own limit.
+        disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half the
+            range of an action, so that learners see how to come back.
+        sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
+        name: of the family.
+        protocol: what is hidden and what counts as success, for tables.
+
+    Raises:
+        QuickstudyError: splits that share tasks, or an environment, ranges or numbers that are not such.
+    """
+    space = Space(parameters, splits)
+    return GymFamily(
+        make_env,
+        space,
+        expert,
+        name=name,
+        protocol=protocol,
+        sizes={split: 100_000 if split == "train" else 10_000 for split in space.splits} | dict(sizes or {}),
+        success=success,
+        horizon=horizon,
+        disturbance=disturbance,
+    )
+
+
+def from_demonstrations(
+    demonstrations: Sequence[Demonstration | tuple[np.ndarray, np.ndarray]],
+    tasks: Sequence[str | int],
+    *,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
+    queries: int = QUERIES,
+    seed: int = 0,
+    name: str = "demonstrations",
+    rate: float | None = None,
+) -> Demonstrated:
+    """A family of a user's own demonstrations, judged by the imitation of those that were not shown.
+
+    Args:
+        demonstrations: pairs of observations [step, obs] and actions [step, act].
+        tasks: the task of each, a text or a whole number.
+        splits: shares of the tasks for training, validation and test; or the tasks of each split by name.
+        queries: demonstrations of each task that are kept to judge by.
+        seed: draws which task goes where, and which demonstrations are kept.
+        rate: steps a second, if known.
+
+    Raises:
+        QuickstudyError: arrays, labels or splits that are not such, or too few tasks or demonstrations of one.
+    """
+    if len(demonstrations) != len(tasks) or not len(tasks):
+        raise QuickstudyError(
+            f"A task is needed for each demonstration; got {len(demonstrations)} demonstrations and {len(tasks)} tasks."
+        )
+    labels = [str(task) for task in tasks]
+    of: dict[str, list[Demonstration]] = {label: [] for label in sorted(set(labels))}
+    for one, label in zip(demonstrations, labels, strict=True):
+        of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
+    chosen = split_labels(list(of), splits, seed)
+    tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
+    return Demonstrated(name, tasks_of, queries, rate=rate)
+
+
+def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:
+    """Writes a contact sheet (PNG) of the first tasks of a split.
+
+    Raises:
+        QuickstudyError: an unknown split, too many tasks, or nothing here can draw.
+    """
+    from quickstudy.simulation import rendering
+
+    tasks = family.tasks(split, count)
+    frames = []
+    with progress(f"drawing {family.name}", count) as advance:
+        for task in tasks:
+            frames.append(family.snapshot(task))
+            advance()
+    sheet = rendering.contact_sheet(frames, [family.caption(task) for task in tasks], columns=6)
+    rendering.write_png(path, sheet)

@@ -1,0 +1,95 @@
+"""Where a figure or a checkpoint comes from: versions, commit and machine, as plain data for JSON."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.io import files
+
+NOTE = "run.json"
+"""File of a run's or a comparison's folder, see `note_start`."""
+
+_PACKAGES = ("quickstudy", "torch", "numpy", "mujoco")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide a result; one that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit that this package runs from, with '+' where its tree was changed; empty outside a repository."""
+    here = Path(__file__).parent
+    try:
+        # A copy installed inside somebody else's repository must not claim that one's commit.
+        if _git(here, "ls-files", "--", Path(__file__).name) == "":
+            return ""
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/src")
+        return _git(here, "rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def machine() -> str:
+    """One line on the processor, and the accelerator if torch sees one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{usable} cores, {torch.get_num_threads()} threads, {platform.machine()}, {accelerator}"
+
+
+def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> None:
+    """Writes run.json: all that it takes to go on with a run or to repeat it, and who is at work on it.
+
+    The command and the versions that a run began with stay; `process` and `host` are those of now.
+    """
+    path = folder / NOTE
+    began = {
+        "kind": kind,
+        "command": command,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    then = read_note(folder) if path.exists() else {}
+    now = {"process": os.getpid(), "host": socket.gethostname()}
+    files.write(path, json.dumps({**began, **then, **about, **now}, indent=1) + "\n")
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What `note_start` wrote.
+
+    Raises:
+        QuickstudyError: there is none, or it is damaged.
+    """
+    path = Path(folder) / NOTE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise QuickstudyError(f"'{folder}' says not how it was made: it has no {NOTE}.") from error
+    except (OSError, ValueError) as error:
+        raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
+    if not isinstance(found, dict):
+        raise QuickstudyError(f"'{path}' must hold a JSON object; got {found!r}.")
+    return found
+
+
+def _git(folder: Path, *words: str) -> str:
+    result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return result.stdout.strip()

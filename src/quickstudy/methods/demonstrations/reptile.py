@@ -1,0 +1,145 @@
+"""Reptile: move the initial parameters towards what a few steps of training on each task turn them into.
+
+Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018 (Algorithm 1, serial; Algorithm 2, batched), and
+the authors' code, supervised-reptile.
+
+The outer step is no gradient of a query loss, it is theta <- theta + epsilon mean(phi - theta), where phi is what the
+inner loop makes of theta (the paper calls them phi tilde and phi). Here `Reptile.loss` has the value of an inner loss
+and the gradient theta - phi. With plain gradient descent of rate epsilon as outer optimiser, unclipped, that is exactly
+Algorithm 1 for a meta-batch of one task and Algorithm 2 for more. Reptile needs no split, so support and query are one.
+
+What deviates from the authors' code:
+- Its Adam (beta_1 = 0) is never reset, so that a task starts with the squared gradients of all tasks before. Here that
+  memory is part of theta and moves by the same rule: with one task a step and epsilon = 1 that is the same, otherwise
+  it is interpolated and averaged over tasks like the parameters. Divided by its age, it is unbiased in any case.
+- Nothing is drawn at random. The mini-batches of an epoch are the same in every epoch, and hold each point once: their
+  sizes differ by one at most, where the authors shuffle and let a mini-batch go on into the next epoch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+from torch.utils._pytree import tree_leaves, tree_map
+
+from quickstudy.data import Batch, SupportQuery
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
+from quickstudy.methods.demonstrations.baselines import pooled
+
+_BETA_2, _EPSILON = 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class ReptileConfig:
+    """Settings of Reptile.
+
+    Attributes:
+        inner_steps: k, steps of the inner loop in training.
+        test_steps: of adaptation.
+        inner_rate: learning rate of the inner loop.
+        batch: points (steps of demonstrations) in a mini-batch of the inner loop, at most.
+        inner_optimiser: 'adam' with beta_1 = 0, or 'sgd'.
+    """
+
+    inner_steps: int = 5
+    test_steps: int = 50
+    inner_rate: float = 1e-3
+    batch: int = 10
+    inner_optimiser: Literal["adam", "sgd"] = "adam"
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "test_steps", "inner_rate", "batch"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.inner_optimiser not in ("adam", "sgd"):
+            raise QuickstudyError(f"inner_optimiser must be 'adam' or 'sgd'; got '{self.inner_optimiser}'.")
+
+
+class Inner(NamedTuple):
+    """What the inner loop moves, and the outer loop after it.
+
+    Attributes:
+        parameters: by name.
+        second: Adam's running sum of squared gradients, by name; empty for 'sgd'.
+        age: the sum of the weights in it, 1 - beta_2^t after t steps from nothing.
+    """
+
+    parameters: Parameters
+    second: Parameters
+    age: Tensor
+
+
+class Reptile(MetaLearner):
+    """Skill: the adapted parameters phi, by name."""
+
+    def __init__(self, base: BaseLearner, config: ReptileConfig = ReptileConfig()) -> None:
+        super().__init__(base)
+        self.config = config
+        moved = base.initial() if config.inner_optimiser == "adam" else {}
+        self.second = nn.ParameterDict({n.replace(".", "/"): torch.zeros_like(p) for n, p in moved.items()})
+        self.age = nn.Parameter(torch.zeros(()))
+
+    def begin(self) -> Parameters:
+        return self.base.initial()
+
+    def adapt(self, support: Batch, steps: int | None = None) -> Parameters:
+        """phi after `steps` steps (`test_steps` where not given)."""
+        return self.descend(support, self.config.test_steps if steps is None else steps).parameters
+
+    def theta(self) -> Inner:
+        """What the inner loop starts from."""
+        return Inner(self.base.initial(), {n.replace("/", "."): v for n, v in self.second.items()}, self.age)
+
+    def descend(self, data: Batch, steps: int) -> Inner:
+        """U^k of the paper: the inner loop on mini-batches, of which nothing is differentiated."""
+        now = tree_map(Tensor.detach, self.theta())
+        points = real_first(data)
+        for t in range(steps):
+            gradient = grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch))
+            now = self._sgd(now, gradient) if self.config.inner_optimiser == "sgd" else self._adam(now, gradient)
+        return now
+
+    def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        """The loss on the task after its inner loop, as a number; its gradient is theta - phi."""
+        data, theta = pooled(task), self.theta()
+        phi = self.descend(data, self.config.inner_steps)
+        value = self.base.loss(phi.parameters, data).detach()
+        pull = sum(tree_leaves(tree_map(lambda t, p: (t * (t - p).detach()).sum(), theta, phi)))
+        return value + (pull - pull.detach()), {}
+
+    def predict(self, skill: Parameters, x: Tensor) -> Tensor:
+        return self.base.predict(skill, x)
+
+    def _sgd(self, now: Inner, gradient: Parameters) -> Inner:
+        rate = self.config.inner_rate
+        return now._replace(parameters={n: p - rate * gradient[n] for n, p in now.parameters.items()})
+
+    def _adam(self, now: Inner, gradient: Parameters) -> Inner:
+        """Adam (Kingma & Ba 2015, Algorithm 1) with beta_1 = 0: the gradient over its root mean square so far."""
+        age = _BETA_2 * now.age + (1 - _BETA_2)
+        second = {n: _BETA_2 * v + (1 - _BETA_2) * gradient[n].square() for n, v in now.second.items()}
+        step = {n: g / ((second[n] / age).sqrt() + _EPSILON) for n, g in gradient.items()}
+        return Inner({n: p - self.config.inner_rate * step[n] for n, p in now.parameters.items()}, second, age)
+
+
+def real_first(data: Batch) -> Batch:
+    """The steps of all demonstrations as points, [point, ...], padding at the end."""
+    mask = data.mask.flatten()
+    order = (1 - mask).sort(stable=True).indices
+    return Batch(data.x.flatten(0, 1)[order], data.y.flatten(0, 1)[order], mask[order], data.hidden)
+
+
+def mini_batch(points: Batch, t: int, size: int) -> Batch:
+    """The mini-batch of step t: of the M that an epoch needs every M-th real point, the first being t modulo M.
+
+    Neighbouring steps of a demonstration are alike, so a mini-batch is spread over all of them. What is missing to
+    `size` is filled with points that do not count.
+    """
+    n = points.mask.sum().long().clamp(min=1)
+    stride = (n + size - 1) // size
+    index = t % stride + stride * torch.arange(min(size, len(points.mask)), device=n.device)
+    chosen, there = index % n, (index < n).to(points.mask.dtype)
+    return Batch(points.x[chosen], points.y[chosen], points.mask[chosen] * there, points.hidden)

@@ -1,0 +1,230 @@
+"""MAML for reinforcement learning: learn the policy from which one step of policy gradient solves a new task.
+
+Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017 (Algorithm 3), with
+TRPO as outer step as in the paper; Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR
+2019 (Algorithm 1), with PPO's clipped objective instead.
+
+theta decides which trajectories the inner step sees. Whether the outer gradient gives it credit for that hangs on the
+second derivative of the inner objective, so there is a choice of estimators:
+- 'likelihood': sum log pi A. Its Hessian lacks the terms of the sampling distribution: no credit (Finn et al.).
+- 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): credit for each action's own advantage.
+- 'dice': sum_t (box_t - box_{t-1}) A_t, where box_t is the product of all ratios up to t. Loaded DiCE (Farquhar,
+  Whiteson, Foerster 2019, eq. 14): unbiased, credit for all actions before too, and so of the largest variance.
+
+Ours is `by_return`: the length of a task's step follows what its episodes earned, see `MetaPolicy.stride`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import Parameters
+from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, judge
+from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
+from quickstudy.methods.trials.policy import GaussianPolicy, stack
+from quickstudy.methods.trials.ppo import clipped
+from quickstudy.methods.trials.rollout import Episodes, collect, parametric
+from quickstudy.methods.trials.trpo import Fisher, TRPOConfig, flatten, trust_region_step
+from quickstudy.simulation.vector_env import VectorEnv
+
+_BY_RETURN = 0.3
+"""w of `MetaPolicy.stride` before training."""
+_FORGET = 0.1
+"""How much of the usual return and its deviation a step of the outer loop renews."""
+
+Estimator = Literal["likelihood", "lvc", "dice"]
+
+
+@dataclass(frozen=True)
+class MetaPolicyConfig:
+    """Settings of MAML on rewards.
+
+    Attributes:
+        inner_steps: policy gradient steps in training, each on episodes of its own.
+        inner_rate: alpha; with learned rates, what they begin with.
+        learn_rates: learn one alpha for each parameter, as part of theta: Finn et al. (section 2.2) leave open whether
+            alpha is fixed or meta-learned, Meta-SGD (Li et al. 2017) learns it so.
+        by_return: make alpha larger the less a task's episodes earned, by a learned amount; see `MetaPolicy.stride`.
+        later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
+            trained for one step jumps over the goal by a second one of the same length.
+        estimator: of the inner objective, see above.
+        first_order: the inner gradient counts as a constant in the outer one.
+        outer: 'trpo' (Finn et al.) or 'ppo' (Rothfuss et al.).
+        returns: advantages of inner and outer steps.
+        trpo: of the outer step.
+        rate, epochs, clip, penalty: of 'ppo': Adam's rate, its passes over one meta-batch, epsilon, and eta, the
+            weight of the divergence of the policy before adaptation (ProMP, eq. 11).
+    """
+
+    inner_steps: int = 1
+    inner_rate: float = 0.1
+    learn_rates: bool = True
+    by_return: bool = False
+    later_rate: float = 0.1
+    estimator: Estimator = "likelihood"
+    first_order: bool = False
+    outer: Literal["trpo", "ppo"] = "trpo"
+    returns: ReturnsConfig = field(default_factory=lambda: ReturnsConfig(gae_lambda=0.9))
+    trpo: TRPOConfig = field(default_factory=TRPOConfig)
+    rate: float = 1e-3
+    epochs: int = 5
+    clip: float = 0.3
+    penalty: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "inner_rate", "later_rate", "rate", "epochs", "clip"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        if self.estimator not in ("likelihood", "lvc", "dice"):
+            raise QuickstudyError(f"estimator must be 'likelihood', 'lvc' or 'dice'; got '{self.estimator}'.")
+
+
+def inner_loss(policy: GaussianPolicy, phi: Parameters, seen: AdvantageBatch, estimator: Estimator) -> Tensor:
+    """What the inner step descends, [task]; its gradient at the sampling parameters is that of minus the return."""
+    log_prob = policy.predict(phi, seen.observations).log_prob(seen.actions)
+    if estimator == "likelihood":
+        return -seen.mean(log_prob * seen.advantages)
+    since = (log_prob - seen.log_prob) * seen.mask
+    if estimator == "lvc":
+        return -seen.mean(since.exp() * seen.advantages)
+    up_to = since.cumsum(-1)
+    return -seen.mean((up_to.exp() - (up_to - since).exp()) * seen.advantages)
+
+
+class MetaPolicy(TrialLearner):
+    """MAML + TRPO, MAML + PPO, ProMP. Skill: the adapted parameters phi of each task, stacked [task, ...]."""
+
+    usual: Tensor
+
+    def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
+        super().__init__()
+        self.policy, self.config = policy, config
+        rates = {n: torch.full_like(p, config.inner_rate) for n, p in policy.initial().items()}
+        self.rates = nn.ParameterDict(rates if config.learn_rates else {})
+        if config.by_return:
+            self.rates["by_return"] = torch.tensor(_BY_RETURN)
+            self.register_buffer("usual", torch.zeros(2))
+        self.optimiser = torch.optim.Adam(self.parameters(), config.rate) if config.outer == "ppo" else None
+
+    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+        """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect, and improve theta."""
+        episodes, stages = self._learn(env, self.config.inner_steps, rng)
+        stages.append(judge(episodes[-1], self.config.returns))
+        figures = returns_by_round(episodes)
+        figures |= self._trust_region(stages) if self.config.outer == "trpo" else self._proximal(stages)
+        if self.config.by_return:
+            earned = stages[0].earned.mean(1)
+            self.usual.lerp_(torch.stack([earned.mean(), earned.std()]), _FORGET if self.usual.any() else 1.0)
+        return figures
+
+    def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        return self._learn(env, rounds, rng)[0]
+
+    @torch.no_grad()
+    def _learn(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], list[AdvantageBatch]]:
+        """Acts and adapts in turn; also what was judged before each step."""
+        phi: Parameters = stack(self.policy.initial(), len(env.tasks))
+        made, stages = [], []
+        for k in range(rounds + 1):
+            made.append(collect(env, parametric(self.policy, phi), rng))
+            if k < rounds:
+                stages.append(judge(made[-1], self.config.returns))
+                phi = self.step(phi, stages[-1], k, dict(self.rates))
+        return made, stages
+
+    def step(self, phi: Parameters, seen: AdvantageBatch, k: int, rates: Parameters) -> dict[str, Tensor]:
+        """Line 7 of Algorithm 3 for all tasks at once; tasks share no parameter, so one gradient is that of each.
+
+        Args:
+            k: how many steps came before.
+            rates: alpha by name, where it is learned; else empty.
+        """
+        differentiated = torch.is_grad_enabled() and not self.config.first_order
+        with torch.enable_grad():
+            at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
+            loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
+            gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
+        factor = (self.config.later_rate if k else 1.0) * self.stride(seen, rates)
+        alpha = {n: rates.get(n, self.config.inner_rate) for n in phi}
+        longer = {n: factor.reshape(-1, *[1] * (p.ndim - 1)) for n, p in phi.items()}
+        return {n: p - longer[n] * alpha[n] * g for (n, p), g in zip(phi.items(), gradient, strict=True)}
+
+    def stride(self, seen: AdvantageBatch, rates: Parameters) -> Tensor:
+        """What alpha is multiplied by for each task, [task]: 1, or with `by_return` 1 + w (mean - return) / deviation.
+
+        Advantages are standardised for each task, so their gradient has the direction to a goal and not the distance.
+        What the episodes earned has it. Mean and deviation are over tasks before adaptation, of late; w is learned.
+        """
+        if not self.config.by_return:
+            return seen.earned.new_ones(len(seen.earned))
+        mean, deviation = self.usual
+        short = torch.where(deviation > 0, (mean - seen.earned.mean(1)) / deviation, 0.0)
+        return (1 + rates["by_return"] * short).clamp(min=0.0)
+
+    def adapted(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> Parameters:
+        """phi as a function of theta, on the episodes that were collected."""
+        rates = {n.removeprefix("rates."): p for n, p in theta.items() if n.startswith("rates.")}
+        phi: Parameters = stack(self._policy(theta), len(stages[0].mask))
+        for k, seen in enumerate(stages[:-1]):
+            phi = self.step(phi, seen, k, rates)
+        return phi
+
+    def outer_loss(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> tuple[Tensor, Tensor]:
+        """The surrogate of minus the return after adaptation, and the mean divergence from the policies that acted."""
+        after = stages[-1]
+        now = self.policy.predict(self.adapted(theta, stages), after.observations)
+        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
+        return -after.mean(ratio * after.advantages).mean(), after.mean(after.old.kl(now)).mean()
+
+    def theta(self) -> dict[str, Tensor]:
+        """The meta-parameters by name: 'policy.' and, where they are learned, 'rates.'."""
+        return dict(self.named_parameters())
+
+    def _policy(self, theta: Parameters) -> dict[str, Tensor]:
+        return {n.removeprefix("policy."): p for n, p in theta.items() if n.startswith("policy.")}
+
+    def _trust_region(self, stages: Sequence[AdvantageBatch]) -> Figures:
+        theta = {n: p.detach().clone().requires_grad_() for n, p in self.theta().items()}
+        loss, _ = self.outer_loss(theta, stages)
+        gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
+        thin = [_every(stage, self.config.trpo.fisher_every) for stage in stages]
+        after = thin[-1]
+        gaussian = self.policy.predict(self.adapted(theta, thin), after.observations)
+        weights = after.mask / after.mask.sum((1, 2), keepdim=True).clamp(min=1.0) / len(after.mask)
+        fisher = Fisher(theta, gaussian, weights, self.config.trpo.damping)
+        moved, figures = trust_region_step(
+            theta, lambda t: self.outer_loss(t, stages), gradient, fisher, self.config.trpo
+        )
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                p.copy_(moved[name])
+        return figures | {"gradient-norm": float(gradient.norm())}
+
+    def _proximal(self, stages: Sequence[AdvantageBatch]) -> Figures:
+        """Lines 6 to 10 of ProMP's Algorithm 1."""
+        assert self.optimiser is not None
+        figures: Figures = {}
+        for _ in range(self.config.epochs):
+            loss, figures = self.proximal_loss(self.theta(), stages)
+            figures["gradient-norm"] = finite_step(self.optimiser, self, loss, 1.0)
+        return figures
+
+    def proximal_loss(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> tuple[Tensor, Figures]:
+        """Eq. 11 of ProMP: PPO's clipped objective after adaptation, and the divergence before it."""
+        after, before = stages[-1], stages[0]
+        now = self.policy.predict(self.adapted(theta, stages), after.observations)
+        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
+        loss = clipped(ratio, after, self.config.clip).mean()
+        kl = before.mean(before.old.kl(self.policy.predict(self._policy(theta), before.observations))).mean()
+        return loss + self.config.penalty * kl, {"kl-before": float(kl.detach()), "loss": float(loss.detach())}
+
+
+def _every(seen: AdvantageBatch, n: int) -> AdvantageBatch:
+    """Every n-th step of all episodes."""
+    thin: AdvantageBatch = tree_map(lambda t: t[:, :, ::n] if t.ndim > 2 else t, seen)
+    return thin

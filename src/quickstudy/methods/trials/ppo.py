@@ -1,0 +1,122 @@
+"""Proximal policy optimisation for many policies at once.
+
+Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017 (eq. 7, Algorithm 1). The
+linear baseline of `quickstudy.methods.trials.advantages` takes the place of a value network, as in Rothfuss et al. 2019: a few
+episodes fit it at once, and there is one for each task.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.learner import Parameters
+from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, judge
+from quickstudy.methods.trials.policy import GaussianPolicy
+from quickstudy.methods.trials.rollout import Episodes, collect, parametric
+from quickstudy.simulation.vector_env import VectorEnv
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO.
+
+    Attributes:
+        rate: of Adam.
+        epochs: passes over the collected episodes.
+        minibatches: parts of the episodes_per_task that each pass goes through.
+        clip: epsilon.
+        entropy: weight of the entropy bonus.
+        norm: largest norm of each policy's gradient.
+    """
+
+    rate: float = 3e-3
+    epochs: int = 10
+    minibatches: int = 1
+    clip: float = 0.2
+    entropy: float = 0.0
+    norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "epochs", "minibatches", "clip", "norm"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+
+
+def learn(
+    policy: GaussianPolicy,
+    start: Parameters,
+    env: VectorEnv,
+    rounds: int,
+    rng: torch.Generator,
+    config: PPOConfig,
+    returns: ReturnsConfig,
+) -> tuple[list[Episodes], dict[str, Tensor]]:
+    """PPO on each task from a start of its own, stacked [task, ...]: `rounds` times collects and improves.
+
+    Returns:
+        the episodes before each improvement and after the last, and the policies [task, ...] that came of it.
+    """
+    ppo = PPO(policy, {n: p.detach().clone().requires_grad_() for n, p in start.items()}, config)
+    made = []
+    for k in range(rounds + 1):
+        made.append(collect(env, parametric(policy, ppo.parameters), rng))
+        if k < rounds:
+            ppo.improve(judge(made[-1], returns), rng)
+    return made, {n: p.detach() for n, p in ppo.parameters.items()}
+
+
+def clipped(ratio: Tensor, seen: AdvantageBatch, clip: float) -> Tensor:
+    """Minus eq. 7, [task], for ratios [task, lane, step] of the new probability to the old one."""
+    gain = torch.minimum(ratio * seen.advantages, ratio.clamp(1 - clip, 1 + clip) * seen.advantages)
+    return -seen.mean(gain)
+
+
+class PPO:
+    """Improves the policies of many tasks, each by its own Adam: their parameters are stacked, and Adam is elementwise.
+
+    Args:
+        parameters: leaves, which are changed in place: stacked [task, ...] for a policy of each task; or one policy's,
+            which all tasks then share.
+    """
+
+    def __init__(self, policy: GaussianPolicy, parameters: Parameters, config: PPOConfig) -> None:
+        self.policy, self.parameters, self.config = policy, parameters, config
+        self.optimiser = torch.optim.Adam(self.parameters.values(), config.rate)
+
+    def improve(self, seen: AdvantageBatch, rng: torch.Generator) -> None:
+        """All epochs on these episodes; a policy whose gradient is not finite stays as it is for that step."""
+        episodes_per_task = seen.mask.shape[1]
+        for _ in range(self.config.epochs):
+            for some in torch.randperm(episodes_per_task, generator=rng).chunk(self.config.minibatches):
+                self._step(pick(seen, some))
+
+    def _step(self, seen: AdvantageBatch) -> None:
+        now = self.policy.predict(self.parameters, seen.observations)
+        ratio = (now.log_prob(seen.actions) - seen.log_prob).exp()
+        loss = clipped(ratio, seen, self.config.clip) - self.config.entropy * seen.mean(now.entropy())
+        shared = self.parameters["log_std"].ndim == 1
+        gradient = torch.autograd.grad(loss.mean() if shared else loss.sum(), list(self.parameters.values()))
+        for p, g in zip(self.parameters.values(), shorten(gradient, self.config.norm, shared), strict=True):
+            p.grad = g
+        self.optimiser.step()
+
+
+def shorten(gradient: tuple[Tensor, ...], norm: float, shared: bool) -> list[Tensor]:
+    """Each policy's gradient, at most `norm` long; zero where it is not finite."""
+    if shared:
+        return [g[0] for g in shorten(tuple(g[None] for g in gradient), norm, False)]
+    length = torch.stack([g.flatten(1).square().sum(1) for g in gradient]).sum(0).sqrt()
+    factor = (norm / length.clamp(min=1e-12)).clamp(max=1.0)
+    fine = torch.isfinite(length)
+    return [
+        torch.where(fine.view(-1, *[1] * (g.ndim - 1)), g * factor.view(-1, *[1] * (g.ndim - 1)), 0.0) for g in gradient
+    ]
+
+
+def pick(seen: AdvantageBatch, episodes_per_task: Tensor) -> AdvantageBatch:
+    """These episodes_per_task of every task."""
+    picked: AdvantageBatch = tree_map(lambda t: t[:, episodes_per_task], seen)
+    return picked

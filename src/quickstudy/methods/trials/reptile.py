@@ -1,0 +1,67 @@
+"""Reptile with PPO as its inner loop: move the policy towards what PPO turns it into on each task.
+
+Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018 (Algorithm 2): theta <- theta + epsilon
+mean(phi - theta), where phi is what `inner_steps` rounds of PPO make of theta. At test the same PPO goes on from theta.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.methods.trials.advantages import ReturnsConfig
+from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
+from quickstudy.methods.trials.policy import GaussianPolicy, stack
+from quickstudy.methods.trials.ppo import PPOConfig, learn
+from quickstudy.methods.trials.rollout import Episodes
+from quickstudy.simulation.vector_env import VectorEnv
+
+
+@dataclass(frozen=True)
+class ReptilePolicyConfig:
+    """Settings of Reptile on rewards.
+
+    Attributes:
+        inner_steps: rounds of PPO on each task, each on episodes of its own.
+        outer_rate: epsilon.
+        ppo: of the inner loop, in training and at test.
+        returns: advantages.
+    """
+
+    inner_steps: int = 2
+    outer_rate: float = 0.5
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    returns: ReturnsConfig = field(default_factory=ReturnsConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "outer_rate"):
+            if not getattr(self, name) > 0:
+                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+
+
+class ReptilePolicy(TrialLearner):
+    """Skill: the parameters phi of each task, stacked [task, ...]."""
+
+    def __init__(self, policy: GaussianPolicy, config: ReptilePolicyConfig = ReptilePolicyConfig()) -> None:
+        super().__init__()
+        self.policy, self.config = policy, config
+
+    @torch.no_grad()
+    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+        episodes, phi = self._learn(env, self.config.inner_steps, rng)
+        pulls = {n: phi[n].mean(0) - p for n, p in self.policy.named_parameters()}
+        if not all(pull.isfinite().all() for pull in pulls.values()):
+            raise FloatingPointError("what the inner loop made of theta is not finite")
+        for name, p in self.policy.named_parameters():
+            p.add_(self.config.outer_rate * pulls[name])
+        length = torch.stack([pull.square().sum() for pull in pulls.values()]).sum().sqrt()
+        return returns_by_round(episodes) | {"pull": float(length)}
+
+    def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        return self._learn(env, rounds, rng)[0]
+
+    def _learn(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], dict[str, Tensor]]:
+        start = stack(self.policy.initial(), len(env.tasks))
+        with torch.enable_grad():
+            return learn(self.policy, start, env, rounds, rng, self.config.ppo, self.config.returns)

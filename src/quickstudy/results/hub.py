@@ -1,0 +1,209 @@
+"""Trained learners that are handed on, in the layout of the Hugging Face Hub.
+
+    README.md              the model card: what it is, its results, its limits, how to use it
+    config.json            settings, family, versions and checksums
+    model.safetensors      the learner
+    results/*.json         the tables of its evaluations
+    examples/*.npz         demonstrations of held-out tasks, to try `adapt` with
+
+The two files in the middle are a checkpoint, see `quickstudy.io.checkpoint`; nothing is ever unpickled.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.families.registry import FAMILIES
+from quickstudy.families.remote import interface
+from quickstudy.io import checkpoint, files
+from quickstudy.methods.catalogue import Settings
+from quickstudy.results import runs
+from quickstudy.results.evidence import Cell, to_markdown
+from quickstudy.task import TaskFamily
+
+CARD = "README.md"
+_KEPT = ("results/*.json", "examples/*.npz")
+
+
+def push(run: Path, target: str, license: str = "") -> str:
+    """Puts the best learner of a run into a folder that is not there yet, or into a repository of the Hub.
+
+    Args:
+        target: 'owner/name' for a repository, unless it is a path that exists; './folder' or such for a folder.
+        license: of the learner, as the Hub names licences.
+
+    Returns:
+        where it is.
+
+    Raises:
+        QuickstudyError: not a run, a place that is taken, or a Hub that refuses or is out of reach.
+    """
+    settings, family, _ = runs.load(run)
+    if not is_repository(target):
+        with files.partial_folder(Path(target)) as folder:
+            _pack(run, folder, settings, family, target, license)
+        return target
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "learner"
+        _pack(run, folder, settings, family, target, license)
+        return _upload(folder, target)
+
+
+def pull(source: str, output: Path | None = None) -> Path:
+    """Makes a run folder of what `push` put into a folder or a repository of the Hub.
+
+    Args:
+        output: the run folder, which is not there yet; runs/<name> by default.
+
+    Raises:
+        QuickstudyError: nothing there, a file missing or damaged, a learner of another version of quickstudy, or a Hub
+            that is out of reach.
+    """
+    run = output or Path("runs") / Path(source).absolute().name
+    if run.exists():
+        raise QuickstudyError(f"'{run}' is there already; name another --output-dir.")
+    folder = _download(source) if is_repository(source) else Path(source)
+    if not folder.is_dir():
+        raise QuickstudyError(
+            f"There is no folder '{source}'; a learner is pulled from a folder that push made, or from 'owner/name' on "
+            "the Hugging Face Hub."
+        )
+    found = checkpoint.load(folder)
+    with files.partial_folder(run) as made:
+        checkpoint.save(made / "checkpoints/best", found.tensors, found.config)
+        runs.load(made)  # refuses what does not fit before anything has its name
+        _copy(folder, made, [CARD, *_KEPT])
+    return run
+
+
+def is_repository(place: str) -> bool:
+    """Whether this names a repository of the Hub and not a folder."""
+    return re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", place) is not None and not Path(place).exists()
+
+
+def _pack(run: Path, folder: Path, settings: Settings, family: TaskFamily, target: str, license: str) -> None:
+    best = checkpoint.load(run / "checkpoints/best")
+    about = {**best.config, "settings": _portable(best.config["settings"], family), "interface": interface(family)}
+    checkpoint.save(folder, best.tensors, about)
+    _copy(run, folder, _KEPT)
+    cells = [Cell.read(path) for path in sorted((folder / "results").glob("*.json"))]
+    name = Path(target).absolute().name
+    (folder / CARD).write_text(_card(name, target, settings, family, cells, license), encoding="utf-8")
+
+
+def _portable(settings: Mapping[str, Any], family: TaskFamily) -> dict[str, Any]:
+    """Settings without the paths of this machine: what a path was says nothing elsewhere."""
+    named = settings["family"] if settings["family"] in FAMILIES else family.name
+    return {**settings, "family": named, "start": ""}
+
+
+def _copy(source: Path, target: Path, patterns: Iterable[str]) -> None:
+    for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+
+
+def _card(name: str, target: str, settings: Settings, family: TaskFamily, cells: list[Cell], license: str) -> str:
+    """The model card."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="robotics",
+            dataset_type=cell.cell,
+            dataset_name=cell.cell,
+            metric_type=cell.metric,
+            metric_name=f"{cell.metric} after {row.shots} shots",
+            metric_value=row.value,
+        )
+        for cell in cells
+        for row in cell.rows
+        if row.value is not None
+    ]
+    data = ModelCardData(
+        license=license or None,
+        library_name="quickstudy",
+        pipeline_tag="robotics",
+        tags=["meta-learning", "few-shot-imitation", "robotics", settings.method],
+        model_name=name,
+        eval_results=results or None,
+    )
+    if settings.family in FAMILIES:
+        kind, judged, again = "the family", "Its tasks are simulated", f"quickstudy evaluate runs/{name}"
+    else:
+        kind, judged = "a data set of demonstrations,", "Its figures are errors of imitation at recorded observations"
+        again = "# it cannot be evaluated without the data set, which is not part of it"
+    rate = f", {family.rate:g} steps a second" if family.rate else ""
+    example = f"runs/{name}/examples/{family.test_splits[0]}-0.npz"
+    tables = "\n\n".join(f"### {cell.cell}\n\n{to_markdown(cell).strip()}" for cell in cells)
+    return f"""---
+{data.to_yaml().strip()}
+---
+
+# {name}
+
+A `{settings.method}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task from one
+or a few demonstrations.
+
+## How to use it
+
+```bash
+quickstudy pull {target} --output-dir runs/{name}
+quickstudy adapt runs/{name} --demo {example}
+{again}
+```
+
+A demonstration is an .npz with `observations` [step, {family.observation_size}] and `actions`
+[step, {family.action_size}]{rate}; what the channels mean is the family's, and must be the same for yours.
+
+## Results
+
+{tables or "It was not evaluated."}
+
+## Limits
+
+- It was trained for this: {family.protocol}.
+- What it was not trained on (other robots, channels, units or rates) it cannot be expected to do; the intervals above
+  say nothing about that.
+- {judged}: before it moves a real robot, limit speed and force, and stand by.
+
+## Training
+
+{settings.training.steps} outer steps with {settings.training.meta_batch} tasks each,
+{settings.training.shots} demonstration(s) to adapt from, seed {settings.seed}; `config.json` has every setting and the
+versions.
+"""
+
+
+def _upload(folder: Path, repository: str) -> str:
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        url = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add a learner trained by quickstudy")
+    except Exception as error:  # whatever a network, an account or the Hub has against it
+        raise _refused(f"Could not push to '{repository}'", error) from error
+    return str(url)
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [CARD, checkpoint.CONFIG, checkpoint.MODEL, *_KEPT]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except Exception as error:  # as above
+        raise _refused(f"Could not pull from '{repository}'", error) from error
+
+
+def _refused(what: str, error: Exception) -> QuickstudyError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return QuickstudyError(
+        f"{what} on the Hugging Face Hub ({said[:300]}); 'hf auth login' signs in, and a folder is written './folder'."
+    )

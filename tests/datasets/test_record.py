@@ -1,0 +1,290 @@
+"""Plain files in and out, recording, inspection and training on a user's own data, as a user meets them."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+
+from quickstudy import Demonstration, datasets
+from quickstudy.cli import main
+from quickstudy.datasets import About, Episode
+from quickstudy.datasets.inspection import inspect
+from quickstudy.errors import QuickstudyError
+from quickstudy.families import registry as families
+from quickstudy.methods.catalogue import defaults
+from quickstudy.results.evidence import Cell
+from recorded import recordings, refused, same, walks
+
+ABOUT = About(10.0, ("x", "y"), ("right", "up"))
+
+
+def mistake(capsys, *arguments: object) -> str:
+    """The one line that a command with a mistake prints; its status must be 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("format", ["npz", "csv", "lerobot", "minari"])
+@settings(max_examples=20, deadline=None)
+@given(episodes=recordings())
+def test_round_trip(tmp_path_factory, format, episodes):
+    path = tmp_path_factory.mktemp("in and out") / f"data.{format}"
+    datasets.save(path, episodes, About(12.5), format)
+    found = datasets.load(path)
+    timed = format != "csv" or max(map(len, episodes)) > 1  # a .csv tells its rate by time stamps
+    assert found.about.rate == (12.5 if timed else None)
+    assert list(found.tasks) == [episode.task for episode in episodes]
+    for one, other in zip(episodes, found, strict=True):
+        same(one, other)
+
+
+def test_a_table_by_hand(tmp_path):
+    path = tmp_path / "hand.csv"
+    path.write_text(
+        "task,episode,timestamp,observation.x,action.dx,success,comment\n"
+        '"push, left",0,0.0,1.5,-1,0,first\n"push, left",0,0.2,2.5,-2,1,\npull,7,3.0,0.5,3,1,last\n'
+    )
+    found = datasets.load(path)
+    assert found.about == About(5.0, ("x",), ("dx",))
+    one, other = found
+    assert (one.task, other.task) == ("push, left", "pull")
+    assert one.observations.tolist() == [[1.5], [2.5]]
+    assert other.actions.tolist() == [[3.0]]
+    assert one.success.tolist() == [False, True]
+
+
+def test_a_table_that_is_read_in_many_parts(tmp_path, monkeypatch):
+    datasets.save(tmp_path / "a.csv", walks(), ABOUT)
+    monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 700)
+    for one, other in zip(walks(), datasets.load(tmp_path / "a.csv"), strict=True):
+        same(one, other)
+
+
+HEAD = "episode,task,timestamp,observation.x,action.x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("episode,observation.x,action.x\n0,1,1\n", "lacks the column 'task'. A .csv of demonstrations has a line"),
+        ("episode,task,action.x\n0,a,1\n", "has no column 'observation.…'"),
+        ("", "lacks the column 'episode'"),
+        (HEAD, "holds no episode"),
+        (HEAD + "0,a,0,1,1\n0,a,0.1,,1\n", "episode 0 (from line 2): A demonstration's observations must be finite"),
+        (HEAD + "0,a,0,1,1\n1,a,0.1,nan,1\n", "episode 1 (from line 3): A demonstration's observations must be finite"),
+        (HEAD + "0,a,0,1,left\n", "invalid value 'left'"),
+        (HEAD + "0,a,0,1\n", "Expected 5 columns, got 4"),
+        (HEAD + "0,a,0,1,1\n0,a,0.1,1,1\n1,a,0,1,1\n1,a,0.2,1,1\n", "line 5: time stamp 0.2 s where 10 steps a second"),
+        (HEAD + "0,a,0,1,1\n0,a,0,1,1\n", "line 3: time stamps must rise; this one is 0.0 s later"),
+        (HEAD + "0,a,0,1,1\n1,a,0,1,1\n0,a,0.1,1,1\n", "line 4: episode 0 goes on after another one began"),
+        (HEAD + "0,a,0,1,1\n0,b,0.1,1,1\n", "it has the tasks 'a' and 'b'; each episode has one"),
+        (HEAD + ",a,0,1,1\n", "a line has no episode number"),
+        ("episode,task,observation.x,observation.x,action.x\n0,a,1,1,1\n", "'observation.x' twice"),
+    ],
+)  # fmt: skip
+def test_tables_that_are_unfit(tmp_path, text, sentence):
+    (tmp_path / "bad.csv").write_text(text)
+    assert sentence in refused(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"task": None}, "the array task is missing"),
+        ({"actions": np.zeros((9, 2))}, "rise from 0 to the number of rows"),
+        ({"start": np.array([0, 4, 4, 8]), "task": ["a", "b", "c"]}, "rise from 0 to the number of rows"),
+        ({"task": ["a"]}, "Got 2 episodes and the task of 1"),
+        ({"observations": np.array([["a"]] * 8)}, "observations has shape (8, 1) of <U1"),
+        ({"observations": np.zeros(8)}, "observations has shape (8,)"),
+        ({"rate": np.array([1, 2])}, "'rate' must be one positive number"),
+        ({"observation_names": np.array(["a"])}, "There are 1 names for 2 channels of observations"),
+        ({"observations": np.full((8, 2), np.inf)}, "episode 0 (from row 0): A demonstration's observations must be"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_unfit(tmp_path, arrays, sentence):
+    fit = {"observations": np.zeros((8, 2)), "actions": np.zeros((8, 2)), "start": [0, 4, 8], "task": ["a", "b"]}
+    np.savez(tmp_path / "bad.npz", **{key: value for key, value in (fit | arrays).items() if value is not None})
+    assert sentence in refused(tmp_path / "bad.npz")
+
+
+def test_what_is_no_data_set(tmp_path, capsys):
+    (tmp_path / "x").mkdir()
+    assert "is not a data set that is read, which is a folder that is a" in mistake(capsys, "train", f"{tmp_path}/x")
+    assert "There is no" in mistake(capsys, "data", "inspect", tmp_path / "y")
+    assert "There is no" in mistake(capsys, "train", tmp_path / "y.csv")
+    assert "There is no" in mistake(capsys, "train", "some/where")
+
+
+@pytest.mark.parametrize("format", ["lerobot", "minari", "npz", "csv"])
+def test_record(tmp_path, capsys, format):
+    path = tmp_path / (f"r.{format}" if format in ("npz", "csv") else "r")
+    main(["record", "point-navigation", "--tasks", "3", "--demos", "2", "--split", "test", "--format", format,
+          "--rate", "5", "--output", str(path)])  # fmt: skip
+    assert "quickstudy data inspect" in " ".join(capsys.readouterr().out.split())
+    found = datasets.load(path)
+    family = families.get("point-navigation")
+    tasks = family.tasks("test", 3)
+    assert found.counts == {f"{task.name}: {family.caption(task)}": 2 for task in tasks}
+    shown = [one for some in family.demonstrate(tasks, 2, seed=0) for one in some]
+    for one, (other, _) in zip(shown, found.demonstrations(), strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
+
+
+def test_what_record_refuses(tmp_path, capsys):
+    command = ["record", "point-navigation", "--output", tmp_path / "r"]
+    assert "does not say them: give --rate" in mistake(capsys, *command)
+    assert "got demos=0" in mistake(capsys, *command, "--rate", 5, "--demos", 0)
+    assert "must be a positive number" in mistake(capsys, *command, "--rate", 0)
+    assert "Unknown split of 'point-navigation' 'tests'" in mistake(capsys, *command, "--split", "tests")
+    assert "must end with .csv" in mistake(capsys, *command, "--format", "csv")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "r").mkdir()
+    assert "is there already" in mistake(capsys, *command, "--rate", 5)
+
+
+def test_an_expert_that_fails_leaves_nothing(tmp_path, monkeypatch, capsys):
+    from quickstudy.families.classic import PointNavigation
+
+    def fail(*_: object) -> None:
+        raise QuickstudyError("The expert failed.")
+
+    monkeypatch.setattr(PointNavigation, "demonstrate", fail)
+    said = mistake(capsys, "record", "point-navigation", "--rate", 5, "--output", tmp_path / "r")
+    assert "The expert failed." in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect(tmp_path, capsys):
+    spoiled = [replace(e, observations=np.concatenate([e.observations, np.ones((len(e), 1))], 1)) for e in walks()]
+    spoiled[3].observations[2, 1] = np.nan
+    arrays = {name: np.concatenate([getattr(e, name) for e in spoiled]) for name in ("observations", "actions")}
+    start = np.concatenate([[0], np.cumsum([len(e) for e in spoiled])])
+    labels = ["alone", *(e.task for e in spoiled[1:])]
+    np.savez(tmp_path / "d.npz", **arrays, start=start, task=labels, rate=4.0)
+    found = inspect(tmp_path / "d.npz")
+    assert found.lengths.tolist() == [6, 7, 8, 9] * 5
+    assert found.counts["alone"] == 1
+    assert found.observations.missing.tolist() == [0, 1, 0]
+    assert found.observations.constant == ["observation.2"]
+    np.testing.assert_allclose(found.observations.mean, np.nanmean(arrays["observations"], 0), rtol=1e-6)
+    np.testing.assert_allclose(found.observations.deviation, np.nanstd(arrays["observations"], 0), atol=1e-6)
+    np.testing.assert_allclose(found.actions.low, arrays["actions"].min(0))
+    main(["data", "inspect", str(tmp_path / "d.npz"), "--output", str(tmp_path / "new/plots.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "20 of 6 tasks, 1 to 4 a task" in said
+    assert "150; an episode has 6 to 9, median 7.5, 1.9 s on average" in said
+    assert "not finite in the observation channels observation.1 (1)" in said
+    assert "observation channels observation.2 never change" in said
+    assert "1 tasks have fewer than the 3 episodes that learning needs: alone" in said
+    assert (tmp_path / "new/plots.png").read_bytes().startswith(b"\x89PNG")
+    assert "become a .png" in mistake(capsys, "data", "inspect", tmp_path / "d.npz", "--output", tmp_path / "x.svg")
+
+
+def test_inspect_looks_through_videos(tmp_path, capsys):
+    datasets.save(tmp_path / "seen", walks(3, 2, images=True), ABOUT, "lerobot")
+    main(["data", "inspect", str(tmp_path / "seen"), "--output", str(tmp_path / "seen.png")])
+    said = capsys.readouterr().out
+    assert "front 32 x 48" in said
+    assert "3 of 6 episodes" not in said  # all end in success
+    assert "6 of 6 episodes" in said
+    (video,) = (tmp_path / "seen").glob("videos/*/*/*.mp4")
+    video.write_bytes(video.read_bytes()[:500])
+    assert "not a whole video" in mistake(capsys, "data", "inspect", tmp_path / "seen")
+
+
+def test_train_on_own_data(tmp_path, capsys):
+    path = tmp_path / "My walks"
+    datasets.save(path, walks(10, 5), ABOUT, "lerobot")
+    settings = defaults(str(path))
+    assert (settings.data.tasks, settings.data.demonstrations, settings.data.validation_tasks) == (6, 5, 2)
+    assert (settings.training.meta_batch, settings.training.queries) == (6, 2)
+    run = tmp_path / "run"
+    main(["train", str(path), "--output-dir", str(run), "--training.steps", "150", "--training.validate-every", "150",
+          "--training.batching", "vmap"])  # fmt: skip
+    main(["evaluate", str(run), "--shots", "0", "1", "2"])
+    rows = Cell.read(run / "results/my-walks-test.json").rows
+    assert [(row.tasks, row.episodes) for row in rows] == [(2, 2)] * 3
+    assert rows[1].value < rows[0].value
+    held = families.get(str(path)).tasks("test", 2)
+    assert not {task.parameters["label"] for task in held} & {
+        task.parameters["label"] for task in families.get(str(path)).tasks("train", 6)
+    }
+    one = tmp_path / "one.csv"
+    datasets.save(one, (e for e in walks(10, 5) if e.task == "goal 9"), ABOUT)
+    main(["adapt", str(run), "--demo", str(one), "--output", str(tmp_path / "skill.safetensors")])
+    assert (tmp_path / "skill.safetensors").exists()
+    assert "has 10 tasks ('goal 0', 'goal 1')" in mistake(capsys, "adapt", run, "--demo", path)
+    datasets.save(tmp_path / "slow.npz", (e for e in walks(1)), About(5.0))
+    assert "slow.npz' has 5 steps a second; this learner was trained at 10" in mistake(
+        capsys, "adapt", run, "--demo", tmp_path / "slow.npz"
+    )
+
+
+@pytest.mark.parametrize("name", ["d", "d.csv"])
+def test_a_label_that_only_one_episode_has(tmp_path, capsys, name):
+    made = [*walks(6), replace(next(walks()), task="alone")]
+    datasets.save(tmp_path / name, made, ABOUT)
+    said = mistake(capsys, "train", tmp_path / name, "--output-dir", tmp_path / "run")
+    assert f"{name}': Task 'alone' of 'd' has 1 demonstrations; 2 to judge by and at least one to show need 3" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_tasks(tmp_path, capsys):
+    datasets.save(tmp_path / "d.csv", walks(2), ABOUT)
+    assert "d.csv': Of 2 tasks the split 'test' gets none" in mistake(capsys, "train", tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("tasks", [3, 4, 5, 6, 10, 12])
+def test_no_split_is_empty(tasks):
+    made = list(walks(tasks))
+    family = families.from_demonstrations([e.demonstration() for e in made], [e.task for e in made])
+    assert min(family.sizes.values()) >= 1
+    assert sum(family.sizes.values()) == tasks
+
+
+def long(count: int, steps: int = 200) -> "list[Episode]":
+    """As `count` episodes of 40 + 4 channels, one after another; not kept."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        x = rng.normal(size=(steps, 44)).astype("f4")
+        yield Episode(f"task {i % 10}", x[:, :40], x[:, 40:])
+
+
+@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 40)])
+def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, count):
+    """What three times as many episodes take more is not half of what there is more of them, whatever readers fetch
+    ahead; benchmarks/data_memory.py has 10,000."""
+    monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 14)
+    monkeypatch.setattr("quickstudy.datasets.lerobot._ROWS", 1000)
+    monkeypatch.setattr("quickstudy.datasets.lerobot._FILE_BYTES", 500_000)
+
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.{format}"
+        tracemalloc.start()
+        before = pa.total_allocated_bytes()
+        datasets.save(path, long(count), About(10.0), format)
+        arrow = max(pa.total_allocated_bytes() for _ in datasets.load(path))
+        python = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return python + arrow - before
+
+    peak(2)  # imports
+    assert peak(3 * count) - peak(count) < 0.5 * 2 * count * 200 * 44 * 4
+
+
+def test_a_family_of_demonstrations_adds_little_to_them():
+    kept = [Demonstration(x := np.ones((2000, 20), "f4") * i, x[:, :4]) for i in range(60)]
+    whole = sum(d.observations.nbytes + d.actions.nbytes for d in kept)
+    tracemalloc.start()
+    families.from_demonstrations(kept, [i % 6 for i in range(60)])
+    assert tracemalloc.get_traced_memory()[1] < whole / 4
+    tracemalloc.stop()

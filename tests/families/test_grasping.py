@@ -1,0 +1,315 @@
+"""The grasping family keeps the contract of a family, and its tasks need their demonstration."""
+
+import itertools
+import json
+
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.families.grasping import scene
+from quickstudy.families.grasping.episode import HIDDEN_SCALE, HORIZON, LIFT, TILT, Episodes
+from quickstudy.families.grasping.expert import expert
+from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, WIDTHS, Grasping, build
+from quickstudy.families.grasping.sawyer import SAWYER
+from quickstudy.simulation import rendering
+from quickstudy.task import Task
+
+
+@pytest.fixture(scope="module")
+def family() -> Grasping:
+    return Grasping(threads=2)
+
+
+def of_every_shape(family: Grasping, each: int) -> list[Task]:
+    tasks = family.tasks("train", 60 * each) + family.tasks("shapes", 20 * each)
+    of = {shape: [task for task in tasks if task.parameters["shape"] == shape][:each] for shape in scene.SHAPES}
+    assert all(len(found) == each for found in of.values())
+    return [task for found in of.values() for task in found]
+
+
+def never_closes(observations: np.ndarray) -> np.ndarray:
+    return np.zeros((*observations.shape[:2], 5))
+
+
+# ---- tasks
+
+
+def test_bands_of_training_validation_and_sizes_are_disjoint():
+    bands = sorted(band for split in ("train", "validation", "sizes") for band in WIDTHS[split])
+    assert all(low < high for low, high in bands)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(bands))
+
+
+def test_drawn_tasks_keep_to_their_split(family: Grasping):
+    for split in family.sizes:
+        for task in family.tasks(split, 300):
+            width, shape = task.parameters["grip_width"], task.parameters["shape"]
+            assert any(low <= width < high for low, high in WIDTHS[split])
+            assert shape in (HELD_OUT_SHAPES if split == "shapes" else TRAIN_SHAPES)
+    assert not set(HELD_OUT_SHAPES) & set(TRAIN_SHAPES)
+
+
+def test_a_task_is_plain_data_and_always_the_same(family: Grasping):
+    for split in family.sizes:
+        task = family.task(split, 7)
+        assert Task(task.family, split, 7, json.loads(json.dumps(task.parameters))) == family.task(split, 7)
+
+
+def test_what_is_hidden_is_about_unit_range_and_says_where_to_hold(family: Grasping):
+    tasks = family.tasks("train", 400)
+    hidden = np.stack([family.hidden(task) for task in tasks])
+    assert hidden.dtype == np.float32
+    assert hidden.shape == (400, family.hidden_size)
+    assert np.abs(hidden).max() < 2.5
+    assert np.all(hidden.std(axis=0) > 0.15)
+    # A hand at the hidden place in the tag's frame is right above the object's origin and aligned with it.
+    for task, (x, y, _, yaw, _) in zip(tasks[:20], hidden * HIDDEN_SCALE, strict=False):
+        model = build(task)
+        site = model.site("tag")
+        tag_yaw = 2 * np.arctan2(site.quat[3], site.quat[0])
+        assert np.allclose(site.pos[:2] + scene.rotate(np.array([x, y]), np.array(tag_yaw)), 0.0, atol=1e-6)
+        assert tag_yaw + yaw == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", scene.SHAPES)
+def test_an_object_is_as_wide_as_its_task_says_and_rests_on_the_table(family: Grasping, shape: str):
+    task = next(task for task in of_every_shape(family, 1) if task.parameters["shape"] == shape)
+    model = build(task)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    low, high = _extent_along_y(model, data)
+    assert high - low == pytest.approx(task.parameters["grip_width"], abs=1e-4)
+    assert high == pytest.approx(-low, abs=1e-4)
+    assert model.body("object").subtreemass[0] == pytest.approx(task.parameters["mass"])
+    state = Episodes([model], threads=1)
+    state.reset([np.random.default_rng(0)])
+    start = state.worlds.data[0].qpos[-7:].copy()
+    for _ in range(20):
+        state.step(np.zeros((1, 5)))
+    assert np.linalg.norm(state.worlds.data[0].qpos[-7:] - start) < 0.01  # it neither falls nor rolls nor explodes
+
+
+def _extent_along_y(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, float]:
+    """How far the object's first geom (the one to be held) reaches along its own y axis, found by rays."""
+    if model.nmesh:
+        geom = model.body("object").geomadr[0]
+        corners = model.mesh_vert @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+        return float(corners[:, 1].min()), float(corners[:, 1].max())
+    centre, ends = data.site("centre").xpos, []
+    for side in (-1.0, 1.0):
+        hit = np.zeros(1, dtype=np.int32)
+        start = np.array([0.0, 0.3 * side, centre[2]])
+        distance = mujoco.mj_ray(model, data, start, np.array([0.0, -side, 0.0]), None, 1, -1, hit)
+        ends.append(side * (0.3 - distance))
+    return ends[0], ends[1]
+
+
+def test_fingers_open_and_close_symmetrically(family: Grasping):
+    state = Episodes([build(family.task("train", 0))], threads=1)
+    state.reset([np.random.default_rng(0)])
+    for grip, opening in ((1.0, SAWYER.narrowest), (-1.0, SAWYER.widest)):
+        for _ in range(15):
+            seen = state.step(np.array([[0.0, 0.0, 1.0, 0.0, grip]]))
+        fingers = state.worlds.readings["sensordata"][0, scene.SENSORS["fingers"]]
+        assert fingers[0] == pytest.approx(fingers[1], abs=1e-3)
+        assert 0.1 * seen[0, 4] == pytest.approx(opening, abs=3e-3)
+
+
+# ---- the environment
+
+
+def test_check_env(family: Grasping):
+    check_env(family.make(family.task("train", 0)), skip_render_check=True)
+
+
+def test_an_expert_solves_the_environment(family: Grasping):
+    task = family.task("train", 1)
+    env, hidden = family.make(task), family.hidden(task)
+    observation, _ = env.reset(seed=3)
+    for step in itertools.count(1):  # noqa: B007
+        observation, reward, terminated, truncated, info = env.step(expert(observation, hidden))
+        if terminated or truncated:
+            break
+    assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
+    assert 30 < step < HORIZON
+
+
+def test_time_out_is_truncation(family: Grasping):
+    env = family.make(family.task("train", 1))
+    env.reset(seed=0)
+    for step in range(HORIZON):
+        _, _, terminated, truncated, _ = env.step(np.zeros(5, dtype=np.float32))
+        assert not terminated
+        assert truncated == (step == HORIZON - 1)
+
+
+def test_the_visual_scene_has_the_same_dynamics(family: Grasping):
+    for task in of_every_shape(family, 1):
+        hidden = family.hidden(task)
+        light, visual = (Episodes([build(task, visual=look)], threads=1) for look in (False, True))
+        seen = [state.reset([task.generator(0, 0, 0)]) for state in (light, visual)]
+        while light.active.any():
+            assert np.array_equal(*seen)
+            seen = [state.step(expert(seen[0], hidden)) for state in (light, visual)]
+        assert light.success[0]
+        assert visual.success[0]
+
+
+@pytest.mark.skipif(not rendering.available(), reason="nothing here can draw")
+def test_film_and_snapshot(family: Grasping):
+    task = family.task("shapes", 0)
+    hidden = family.hidden(task)
+    film = family.film(task, lambda seen: expert(seen, hidden), seed=0, width=64, height=48)
+    steps = family.run([task], 1, lambda seen: expert(seen, hidden), 0)["steps"][0, 0]
+    assert film.shape == (steps + 1, 48, 64, 3)
+    assert film.dtype == np.uint8
+    assert np.abs(film[0].astype(float) - film[-1]).mean() > 1.0
+    assert family.snapshot(task, width=64, height=48).shape == (48, 64, 3)
+    env = family.make(task, render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (360, 480, 3)
+
+
+# ---- running and demonstrating
+
+
+def test_the_expert_succeeds_in_every_shape(family: Grasping):
+    tasks = of_every_shape(family, 8)
+    result = family.run(tasks, 1, family.expert_policy(tasks), seed=0)
+    success = result["success"].reshape(len(scene.SHAPES), 8)
+    assert success.mean() >= 0.97
+    assert np.all(success.mean(axis=1) >= 0.87)
+    assert 40 <= np.median(result["steps"]) <= 75
+
+
+def test_doing_nothing_never_succeeds(family: Grasping):
+    result = family.run(family.tasks("train", 4), 2, never_closes, seed=0)
+    assert result["success"].shape == (4, 2)
+    assert not result["success"].any()
+    assert not result["lifted"].any()
+    assert np.all(result["steps"] == HORIZON)
+
+
+def test_the_demonstration_is_needed(family: Grasping):
+    tasks = family.tasks("train", 40)
+    average = np.mean([family.hidden(task) for task in family.tasks("train", 300)], axis=0)
+    assert family.run(tasks, 1, lambda seen: expert(seen, average), seed=1)["success"].mean() < 0.25
+    others = np.roll([family.hidden(task) for task in tasks], 1, axis=0)[:, None]
+    assert family.run(tasks, 1, lambda seen: expert(seen, others), seed=1)["success"].mean() < 0.25
+
+
+def test_the_first_observation_tells_nothing_about_what_is_hidden(family: Grasping):
+    tasks = family.tasks("train", 300)
+    state = Episodes([build(task) for task in tasks], threads=2)
+    start = state.reset([task.generator(0, 0, 0) for task in tasks])
+    hidden = np.stack([family.hidden(task) for task in tasks])
+    correlation = np.corrcoef(start[:, :4].T, hidden.T)[:4, 4:]
+    assert np.abs(correlation).max() < 0.2  # 0.06 is one standard error
+    assert np.ptp(start[:, 4:], axis=0).max() < 0.01  # the rest is the same for all
+
+
+def test_a_replayed_demonstration_mostly_fails(family: Grasping):
+    tasks = family.tasks("train", 25)
+    demonstrations = [found[0] for found in family.demonstrate(tasks, 1, seed=0)]
+    step = iter(range(HORIZON))
+
+    def replay(_: np.ndarray) -> np.ndarray:
+        now = next(step)
+        return np.stack([found.actions[min(now, len(found) - 1)] for found in demonstrations])[:, None]
+
+    assert family.run(tasks, 1, replay, seed=1)["success"].mean() < 0.3
+
+
+def test_letting_go_after_the_lift_is_a_failure(family: Grasping):
+    tasks = family.tasks("train", 4)
+    right = family.expert_policy(tasks)
+
+    def lets_go(seen: np.ndarray) -> np.ndarray:
+        actions = right(seen)
+        actions[..., 4] = np.where(seen[..., 7] > 1.3 * LIFT / 0.1, -1.0, actions[..., 4])
+        return actions
+
+    result = family.run(tasks, 1, lets_go, seed=0)
+    assert result["lifted"].all()
+    assert result["slipped"].all()
+    assert not result["success"].any()
+    assert np.all(result["steps"] < HORIZON)
+
+
+def test_a_lifted_object_that_turns_or_moves_in_the_hand_counts_as_slipped(family: Grasping):
+    for change in (tilt, shift):
+        task = family.task("train", 1)
+        state = Episodes([build(task)], threads=1)
+        seen = state.reset([np.random.default_rng(0)])
+        while not state.lifted[0]:
+            seen = state.step(expert(seen, family.hidden(task)))
+        assert not state.slipped[0]
+        change(state)
+        state._judge(np.array([0]))
+        assert state.slipped[0]
+        assert not state.success[0]
+        assert not state.active[0]
+
+
+def tilt(state: Episodes) -> None:
+    state.worlds.readings["sensordata"][0, scene.SENSORS["object_z"]] = [np.sin(1.1 * TILT), 0, np.cos(1.1 * TILT)]
+
+
+def shift(state: Episodes) -> None:
+    state.worlds.readings["sensordata"][0, scene.SENSORS["object_in_hand"]] += [0.0, 0.0, 0.021]
+
+
+def test_results_do_not_depend_on_threads_company_or_chunks():
+    tasks = Grasping().tasks("train", 5)
+    one, two = Grasping(worlds=3, threads=1), Grasping(worlds=256, threads=3)
+    a, b = (family.run(tasks, 2, family.expert_policy(tasks), seed=4)["steps"] for family in (one, two))
+    alone = one.run(tasks[2:3], 2, one.expert_policy(tasks[2:3]), seed=4)["steps"]
+    assert np.array_equal(a, b)
+    assert np.array_equal(a[2:3], alone)
+    for p, q in zip(one.demonstrate(tasks, 2, seed=4), two.demonstrate(tasks, 2, seed=4), strict=True):
+        for x, y in zip(p, q, strict=True):
+            assert np.array_equal(x.observations, y.observations)
+            assert np.array_equal(x.actions, y.actions)
+
+
+def test_demonstrations_differ_and_hold_the_clean_actions_of_the_expert(family: Grasping):
+    tasks = family.tasks("validation", 3)
+    for task, found in zip(tasks, family.demonstrate(tasks, 3, seed=1), strict=True):
+        assert len({demonstration.observations.tobytes() for demonstration in found}) == 3
+        for demonstration in found:
+            assert np.array_equal(demonstration.actions, expert(demonstration.observations, family.hidden(task)))
+            assert demonstration.observations[-1, 7] > 0.8  # still up at the end: it succeeded
+    again = family.demonstrate(tasks, 1, seed=2)[0][0]
+    assert not np.array_equal(again.observations[0], family.demonstrate(tasks, 1, seed=1)[0][0].observations[0])
+
+
+def test_a_task_that_cannot_be_demonstrated_is_named(family: Grasping):
+    task = family.task("train", 0)
+    slippery = Task("grasping", "train", 0, {**task.parameters, "mass": 40.0})
+    with pytest.raises(QuickstudyError, match="failed to demonstrate task grasping/train/0 in 8 attempts"):
+        family.demonstrate([slippery], 1, seed=0)
+
+
+def test_bad_input(family: Grasping):
+    task = family.task("train", 0)
+    with pytest.raises(QuickstudyError, match="at least one is needed"):
+        family.demonstrate([task], 0, seed=0)
+    with pytest.raises(QuickstudyError, match="needs tasks and episodes"):
+        family.run([], 1, never_closes, seed=0)
+    with pytest.raises(QuickstudyError, match=r"returns actions \(1, 1, 5\); got \(1, 1, 4\)"):
+        family.run([task], 1, lambda seen: np.zeros((1, 1, 4)), seed=0)
+    with pytest.raises(QuickstudyError, match="not finite"):
+        family.run([task], 1, lambda seen: np.full((1, 1, 5), np.nan), seed=0)
+    with pytest.raises(QuickstudyError, match="Unknown shape 'torus'"):
+        scene.build({**task.parameters, "shape": "torus"})
+    with pytest.raises(QuickstudyError, match="at least one world"):
+        Grasping(worlds=0)
+    with pytest.raises(QuickstudyError, match=r"within 0\.\.1; got 3"):
+        Grasping(disturbance=3)
+    with pytest.raises(QuickstudyError, match="render mode"):
+        family.make(task, render_mode="human")
+    with pytest.raises(QuickstudyError, match="sinusoid/train/0"):
+        family.make(Task("sinusoid", "train", 0, {}))

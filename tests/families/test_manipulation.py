@@ -1,0 +1,240 @@
+"""Families of Meta-World: what is hidden, what varies, experts and the contract."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from quickstudy import check
+from quickstudy.data import Batch, collate
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.families import registry as families
+from quickstudy.families.metaworld import family as manipulation
+from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, TASKS
+from quickstudy.families.metaworld.family import LENGTHS, ManipulationEnv, ml1, ml10, ml45, tools
+from quickstudy.methods.catalogue import build, defaults, suits
+from quickstudy.task import Policy
+
+
+def held(family, count=2, split="test"):
+    return family.tasks(split, count)
+
+
+def nothing(seen):
+    return np.zeros((*seen.shape[:2], 4))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [ml1("reach", horizon=100, threads=1), ml10(threads=1), tools(threads=1)],
+    ids=lambda family: family.name,
+)
+def test_contract(family, monkeypatch):
+    monkeypatch.setattr(check, "TASKS", 4)
+    monkeypatch.setattr(check, "EPISODES", 1)
+    monkeypatch.setattr(check, "PAIRS", 8)
+    broken = [point for point in check.check(family) if point.passed is False]
+    assert not broken
+
+
+def test_splits_are_the_official_ones():
+    family = ml10()
+    names = {split: {task.parameters["task"] for task in family.tasks(split, 20)} for split in family.sizes}
+    assert names == {"train": set(ML10_TRAIN), "validation": set(ML10_VALIDATION), "test": set(ML10_TEST)}
+    tasks = family.tasks("train", 20)
+    assert [task.parameters["task"] for task in tasks] == list(ML10_TRAIN) * 2  # an equal share of any number
+
+
+def test_goals_differ_between_the_tasks_and_splits_of_ml1():
+    family = ml1("push")
+    goals = {tuple(task.parameters["goal"]) for split in family.sizes for task in family.tasks(split, 20)}
+    assert len(goals) == 20 * len(family.sizes)
+
+
+def test_a_hidden_goal_is_zeros_and_a_visible_one_is_there():
+    for goal, shown in (("hidden", False), ("visible", True)):
+        family = ml1("push", goal=goal, horizon=3, threads=1)
+        seen = []
+        family.run(held(family), 2, lambda x, seen=seen: (seen.append(x.copy()), nothing(x))[1], seed=0)
+        goals = np.stack(seen)[..., 36:]
+        assert goals.any() == shown
+        if shown:  # and elsewhere in every episode
+            assert len(np.unique(goals[0].reshape(-1, 3), axis=0)) == 4
+
+
+def test_hidden_goals_stay_while_the_object_moves():
+    family = ml1("push", horizon=200, threads=1)
+    (one, other), *_ = family.demonstrate(held(family, 1), 2, 0)
+    assert np.abs(one.observations[0, 4:6] - other.observations[0, 4:6]).max() > 0.005
+    goal = family.task("test", 0).parameters["goal"]
+    for demonstration in (one, other):
+        assert np.linalg.norm(demonstration.observations[-1, 4:6] - goal[:2]) < 0.05
+
+
+def test_a_scrambled_observation_is_the_plain_one_in_another_order():
+    plain, scrambled = ml1("reach", horizon=5, threads=1), ml1("reach", horizon=5, scramble=True, threads=1)
+    task = scrambled.task("test", 3)
+    order = task.parameters["order"]
+    assert sorted(order) == list(range(39))
+    state = manipulation.Episodes(scrambled, [task])
+    seen = state.reset([np.random.default_rng(0)])
+    wanted = manipulation.Episodes(plain, [task]).reset([np.random.default_rng(0)])
+    np.testing.assert_array_equal(seen[0], wanted[0, order])
+    assert scrambled.places is None
+    assert not suits("warp", scrambled)
+    assert scrambled.task("test", 4).parameters["order"] != order
+
+
+def test_tools_of_training_and_of_test_differ():
+    family = tools()
+    lengths = {split: [task.parameters["length"] for task in family.tasks(split, 60)] for split in family.sizes}
+    for low, high in LENGTHS["tools"]:
+        assert not any(low <= length < high for length in lengths["train"] + lengths["validation"])
+    for split, bands in LENGTHS.items():
+        assert all(any(low <= length < high for low, high in bands) for length in lengths[split])
+    trained = {task.parameters["task"] for task in family.tasks("train", 12)}
+    assert trained.isdisjoint(task.parameters["task"] for task in family.tasks("tasks", 4))
+
+
+def test_a_longer_tool_is_longer():
+    """The nail is hit from farther away: Meta-World's own hammer reaches 16 cm from the grip."""
+    from quickstudy.families.metaworld.port import Tool, build
+    from quickstudy.families.metaworld.tools import Hammer
+
+    ends = []
+    for length in (1.0, 1.25):
+        model = build(Hammer, Tool(length))
+        geoms = np.flatnonzero(model.geom_bodyid == model.body("hammer").id)
+        ends.append(model.geom_pos[geoms, 0].max())
+    assert ends[1] - ends[0] == pytest.approx(0.25 * 0.16)
+
+
+def test_runs_are_deterministic_and_count_both_successes():
+    family = ml1("reach", horizon=90, threads=2)
+    tasks = held(family)
+    first = family.run(tasks, 2, family.expert_policy(tasks), 0)
+    again = family.run(tasks, 2, family.expert_policy(tasks), 0)
+    for name, values in first.items():
+        assert values.shape == (2, 2)
+        np.testing.assert_array_equal(values, again[name])
+    assert first["success"].mean() == 1.0
+    assert (first["success_last"] <= first["success"]).all()
+    assert (first["steps"] < 90).all()
+    assert first["return"].max() <= 10 * 90
+
+
+def test_demonstrations_are_clean_end_after_success_and_know_no_company():
+    family = ml1("push", threads=1, tail=4)
+    tasks = held(family)
+    both, alone = family.demonstrate(tasks, 1, 0), family.demonstrate(tasks[1:], 1, 0)
+    np.testing.assert_array_equal(both[1][0].observations, alone[0][0].observations)
+    assert len(both[0][0]) < family.horizon
+    assert np.abs(both[0][0].actions).max() <= 1.0
+
+
+def test_an_expert_that_fails_is_said_so(monkeypatch):
+    monkeypatch.setattr(manipulation.stock, "expert", lambda name: lambda seen: np.zeros((len(seen), 4), np.float32))
+    monkeypatch.setattr(manipulation, "ATTEMPTS", 2)
+    family = ml1("reach", horizon=5, threads=1)
+    with pytest.raises(QuickstudyError, match="expert failed to demonstrate task ml1-reach/test/0 in 2 attempts"):
+        family.demonstrate(held(family), 1, 0)
+
+
+def test_the_protocol_names_reward_goal_and_success():
+    assert "v2 rewards, goal hidden" in ml1("push").protocol
+    assert "goal visible" in ml10("visible").protocol
+    assert "order of the task's own" in ml1("push", scramble=True).protocol
+    assert "tools of other lengths" in tools().protocol
+
+
+def test_any_task_by_its_name():
+    for task in TASKS:
+        assert families.get(f"ml1-{task.removesuffix('-v3')}").name == f"ml1-{task.removesuffix('-v3')}"
+    assert families.get("ml1-push-scrambled").scramble
+    assert all(TASKS[task.parameters["task"]].has_goal for task in ml45().tasks("validation", 50))
+
+
+def test_a_task_without_a_port_goes_through_the_package():
+    family = families.get("ml1-handle-press")
+    family.horizon = 4
+    found = family.run(family.tasks("test", 1), 1, nothing, 0)
+    assert found["success"].shape == (1, 1)
+
+
+def test_bad_inputs():
+    with pytest.raises(QuickstudyError, match="Did you mean 'push'"):
+        families.get("ml1-pusch")
+    with pytest.raises(QuickstudyError, match="Did you mean 'hidden'"):
+        ml1("push", goal="hiden")
+    with pytest.raises(QuickstudyError, match="horizon >= 1"):
+        ml1("push", horizon=0)
+    with pytest.raises(QuickstudyError, match=r"within 0\.\.1"):
+        ml1("push", noise=2.0)
+    family = ml1("reach", horizon=3, threads=1)
+    with pytest.raises(QuickstudyError, match="at least one is needed"):
+        family.demonstrate(held(family), 0, 0)
+    with pytest.raises(QuickstudyError, match=r"returns actions \(2, 1, 4\); got \(4,\)"):
+        family.run(held(family), 1, lambda seen: np.zeros(4), 0)
+    with pytest.raises(QuickstudyError, match="not finite"):
+        family.run(held(family), 1, lambda seen: np.full((2, 1, 4), np.nan), 0)
+    with pytest.raises(QuickstudyError, match="is not of the family"):
+        family.run(held(ml1("push")), 1, nothing, 0)
+    with pytest.raises(QuickstudyError, match="render mode"):
+        ManipulationEnv(family, family.task("test", 0), "human")
+
+
+def test_an_environment_is_what_run_runs():
+    family = ml1("reach", horizon=4, noise=0.0, threads=1)
+    env = family.make(family.task("test", 0))
+    seen, _ = env.reset(seed=3)
+    assert not seen[36:].any()
+    ends = [env.step(np.full(4, 0.5, np.float32)) for _ in range(4)]
+    assert [step[3] for step in ends] == [False, False, False, True]
+    assert not any(step[2] for step in ends)
+    assert set(ends[0][4]) == {"success"}
+    again, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(seen, again)
+
+
+def test_a_name_of_gymnasiums_opens_a_task():
+    env = gymnasium.make("quickstudy/Push-v0", split="test", index=2)
+    assert env.unwrapped.task.name == "ml1-push/test/2"
+
+
+def warp_policy(family, tasks, shots=1) -> Policy:
+    demonstrations = family.demonstrate(tasks, shots, 5)
+    batch = collate(demonstrations, np.stack([family.hidden(task) for task in tasks]))
+    learner = build(defaults(family.name, "warp"), family)
+    learner.standardise(batch)
+    return SkillPolicy(learner, skills_after(learner, batch, shots))
+
+
+def test_warp_goes_where_the_goal_is_now():
+    """One demonstration of another goal: an open-loop replay could not."""
+    family = ml1("reach", goal="visible", horizon=120, threads=1)
+    tasks = held(family, 3)
+    assert family.run(tasks, 2, warp_policy(family, tasks), 0)["success"].mean() == 1.0
+
+
+def test_warp_shifts_by_the_object_first_and_by_the_goal_at_the_end():
+    family = ml1("push", goal="visible")
+    learner = build(defaults("ml1-push", "warp"), family)
+    x = torch.zeros(1, 3, 39)
+    x[0, :, 4] = torch.tensor([0.0, 0.0, 0.2])  # the object moves at the last step
+    x[0, :, 36] = 0.2
+    skill = learner.adapt(Batch(x, torch.zeros(1, 3, 4), torch.ones(1, 3), torch.zeros(3)))
+    now = torch.zeros(39)
+    now[5], now[38] = 0.1, 0.3  # object 10 cm along y, goal 20 cm back along x and 30 cm up
+    now[36] = 0.0
+    _, skill = learner.act(skill, now)
+    torch.testing.assert_close(learner._path(skill), torch.tensor([0.0, 0.1, 0.0]))
+    ended = skill._replace(recorded=skill.recorded._replace(clock=torch.tensor(2)))
+    torch.testing.assert_close(learner._path(ended), torch.tensor([-0.2, 0.0, 0.3]))
+
+
+def test_warp_is_for_families_that_say_where_things_are():
+    family = families.get("sinusoid")
+    assert not suits("warp", family)
+    with pytest.raises(QuickstudyError, match="where hand, object and goal are observed; 'sinusoid' does not"):
+        build(defaults("sinusoid", "warp"), family)
