@@ -28,7 +28,7 @@ from quickstudy.batching import over_tasks
 from quickstudy.data import Batch, DemonstrationSet, Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import adaptation_ms, run_tasks, skills_after
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
 from quickstudy.io.progress import console
@@ -264,10 +264,8 @@ class Claim:
         settings = base_settings(what, what.methods[0], 0)
         known = hidden_of(self.family, self.family.tasks("train", settings.data.tasks))
         # Tasks of the training distribution that were not trained on stand for distance near nothing.
-        shares_experience = {
-            s: self.family.tasks(s, what.tasks, settings.data.tasks if s == "train" else 0) for s in splits
-        }
-        far = np.concatenate([distances(hidden_of(self.family, tasks), known) for tasks in shares_experience.values()])
+        pools = {s: self.family.tasks(s, what.tasks, settings.data.tasks if s == "train" else 0) for s in splits}
+        far = np.concatenate([distances(hidden_of(self.family, tasks), known) for tasks in pools.values()])
         bins = np.array_split(np.argsort(far, kind="stable"), what.bins)
         made = []
         for method in what.methods:
@@ -275,7 +273,7 @@ class Claim:
             for seed in range(what.seeds):
                 folder = what.output_dir / what.family / "default" / f"{PRETRAINED_AS.get(method, method)}-seed{seed}"
                 parts = []
-                for split, tasks in shares_experience.items():
+                for split, tasks in pools.items():
                     words = f"{split}-{what.tasks}x{what.episodes}-{what.shots}shots"
 
                     def work(tasks=tasks, seed=seed, method=method) -> Measured:
@@ -288,7 +286,7 @@ class Claim:
                         parts.append(cached(path, self.budget, work))
                     except OutOfTime:
                         self.left.append(f"{method} {split} seed {seed}")
-                if len(parts) == len(shares_experience):
+                if len(parts) == len(pools):
                     found.append(parts)
             for some in bins if found else []:
                 seen = [

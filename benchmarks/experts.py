@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
 from quickstudy.results.compare import bootstrap
 from quickstudy.results.evidence import Cell, Row, print_table

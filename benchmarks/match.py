@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from quickstudy.data import DemonstrationSet
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.io.progress import console
 from quickstudy.methods.catalogue import Settings, defaults
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer

@@ -23,7 +23,7 @@ import tyro
 
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner

@@ -23,7 +23,7 @@ from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.families.classic import PointNavigation
-from quickstudy.families.registry import from_arrays
+from quickstudy.families.own import from_arrays
 from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner
 from quickstudy.methods.catalogue import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits

@@ -211,7 +211,7 @@ def candidates(workload: Workload) -> dict[str, Callable[[], Step]]:
 
 
 def measure(workload: Workload, threads: int) -> list[Row]:
-    """The rows of one workload; run in a fresh process, because thread shares_experience keep the size that they start with."""
+    """The rows of one workload; run in a fresh process, because thread pools keep the size that they start with."""
     os.environ["NPROC"] = str(threads)  # the size of JAX's thread pool
     torch.set_num_threads(threads)
     sys.path.append(str(PEERS.resolve()))

@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 import quickstudy
 from quickstudy import DemonstrationSet
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.nets import MLP
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from quickstudy import DemonstrationSet, TrainConfig, evaluate, meta_train
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.methods.catalogue import build, defaults
 
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from quickstudy import BaseLearner, TrainConfig, evaluate, meta_train
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.learner import recognition_loss
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 from quickstudy.methods.demonstrations.prototypical import PrototypicalNetworks

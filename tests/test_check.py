@@ -9,7 +9,7 @@ import pytest
 from quickstudy import Demonstration, check
 from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.classic import PointEnv, PointNavigation
 
 

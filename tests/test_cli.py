@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from quickstudy.cli import main
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.classic import PointNavigation
 from quickstudy.io import checkpoint
 from quickstudy.results.evidence import Cell

@@ -22,7 +22,7 @@ import torch
 from quickstudy.data import Batch, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.io.progress import progress
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 from quickstudy.task import Policy, Task, TaskFamily

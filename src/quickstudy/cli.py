@@ -62,7 +62,7 @@ class Families:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy.families import registry as families
+        from quickstudy.families import own as families
 
         if self.family is None:
             table = Table(Column("family", no_wrap=True), "observation", "action", "ranked by", "tasks by split")
@@ -132,7 +132,7 @@ class Record:
 
     def run(self) -> None:
         from quickstudy.datasets.record import record
-        from quickstudy.families import registry as families
+        from quickstudy.families import own as families
 
         family = families.get(self.family)
         ending = f".{self.format}" if self.format in ("npz", "csv") else ""
@@ -215,7 +215,7 @@ class Train(Settings):
 
     def run(self) -> None:
         from quickstudy.batching import usable
-        from quickstudy.families import registry as families
+        from quickstudy.families import own as families
         from quickstudy.io.provenance import note_start
         from quickstudy.results import runs
         from quickstudy.results.compare import source_for, train
@@ -364,7 +364,7 @@ class Compare:
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy.families import registry as families
+        from quickstudy.families import own as families
         from quickstudy.io.budget import Budget, seconds_of
         from quickstudy.results import tables
         from quickstudy.results.compare import Protocol, all_methods, compare

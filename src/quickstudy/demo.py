@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console
 from quickstudy.methods.catalogue import DataConfig, Settings, defaults

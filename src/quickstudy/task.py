@@ -16,6 +16,7 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.settings import Changes
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations [task, episode, obs] of one step to actions [task, episode, act]; called once a step, in order.
@@ -35,6 +36,18 @@ class ObservationLayout(NamedTuple):
     object: slice
     goal: slice
     gripper: slice
+
+
+class Symmetry(NamedTuple):
+    """What turns a trial of a family into another one, such as a mirror: rewards stay, observations and actions change.
+
+    Attributes:
+        observation: matrix [obs, obs] from an observation to that of the other trial.
+        action: matrix [act, act], likewise.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,8 @@ class TaskFamily(ABC):
     """A distribution over tasks with disjoint splits.
 
     A family is written for lists of tasks, because simulation is fastest with many worlds at once; a family without a
-    fast way may well loop. The class attributes say what a learner must know before it sees a task.
+    fast way may well loop. The class attributes say what a learner must know before it sees a task. A family that is
+    simulated says how by one vector environment, see `quickstudy.families.base.SimulatedFamily`.
     """
 
     name: str
@@ -96,6 +110,26 @@ class TaskFamily(ABC):
     """Steps a second; None where a step has no duration, or nobody said which."""
     most_episodes: int | None = None
     """How many episodes of a task can be run; None where there are always more."""
+    has_expert: bool = True
+    """Whether somebody who knows what is hidden can demonstrate its tasks, or say during a trial what to do."""
+    default_method: str = "maml"
+    """What a training takes where nobody names a method."""
+    method_settings: Mapping[str, Changes] = {}
+    """What differs here from the general settings: by 'demonstrations' or 'trials' for all methods that learn from
+    them, and by the name of a method."""
+    shots: tuple[int, ...] = (0, 1)
+    """Numbers of demonstrations, or of own trials, that an evaluation adapts from where nobody says otherwise."""
+    observation_unit: float | Sequence[float] = 1.0
+    """What policies that learn by trial divide observations by, one number for all or one for each."""
+    episodes_per_task: int = 20
+    """Episodes of a task between two adaptations by trial, in an evaluation where nobody says otherwise."""
+    symmetries: Sequence[Symmetry] = ()
+    """Of its trials; some of them one after the other are one as well."""
+
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        """What its tasks can be learned from: 'demonstrations', 'trials', or both."""
+        return ("demonstrations",)
 
     @property
     def test_splits(self) -> list[str]:

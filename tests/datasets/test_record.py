@@ -13,7 +13,7 @@ from quickstudy.cli import main
 from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.methods.catalogue import defaults
 from quickstudy.results.evidence import Cell
 from recorded import recordings, refused, same, walks

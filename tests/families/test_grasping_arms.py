@@ -9,7 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.grasping import panda as grasping_panda
 from quickstudy.families.grasping import scene
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm

@@ -11,7 +11,7 @@ import pytest
 from quickstudy import datasets
 from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.grasping import meshes
 from quickstudy.families.grasping import objects as grasping_objects
 from quickstudy.families.grasping.arm import Arm

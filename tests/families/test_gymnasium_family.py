@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.gymnasium.family import GymFamily, Scale
 from quickstudy.families.gymnasium.parameters import Space, overlap
 

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.gymnasium import registration as environments
 from quickstudy.families.gymnasium.registration import ENVIRONMENTS
 
@@ -59,7 +59,7 @@ def test_importing_builds_nothing():
     """Neither MuJoCo nor a family is loaded by the registration."""
     program = (
         "import sys, gymnasium, quickstudy; assert 'mujoco' not in sys.modules; "
-        "assert 'quickstudy.families.registry' not in sys.modules; "
+        "assert 'quickstudy.families.own' not in sys.modules; "
         "print(gymnasium.spec('quickstudy/Grasp-v0').id)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from quickstudy import check
 from quickstudy.data import Batch, collate
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import SkillPolicy, skills_after
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.metaworld import family as manipulation
 from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, TASKS
 from quickstudy.families.metaworld.family import LENGTHS, ManipulationEnv, ml1, ml10, ml45, tools

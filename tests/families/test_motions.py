@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from quickstudy import DemonstrationSet, evaluate
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
 from quickstudy.families.motions.family import (

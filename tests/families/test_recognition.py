@@ -13,7 +13,7 @@ from quickstudy import datasets
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import evaluate
 from quickstudy.families import recognition as perception
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.recognition import Omniglot, Recognition, jittered, labelled_support
 from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.methods.catalogue import DataConfig, NetworkConfig, Settings, build

@@ -5,7 +5,7 @@ import pytest
 
 from quickstudy import Demonstration, DemonstrationSet, evaluate
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.recorded import Demonstrated
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 

@@ -1,0 +1,91 @@
+"""The task families: every module or folder here holds its classes, their settings and its records, `FAMILIES`.
+
+Those of other packages are found by the entry points `quickstudy.families`, or named as `package.module:attribute`; the
+attribute is a family, or gives one when it is called without arguments. A path names a user's own data. How a family is
+made of one's own arrays, demonstrations or environments in Python: `from_arrays`, `from_demonstrations`,
+`from_dataset`, `from_file`, `from_gymnasium`.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.families.base import FamilyRecord
+from quickstudy.io.plugins import load_attribute
+from quickstudy.task import TaskFamily
+
+_OWN = ("from_arrays", "from_dataset", "from_demonstrations", "from_file", "from_gymnasium", "draw")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OWN:
+        return getattr(importlib.import_module("quickstudy.families.own"), name)
+    raise AttributeError(f"module 'quickstudy.families' has no attribute '{name}'")
+
+
+@functools.cache
+def records() -> dict[str, FamilyRecord]:
+    """All families by name: those here, then those of entry points."""
+    found = {record.name: record for module in _modules() for record in getattr(module, "FAMILIES", ())}
+    for entry in entry_points(group="quickstudy.families"):
+        found[entry.name] = FamilyRecord(entry.name, entry.value, functools.partial(_made, entry.value))
+    return dict(sorted(found.items()))
+
+
+def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
+    """The family of this name, at `package.module:attribute`, or of a user's own data at this path, see `from_file`.
+
+    `ml1-<task>` is any of Meta-World's 50 tasks.
+
+    Args:
+        objects: a folder of mesh files, which become the test split 'objects' of a family of grasping.
+        unit: of length in these files.
+
+    Raises:
+        QuickstudyError: there is none, its data is missing, or it has no use for objects.
+    """
+    if objects is not None:
+        users = [known.name for known in records().values() if known.takes_objects]
+        if name not in users:
+            raise QuickstudyError(f"Objects are for {' and '.join(users)}; '{name}' has no use for mesh files.")
+        return records()[name].build(objects=objects, unit=unit)
+    if name in records():
+        return records()[name].build()
+    if ":" in name:
+        return _made(name)
+    for module in _modules():
+        if (build := getattr(module, "find", lambda name: None)(name)) is not None:
+            return build()
+    if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
+        from quickstudy.families.own import from_file
+
+        return from_file(Path(name))
+    raise unknown("family", name, records())
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether it takes more than this package to make it: a user's own data or module."""
+    return name not in records() and not any(getattr(module, "find", lambda name: None)(name) for module in _modules())
+
+
+def _modules() -> Iterator[ModuleType]:
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        yield importlib.import_module(module.name)
+
+
+def _made(name: str) -> TaskFamily:
+    found = load_attribute(name)
+    if not isinstance(found, TaskFamily) and callable(found):
+        try:
+            found = found()
+        except Exception as error:  # a user's class may fail in any way
+            raise QuickstudyError(f"'{name}' could not be made ({type(error).__name__}: {error}).") from error
+    if not isinstance(found, TaskFamily):
+        raise QuickstudyError(f"'{name}' is no TaskFamily, nor does it give one; got {type(found).__name__}.")
+    return found

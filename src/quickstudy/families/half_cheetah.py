@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from quickstudy.simulation.vector_env import StepResult, TrialFamily, VectorEnv
+from quickstudy.simulation.old_vector_env import StepResult, TrialFamily, VectorEnv
 from quickstudy.task import Task
 
 _FRAME_SKIP, _NOISE, _CONTROL_COST = 5, 0.1, 0.05

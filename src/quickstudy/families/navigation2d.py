@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.demonstration import Demonstration
-from quickstudy.simulation.vector_env import StepResult, TrialFamily, VectorEnv
+from quickstudy.families.base import FamilyRecord, SimulatedFamily
+from quickstudy.settings import Changes
+from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
 from quickstudy.task import Task
 
 STEP = 0.1
@@ -18,34 +19,59 @@ RADIUS = 0.2
 
 
 class PointVectorEnv(VectorEnv):
-    """Points that start at the origin; all episodes_per_task of all tasks are one array."""
+    """Points that start at the origin; all of them are one array."""
 
     action_size = 2
 
     def __init__(self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, sparse: bool) -> None:
-        self.tasks, self.episodes_per_task, self.horizon, self._sparse = list(tasks), episodes_per_task, horizon, sparse
+        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        self._sparse = sparse
         self._goals = np.array([task.parameters["goal"] for task in tasks])[:, None]
+        self._positions = np.zeros((*self.shape, 2))
+        self._steps = np.zeros(self.size, int)
+        self._noise: dict[int, tuple[np.random.Generator, float]] = {}
 
-    def reset(self, rng: np.random.Generator) -> np.ndarray:
-        self._positions = np.zeros((len(self.tasks), self.episodes_per_task, 2))
+    def reset(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: np.ndarray | None = None,
+        disturbance: float = 0.0,
+    ) -> np.ndarray:
+        chosen = as_indices(chosen, self.size)
+        self._positions.reshape(-1, 2)[chosen] = 0.0
+        self._steps[chosen] = 0
+        self._noise = {i: (rng, disturbance) for i, rng in zip(chosen, generators, strict=True)} if disturbance else {}
         return self._positions.copy()
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
-        self._positions = self._positions + alive[..., None] * STEP * np.clip(actions, -1.0, 1.0)
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        pushed = np.zeros((self.size, 2))
+        for i, (rng, strength) in self._noise.items():
+            pushed[i] = strength * rng.normal(size=2)
+        moved = STEP * np.clip(actions + pushed.reshape(self._positions.shape), -1.0, 1.0)
+        self._positions = self._positions + active[..., None] * moved
+        self._steps += active.ravel()
         away = self._positions - self._goals
         distance, reached = np.linalg.norm(away, axis=-1), (np.abs(away) < REACHED).all(-1)
-        never = np.zeros_like(reached)
+        out_of_time, never = (self._steps >= self.horizon).reshape(self.shape), np.zeros_like(reached)
         if self._sparse:
             rewards = np.maximum(0.0, 1.0 - distance / RADIUS)
-            return StepResult(self._positions.copy(), rewards, never, distance < RADIUS / 4, never)
-        return StepResult(self._positions.copy(), -distance, reached, reached, never)
+            near = distance < RADIUS / 4
+            return StepResult(self._positions.copy(), rewards, never, out_of_time, near, never)
+        return StepResult(self._positions.copy(), -distance, reached, out_of_time & ~reached, reached, never)
 
     def expert_action(self) -> np.ndarray:
         """Straight to the goal."""
         return np.clip((self._goals - self._positions) / STEP, -1.0, 1.0)
 
 
-class Navigation2D(TrialFamily):
+# The reward is dense, so what a step is worth shows in the next few; returns over whole trials are noise beside it.
+_BY_MEMORY: Changes = {
+    "training": {"steps": 400, "episodes_per_task": 4},
+    "algorithm": {"minibatches": 4, "discount": 0.95, "gae_lambda": 0.9},
+}
+
+
+class Navigation2D(SimulatedFamily):
     """The goal is uniform in [-0.5, 0.5]^2, the start the origin, an action a displacement of at most 0.1 an axis.
 
     The reward is minus the distance to the goal: the paper's text says its square, but its figures (-40.4 before
@@ -56,9 +82,18 @@ class Navigation2D(TrialFamily):
     name = "navigation2d"
     sizes: Mapping[str, int] = {"train": 10**9, "validation": 100_000, "test": 100_000}
     protocol = "the goal is hidden, the reward is minus the distance to it, an episode has at most 100 steps"
+    metric = "return"
     observation_size, action_size, hidden_size, horizon = 2, 2, 2, 100
     observation_unit = 0.25
-    has_expert = True
+    default_method = "maml-trpo"
+    method_settings: Mapping[str, Changes] = {
+        "rl2": _BY_MEMORY,
+        "rl2-mann": _BY_MEMORY,
+        "pearl": {
+            "training": {"steps": 1000, "validate_every": 100},
+            "algorithm": {"discount": 0.9, "divergence": 1e-3},
+        },
+    }
     sparse = False
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -67,30 +102,14 @@ class Navigation2D(TrialFamily):
     def hidden(self, task: Task) -> np.ndarray:
         return np.asarray(task.parameters["goal"], "f4")
 
-    def vector_env(self, tasks: Sequence[Task], episodes_per_task: int) -> VectorEnv:
+    def vector_env(
+        self, tasks: Sequence[Task], episodes_per_task: int, *, demonstrating: bool = False, visual: bool = False
+    ) -> VectorEnv:
         return PointVectorEnv(tasks, episodes_per_task, self.horizon, self.sparse)
-
-    def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
-        """The expert walks straight to the goal, and is pushed about a little so that demonstrations differ."""
-        made = []
-        for task in tasks:
-            push = task.generator(seed, 2).normal(0.0, 0.02, (count, 20, 2))
-            made.append([self._walk(np.asarray(task.parameters["goal"]), some) for some in push])
-        return made
 
     def caption(self, task: Task) -> str:
         x, y = task.parameters["goal"]
         return f"goal {x:.2f}, {y:.2f}"
-
-    @staticmethod
-    def _walk(goal: np.ndarray, push: np.ndarray) -> Demonstration:
-        position, seen, done = np.zeros(2), [], []
-        for pushed in push:
-            wanted = np.clip((goal - position) / STEP, -1.0, 1.0)
-            seen.append(position)
-            done.append(wanted)
-            position = position + STEP * wanted + pushed
-        return Demonstration(np.stack(seen), np.stack(done))
 
 
 class SparseNavigation2D(Navigation2D):
@@ -101,4 +120,11 @@ class SparseNavigation2D(Navigation2D):
 
     name = "navigation2d-sparse"
     protocol = "the goal is hidden, the reward is 0 but within 0.2 of it, every episode has 100 steps"
+    method_settings: Mapping[str, Changes] = {}
     sparse = True
+
+
+FAMILIES = (
+    FamilyRecord("navigation2d", "reach a hidden goal in a square, by reward (Finn et al. 2017)", Navigation2D),
+    FamilyRecord("navigation2d-sparse", "the same with a reward only near the goal", SparseNavigation2D),
+)

@@ -65,7 +65,7 @@ def split_labels(
 
 
 class Demonstrated(TaskFamily):
-    """The family; see the module's text and `quickstudy.families.registry.from_demonstrations`."""
+    """The family; see the module's text and `quickstudy.families.own.from_demonstrations`."""
 
     metric: ClassVar[str] = "error"
     higher_is_better: ClassVar[bool] = False

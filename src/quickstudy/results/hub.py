@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.registry import FAMILIES
+from quickstudy.families.own import FAMILIES
 from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
 from quickstudy.methods.catalogue import Settings

@@ -32,7 +32,7 @@ from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluate import Evaluation, adapt, evaluate
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.remote import RemoteFamily
 from quickstudy.io import checkpoint, files

@@ -18,7 +18,7 @@ from carrying import Carrying
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
 from quickstudy.evaluate import SkillPolicy, skills_after
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition import Recognition
 from quickstudy.io import checkpoint

@@ -11,7 +11,7 @@ import torch
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import evaluate, run_tasks
-from quickstudy.families import registry as families
+from quickstudy.families import own as families
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.grasping.family import Grasping
 from quickstudy.io import checkpoint

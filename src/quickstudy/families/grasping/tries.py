@@ -40,7 +40,7 @@ from quickstudy.families.grasping.episode import (
 )
 from quickstudy.families.grasping.family import Grasping, build
 from quickstudy.families.grasping.scene import SENSORS, rotate, wrapped
-from quickstudy.simulation.vector_env import StepResult, Symmetry, TrialsOf, VectorEnv
+from quickstudy.simulation.old_vector_env import StepResult, Symmetry, TrialsOf, VectorEnv
 from quickstudy.task import Task
 
 TRIES = 5

@@ -59,7 +59,7 @@ class Scale:
 
 
 class GymFamily(TaskFamily):
-    """The family; see the module's text and `quickstudy.families.registry.from_gymnasium`.
+    """The family; see the module's text and `quickstudy.families.own.from_gymnasium`.
 
     Actions of a bounded space are scaled to -1..1 for learners. An episode's result is that of its last step.
     """

@@ -45,7 +45,7 @@ def make(family: str, split: str = "train", index: int = 0, render_mode: str | N
     Raises:
         QuickstudyError: no such family, split or task, or one that cannot be seen.
     """
-    from quickstudy.families import registry as families
+    from quickstudy.families import own as families
 
     found = families.get(family)
     (task,) = found.tasks(split, 1, first=index)

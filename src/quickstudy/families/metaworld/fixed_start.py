@@ -24,7 +24,7 @@ from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.metaworld import official as stock
 from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, REWARD, TASKS
 from quickstudy.families.metaworld.worlds import ACTION, OBSERVATION, MetaWorlds
-from quickstudy.simulation.vector_env import StepResult, TrialFamily, VectorEnv
+from quickstudy.simulation.old_vector_env import StepResult, TrialFamily, VectorEnv
 from quickstudy.task import Task
 
 _GOAL = slice(36, 39)

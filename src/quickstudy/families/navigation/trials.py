@@ -32,7 +32,7 @@ from quickstudy.families.navigation.layouts import CELL, cell
 from quickstudy.families.navigation.planner import Expert, plan
 from quickstudy.families.navigation.scene import RAYS
 from quickstudy.families.navigation.tasks import draw_start
-from quickstudy.simulation.vector_env import StepResult, Symmetry, TrialsOf, VectorEnv
+from quickstudy.simulation.old_vector_env import StepResult, Symmetry, TrialsOf, VectorEnv
 from quickstudy.task import Task
 
 ARRIVAL = 2.0

@@ -93,7 +93,7 @@ def collect(env: VectorEnv, actor: Actor, rng: torch.Generator, carried: PolicyI
     Raises:
         QuickstudyError: all environments of a task are broken in their first step.
     """
-    observation = _tensor(env.reset(numpy_rng(rng)))
+    observation = _tensor(env.reset_all(numpy_rng(rng)))
     alive = np.ones(observation.shape[:2], bool)
     ended, success, success_last, broken = (np.zeros_like(alive) for _ in range(4))
     last, steps = observation, []
@@ -112,7 +112,7 @@ def collect(env: VectorEnv, actor: Actor, rng: torch.Generator, carried: PolicyI
         steps.append((seen.observation, action, reward, *given, real.float()))
         success_last, ended = np.where(alive, outcome.success, success_last), ended | (alive & outcome.terminated)
         success |= alive & outcome.success
-        alive = alive & ~outcome.terminated
+        alive = alive & ~outcome.terminated & ~outcome.truncated
         last, seen = (
             following,
             PolicyInput(following, action, reward, torch.zeros_like(reward), torch.from_numpy(alive)),

@@ -1,0 +1,252 @@
+"""Settings as plain frozen dataclasses: each number once, checked where it is made, known to the command line as it is.
+
+What a field may hold stands in its type (`PositiveInt`, `Fraction`, a `Literal`), and `Config` checks it. A method adds
+a `Config` of its own beside its class; `Settings` puts all parts of an experiment together.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+
+from quickstudy.errors import QuickstudyError
+
+PositiveInt = Annotated[int, Gt(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+OpenFraction = Annotated[float, Gt(0), Lt(1)]
+Widths = Annotated[tuple[int, ...], Len(1), Gt(0)]
+"""Of the layers of a network."""
+
+Batching = Literal["auto", "vmap", "loop", "chunk"]
+"""How a meta-batch is gone through, see `quickstudy.batching`."""
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""What differs from the defaults, by part of `Settings`: 'network', 'algorithm', 'training' or 'data'."""
+
+
+class Config:
+    """A frozen dataclass whose fields are checked against their types.
+
+    Raises:
+        QuickstudyError: when made with a value that a field's type does not allow.
+    """
+
+    def __post_init__(self) -> None:
+        for name, allowed in _allowed(type(self)).items():
+            value = getattr(self, name)
+            if problem := _problem(value, allowed):
+                raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")
+
+
+@functools.cache
+def _allowed(kind: Any) -> Mapping[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) in (Annotated, Literal)}
+
+
+def _problem(value: Any, allowed: Any) -> str:
+    """What a value must be that it is not; empty where it is fine."""
+    if typing.get_origin(allowed) is Literal:
+        choices = typing.get_args(allowed)
+        return "" if value in choices else " or ".join(repr(choice) for choice in choices)
+    if isinstance(value, tuple):
+        fine = value and all(isinstance(one, int) and one > 0 for one in value)
+        return "" if fine else "one or more positive whole numbers"
+    bounds = [bound for bound in allowed.__metadata__ if isinstance(bound, (Gt, Ge, Lt, Le))]
+    held = [
+        bound.gt < value if isinstance(bound, Gt)
+        else bound.ge <= value if isinstance(bound, Ge)
+        else value < bound.lt if isinstance(bound, Lt)
+        else value <= bound.le
+        for bound in bounds
+    ]  # fmt: skip
+    if all(held):
+        return ""
+    if len(bounds) > 1:
+        inclusive = "" if isinstance(bounds[0], Ge) else ", both excluded"
+        return f"between 0 and 1{inclusive}"
+    (bound,) = bounds
+    return "positive" if isinstance(bound, Gt) else f"{getattr(bound, 'ge', 0)} or more"
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Config):
+    """The base network of a method that learns from demonstrations: `quickstudy.nets.MLP`, or `ConvNet` for images.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        context: width of the learned constant beside the observation.
+        normalise: layer normalisation before each ReLU.
+        channels: of the convolutional blocks.
+        batch_statistics: normalise convolutions by the batch at hand, which makes a learner transductive.
+        bfloat16: take convolutions of numbers rounded to bfloat16.
+        num_augmentations: copies of an image, all but the first distorted, of which a convolutional network gives the
+            mean.
+        embedding: width of what a network of images embeds them in, and of what a method that compares gets from any
+            network instead of actions; 0 to compare observations themselves, standardised, without a network.
+    """
+
+    hidden: Widths = (128, 128)
+    context: NonNegativeInt = 16
+    normalise: bool = False
+    channels: Widths = (64, 64, 64, 64)
+    batch_statistics: bool = False
+    bfloat16: bool = False
+    num_augmentations: PositiveInt = 1
+    embedding: NonNegativeInt = 64
+
+
+@dataclass(frozen=True)
+class PolicyConfig(Config):
+    """The policy of a method that learns by trial without a memory: `quickstudy.methods.trials.policy.GaussianPolicy`.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        activation: between them.
+        std: deviation of actions before training, in halves of their range.
+    """
+
+    hidden: Widths = (64, 64)
+    activation: Literal["relu", "tanh"] = "relu"
+    std: PositiveFloat = 0.7
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """What is recorded for a training from demonstrations.
+
+    Attributes:
+        tasks: training tasks.
+        demonstrations: of each training task.
+        validation_tasks: validation tasks, which choose among checkpoints.
+        validation_episodes: episodes of each validation task.
+    """
+
+    tasks: PositiveInt = 400
+    demonstrations: PositiveInt = 6
+    validation_tasks: PositiveInt = 40
+    validation_episodes: PositiveInt = 3
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """The outer loop of a method that learns from demonstrations.
+
+    Attributes:
+        steps: outer steps, one meta-batch each.
+        meta_batch: tasks in a meta-batch.
+        shots: support demonstrations of each task.
+        most_shots: where it is larger, each meta-batch has a number of shots drawn from `shots` to this one, so that
+            a learner with a memory of its support knows supports of every length.
+        queries: query demonstrations of each task.
+        rate: outer learning rate.
+        base_rate: factor of the rate for the base network, beside that for what else a method learns; 0 freezes it.
+        optimiser: of the outer loop: 'adam', or 'sgd' without momentum.
+        schedule: of the rate over all steps: a 'cosine' to a hundredth of it, 'linear' to zero, or 'constant'.
+        clip: largest norm of the meta-gradient; longer ones are shortened to it.
+        validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
+        non_finite: what to do about a task whose loss or gradient is not finite: 'skip' it and say so, or 'stop'.
+        batching: how a meta-batch is gone through, see `quickstudy.batching`.
+    """
+
+    steps: PositiveInt = 3000
+    meta_batch: PositiveInt = 16
+    shots: PositiveInt = 1
+    most_shots: int = 1
+    queries: PositiveInt = 2
+    rate: PositiveFloat = 1e-3
+    base_rate: NonNegativeFloat = 1.0
+    optimiser: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip: PositiveFloat = 10.0
+    validate_every: PositiveInt = 500
+    non_finite: Literal["skip", "stop"] = "skip"
+    batching: Batching = "auto"
+
+
+@dataclass(frozen=True)
+class TrialConfig(Config):
+    """The outer loop of a method that learns by trial.
+
+    Attributes:
+        steps: outer steps, one meta-batch of freshly drawn tasks each.
+        meta_batch: tasks in a meta-batch.
+        episodes_per_task: episodes of each task between two updates; for a learner with a memory, trials of each task.
+        validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
+        validation_tasks: of each look.
+        validation_rounds: adaptations after which the family's metric on them chooses among checkpoints.
+        most_faults: environments that may fail, rewards that may be no numbers and steps that may be not finite, all
+            together, before training stops.
+        lr_decay_fraction: share of the steps, the last ones, over which the rate of the learner's optimiser falls to
+            zero in a straight line; 0 keeps it as it is. What a learner does decides what it learns from: one that
+            still changes is tested on experience that it has only begun to make.
+    """
+
+    steps: PositiveInt = 200
+    meta_batch: PositiveInt = 20
+    episodes_per_task: PositiveInt = 20
+    validate_every: PositiveInt = 20
+    validation_tasks: PositiveInt = 20
+    validation_rounds: PositiveInt = 1
+    most_faults: NonNegativeInt = 100
+    lr_decay_fraction: Fraction = 0.0
+
+
+@dataclass(frozen=True)
+class NoSettings(Config):
+    """Of a method that has nothing to set."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides how a learner is trained: enough to repeat it.
+
+    Attributes:
+        family, method: as on the command line.
+        seed: draws the initial parameters, and the meta-batches or tasks and noise.
+        start: a run folder, of any method that learns from demonstrations, whose base network the training starts from,
+            as far as the two are alike.
+        network: of the base learner.
+        algorithm: the method's own, of the class that its record names.
+        training: of the outer loop.
+        data: what is recorded, for a method that learns from demonstrations.
+    """
+
+    family: str
+    method: str
+    seed: int = 0
+    start: str = ""
+    network: Any = field(default_factory=NetworkConfig)
+    algorithm: Any = field(default_factory=NoSettings)
+    training: Any = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def changed(self, changes: Changes) -> Self:
+        """With other values of some fields, by part."""
+        return replace(self, **{part: replace(getattr(self, part), **of) for part, of in changes.items()})
+
+
+def from_plain(kind: type, plain: Mapping[str, Any], where: str) -> Any:
+    """A settings dataclass from what `dataclasses.asdict` and JSON made of it.
+
+    Raises:
+        QuickstudyError: a field that does not exist (a file of another version), or a value that is not allowed.
+    """
+    hints = typing.get_type_hints(kind)
+    surplus = plain.keys() - hints.keys()
+    if surplus:
+        raise QuickstudyError(f"'{where}' has the unknown setting {', '.join(sorted(surplus))}.")
+    values = {}
+    for name, value in plain.items():
+        nested = isinstance(value, Mapping) and dataclasses.is_dataclass(hints[name])
+        values[name] = from_plain(hints[name], value, where) if nested else value
+        if isinstance(value, list):
+            values[name] = tuple(value)
+    return kind(**values)
