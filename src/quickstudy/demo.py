@@ -31,9 +31,7 @@ METHODS = (
     "oracle",
 )
 """Few of them, so that it stays a matter of minutes."""
-PROTOCOL = Protocol(
-    seeds=1, tasks=50, episodes=2, tuning=Tuning(tasks=20, steps=(20, 100), rates=(3e-4, 1e-3, 3e-3))
-)
+PROTOCOL = Protocol(seeds=1, tasks=50, episodes=2, tuning=Tuning(tasks=20, steps=(20, 100), rates=(3e-4, 1e-3, 3e-3)))
 SHORT: Changes = {
     "training": {"steps": 600, "validate_every": 300},
     "data": {"tasks": 200, "demonstrations": 4, "validation_tasks": 25, "validation_episodes": 2},
@@ -58,9 +56,7 @@ def demo(folder: Path, video: bool) -> Path:
         "An arm learns to learn how objects must be grasped: meta-training on "
         f"{filmed.settings.data.tasks} objects, then one demonstration of each object it has never seen."
     )
-    cells = compare(
-        filmed.family, METHODS, PROTOCOL, folder, experiment_for=experiment_for, command="quickstudy demo"
-    )
+    cells = compare(filmed.family, METHODS, PROTOCOL, folder, experiment_for=experiment_for, command="quickstudy demo")
     run = folder / f"{FILMED}-seed0"
     example = save_example(filmed.family, run)
     if video and not rendering.available():

@@ -61,4 +61,6 @@ def evaluate_trials(
         [k * (episodes if learner.shares_experience else 1) for k in shots],
         {name: torch.stack(values).double().numpy() for name, values in metrics.items()},
         [milliseconds * k / max(1, rounds) for k in shots],
+        "trials",
+        list(shots) if learner.shares_experience else None,
     )

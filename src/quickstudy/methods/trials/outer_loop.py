@@ -15,6 +15,8 @@ from quickstudy.settings import TrialConfig
 class TrialSteps:
     """Meta-batches of experience: environments of tasks just drawn, in which the learner makes one outer step."""
 
+    log_every = 1
+
     def __init__(self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig) -> None:
         self.learner, self.family, self.config = learner, family, config
         self.faults = 0
@@ -51,6 +53,10 @@ class TrialSteps:
             )
         return self._figures | {"faults": float(self.faults)}
 
+    def summary(self) -> Figures:
+        """The last step's figures, for the history."""
+        return {f"train/{name}": value for name, value in (self._figures | {"faults": float(self.faults)}).items()}
+
     def note(self) -> str:
         """What the last step's returns were, for a progress bar."""
         return ", ".join(f"{k} {v:.2f}" for k, v in self._figures.items() if k.startswith("return"))
@@ -59,7 +65,7 @@ class TrialSteps:
         """What an exact resumption needs, as a checkpoint holds it."""
         return {"learner": self.learner.state(), "faults": self.faults}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], finished: bool) -> None:
         """Takes what `state` gave."""
         self.learner.restore(state["learner"])
         self.faults = state["faults"]
