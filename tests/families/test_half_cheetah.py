@@ -65,6 +65,7 @@ def test_directions_take_turns_and_none_is_held_out() -> None:
     assert CheetahVelocity().holds_out_tasks
 
 
+@pytest.mark.filterwarnings("ignore:.*A Box observation space")
 def test_it_is_learned_by_trial_alone_and_an_environment_of_gymnasiums() -> None:
     family = CheetahVelocity()
     tasks = family.tasks("test", 1)

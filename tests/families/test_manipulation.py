@@ -12,6 +12,7 @@ from quickstudy.data import Batch, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.families.gymnasium.registration import register
 from quickstudy.families.metaworld import Manipulation, ml1, ml10, ml45, official, tools
 from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, TASKS
 from quickstudy.families.metaworld.family import LENGTHS
@@ -255,6 +256,7 @@ def test_an_environment_is_what_run_runs():
 
 
 def test_a_name_of_gymnasiums_opens_a_task():
+    register()
     env = gymnasium.make("quickstudy/Push-v0", split="test", index=2)
     assert env.unwrapped.task.name == "ml1-push/test/2"
 

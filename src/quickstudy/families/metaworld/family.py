@@ -66,6 +66,8 @@ class Manipulation(SimulatedFamily):
     episodes_per_task = 10
     repeat = 1
     """For how many of Meta-World's steps an action is held."""
+    begins_with: ClassVar[Literal["goal", "vector"]] = "goal"
+    """What of an episode's random vector belongs to the task: see `MetaWorldEnv`."""
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class Manipulation(SimulatedFamily):
 
     def check(self, task: Task) -> Task:
         """The task itself, if it belongs to this family; raises QuickstudyError otherwise."""
-        if "goal" not in task.parameters:  # one with a fixed start, which may have the same name
+        if self.begins_with not in task.parameters:  # the other family, whose tasks may have the same name
             raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
         return super().check(task)
 

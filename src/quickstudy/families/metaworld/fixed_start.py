@@ -30,6 +30,7 @@ class FixedStart(Manipulation):
     """Tasks of Meta-World that differ in their rewards alone; see the module's text, `ml1` and `ml10`."""
 
     secondary_metrics = ("success_last", "return")
+    begins_with = "vector"
 
     def __init__(
         self,
@@ -96,12 +97,6 @@ class FixedStart(Manipulation):
         vectors = [torch.randperm(self.sizes["train"] // classes, generator=rng).tolist() for _ in turns]
         drawn = [(turns[i % classes], i // classes) for i in range(count)]
         return [self.task("train", turn + classes * vectors[turn][k]) for turn, k in drawn]
-
-    def check(self, task: Task) -> Task:
-        """The task itself, if it belongs to this family; raises QuickstudyError otherwise."""
-        if task.family != self.seed_name or "vector" not in task.parameters:
-            raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
-        return task
 
     def caption(self, task: Task) -> str:
         name = task.parameters["task"].removesuffix("-v3").replace("-", " ")
