@@ -18,9 +18,7 @@ from quickstudy.families.navigation import trials as navigation_robot
 from quickstudy.families.navigation.family import Navigation
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
 from quickstudy.families.navigation.trials import NavigationDynamicsTrials, NavigationTrials
-from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.methods.trials import runs
-from quickstudy.methods.trials.baselines import Revealed
 from quickstudy.methods.trials.catalogue import METHODS, build, defaults, family
 from quickstudy.methods.trials.evaluation import evaluate_trials
 from quickstudy.methods.trials.rl2 import RL2Config
@@ -319,16 +317,3 @@ def test_tries_add_up_through_training_and_evaluation() -> None:
     cell = runs.table(of, "sizes", made, 1.0, "quickstudy rl-evaluate x")
     assert (cell.cell, cell.metric, cell.unit) == ("rl-grasping", "success-by-try", "fraction")
     assert runs.table(of, "shapes", made, 1.0, "quickstudy rl-evaluate x").cell == "rl-grasping-shapes"
-
-
-def test_an_oracle_measures_what_its_worlds_measure() -> None:
-    class Measured(Navigation2D):
-        def vector_env(self, tasks, episodes_per_task):
-            worlds = super().vector_env(tasks, episodes_per_task)
-            worlds.measures = lambda: {"odd": np.ones((len(tasks), episodes_per_task))}
-            return worlds
-
-    of = Measured()
-    worlds = Revealed(of.vector_env([Task(of.name, "train", 0, {"goal": [0.1, 0.0]})], 3), of.hidden)
-    assert worlds.measures()["odd"].shape == (1, 3)
-    assert of.run(of.tasks("test", 2), 3, lambda seen: np.zeros((2, 3, 2)), 0)["odd"].sum() == 6.0
