@@ -14,6 +14,7 @@ from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import run_tasks
+from quickstudy.experiment import Experiment
 from quickstudy.io import checkpoint
 from quickstudy.learner import Parameters
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
@@ -26,7 +27,6 @@ from quickstudy.methods.demonstrations.task_similarity import (
     train_matcher,
 )
 from quickstudy.results import runs
-from quickstudy.settings import Settings
 from quickstudy.task import Task, TaskFamily
 
 
@@ -36,19 +36,28 @@ class TaskMatch(NamedTuple):
     Attributes:
         ranking: the known tasks with their probabilities and captions, the most similar first.
         skill: where the skill is that was learned from the most similar task's; None where no run could make one.
-        before, after: imitation error of the known task's skill and of the new one on the demonstrations.
+        before, after: imitation error on the demonstrations of the known task's skill and of the one learned from it.
+        without: the same of a skill that was learned without a known task.
     """
 
     ranking: list[tuple[Task, float, str]]
     skill: Path | None
-    before: float
-    after: float
+    before: float = math.nan
+    after: float = math.nan
+    without: float = math.nan
+
+    @property
+    def start(self) -> str:
+        """The most similar known task."""
+        return self.ranking[0][0].name
 
 
-def match_run(run: Path, demos: Sequence[Path], skills_run: Path | None = None, output: Path | None = None) -> TaskMatch:
-    """Ranks the training tasks of a run by similarity to demonstrations in files of one task, and adapts from the best.
+def match_run(
+    run: Path, demos: Sequence[Path], skills_run: Path | None = None, output: Path | None = None
+) -> TaskMatch:
+    """Ranks a run's training tasks by similarity to demonstrations in files, all of one task, and adapts from the best.
 
-    The run's matcher is trained at the first call and kept in the folder `matcher` of the run.
+    The twins are trained at the first call and kept in the folder `matcher` of the run.
 
     Args:
         skills_run: the run of 'transfer' (or 'scratch') whose network the skills are; `run` itself where not given.
@@ -58,43 +67,46 @@ def match_run(run: Path, demos: Sequence[Path], skills_run: Path | None = None, 
         QuickstudyError: not such runs or files, or demonstrations that are not of the run's family.
     """
     demonstrations = [Demonstration.load(path) for path in demos]
-    settings, family, learner = runs.load(run)
+    experiment, learner = runs.load(run)
+    family, data = experiment.family, experiment.settings.data
     if family.labelled:
         raise QuickstudyError(f"Tasks of '{family.name}' are sets of classes; matching is for families of skills.")
+    if "demonstrations" not in family.learned_from:
+        raise QuickstudyError(f"Tasks of '{family.name}' have no demonstrations, and matching needs some of each.")
     if skills_run is not None:
-        other, _, learner = runs.load(skills_run)
-        if other.family != settings.family:
-            raise QuickstudyError(f"'{skills_run}' is a run of '{other.family}', '{run}' one of '{settings.family}'.")
+        other, learner = runs.load(skills_run)
+        if other.settings.family != experiment.settings.family:
+            raise QuickstudyError(
+                f"'{skills_run}' is a run of '{other.settings.family}', '{run}' one of '{experiment.settings.family}'."
+            )
         if not isinstance(learner, Transfer):
             raise QuickstudyError(
-                f"'{skills_run}' is a run of '{other.method}'; a skill starts from one of 'transfer'."
+                f"'{skills_run}' is a run of '{other.method.name}'; a skill starts from one of 'transfer'."
             )
     _check(demonstrations, family.observation_size, family.action_size)
-    tasks = family.tasks("train", settings.data.tasks)
-    matcher, known = _kept_matcher(run, settings, family, tasks)
+    tasks = family.tasks("train", data.tasks)
+    matcher, known = _kept_matcher(run, experiment, tasks)
     ranked = rank(matcher, tasks, known, demonstrations)
     ranking = [(task, probability, family.caption(task)) for task, probability in ranked]
     if not isinstance(learner, Transfer):
-        return TaskMatch(ranking, None, math.nan, math.nan)
-    theirs = _one_task(DemonstrationSet.record(family, [ranked[0][0]], settings.data.demonstrations, seed=0).batch)
+        return TaskMatch(ranking, None)
+    of_best = _one_task(DemonstrationSet.record(family, [ranked[0][0]], data.demonstrations, seed=0).batch)
     support = _one_task(as_support(demonstrations))
-    start = adapt_from(learner, learner.begin(), theirs)
-    skill = adapt_from(learner, start, support)
+    start = adapt_from(learner, learner.begin(), of_best)
+    skill, unmatched = (adapt_from(learner, some, support) for some in (start, learner.begin()))
     with torch.no_grad():
-        before, after = (float(learner.base.loss(parameters, support)) for parameters in (start, skill))
+        before, after, without = (float(learner.base.loss(some, support)) for some in (start, skill, unmatched))
     path = output or run / "matched-skill.safetensors"
     runs.save_skill(skill, path)
-    return TaskMatch(ranking, path, before, after)
+    return TaskMatch(ranking, path, before, after, without)
 
 
-def _kept_matcher(
-    run: Path, settings: Settings, family: TaskFamily, tasks: Sequence[Task]
-) -> tuple[TaskSiamese, Tensor]:
-    """The run's matcher and the embeddings [task, demonstration, E] of its training tasks, made where not yet there."""
-    where = Path(run) / "matcher"
+def _kept_matcher(run: Path, experiment: Experiment, tasks: Sequence[Task]) -> tuple[TaskSiamese, Tensor]:
+    """The twins of a run and the embeddings [task, demonstration, E] of its training tasks; made at the first call."""
+    where, family = Path(run) / "matcher", experiment.family
     matcher = TaskSiamese(family.observation_size, family.action_size)
     if not checkpoint.exists(where):
-        known = DemonstrationSet.record(family, tasks, settings.data.demonstrations, seed=0)
+        known = DemonstrationSet.record(family, tasks, experiment.settings.data.demonstrations, seed=0)
         trained = train_matcher(known)
         with torch.no_grad():
             state: dict[str, Any] = {**trained.state_dict(), "known": trained.embed(known.batch)}
@@ -141,8 +153,8 @@ def compare_starts(
         starts: what `starting_skills` returned for `support`.
         configs: how to fine-tune, by start and number of steps.
     """
-    found = {}
+    figures = {}
     for (start, steps), config in configs.items():
         skills = adapt_many(learner, starts[start], support, replace(config, steps=steps))
-        found[start, steps] = run_tasks(family, tasks, episodes, learner, skills, seed)[family.metric].mean(-1)
-    return found
+        figures[start, steps] = run_tasks(family, tasks, episodes, learner, skills, seed)[family.metric].mean(-1)
+    return figures

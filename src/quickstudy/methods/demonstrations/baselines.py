@@ -241,6 +241,7 @@ METHODS = (
         settings=FineTuneConfig,
         role="baseline",
         tuned="freely",
+        opponent=1,
     ),
     Method(
         "transfer-equal-time",
@@ -260,6 +261,7 @@ METHODS = (
         role="baseline",
         uses="scale",
         tuned="freely",
+        opponent=2,
         always_adapted=True,
     ),
     Method(
@@ -268,6 +270,7 @@ METHODS = (
         lambda s, family: NoAdaptation(base_learner(s, family)),
         role="baseline",
         pretrained_as="transfer",
+        opponent=3,
     ),
     Method(
         "oracle",

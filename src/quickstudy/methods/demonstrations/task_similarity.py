@@ -194,5 +194,3 @@ def as_support(demonstrations: Sequence[Demonstration]) -> Batch:
 def _only_shot(batch: Batch) -> Batch:
     """[task, 1, step, ...] to [task, step, ...]."""
     return Batch(batch.x[:, 0], batch.y[:, 0], batch.mask[:, 0], batch.hidden)
-
-
