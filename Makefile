@@ -33,7 +33,7 @@ bench: $(STAMP)
 	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
 
 results: $(STAMP)
-	@$(BIN)/python -m quickstudy.results.evidence README.md benchmarks/README.md $(wildcard docs/*.md docs/*/*.md)
+	@$(BIN)/python tools/fill_tables.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=; for candidate in $(CANDIDATES); do \

@@ -151,7 +151,7 @@ class SimulatedFamily(TaskFamily):
         Raises:
             QuickstudyError: it does not.
         """
-        if task.family != self.name:
+        if task.family != (self.seed_name or self.name):
             raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
         return task
 
@@ -193,6 +193,14 @@ class SimulatedFamily(TaskFamily):
         return [Demonstration(all_seen[i, : ends[i]], all_wanted[i, : ends[i]]) if fine[i] else None for i in todo]
 
 
+def check_demonstrating(at_once: int, disturbance: float) -> None:
+    """Raises QuickstudyError unless an expert can demonstrate in so many environments, disturbed so strongly."""
+    if at_once < 1:
+        raise QuickstudyError(f"demonstrated_at_once must be 1 or more; got {at_once}.")
+    if not 0.0 <= disturbance <= 1.0:
+        raise QuickstudyError(f"The disturbance of demonstrations must be between 0 and 1; got {disturbance}.")
+
+
 def generators(tasks: Sequence[Task], episodes: int, purpose: int, seed: int) -> list[np.random.Generator]:
     """One for each episode of each task, which does not depend on what else is run."""
     return [task.generator(purpose, seed, episode) for task in tasks for episode in range(episodes)]
@@ -201,7 +209,7 @@ def generators(tasks: Sequence[Task], episodes: int, purpose: int, seed: int) ->
 class TaskEnv(gymnasium.Env):
     """One task as a Gymnasium environment: physics, observation, reward and success of its family's vector environment.
 
-    `info` has 'success' of the step.
+    `info` has 'success' of the step, and what the environment measures, up to now.
 
     Raises:
         QuickstudyError: another render mode than 'rgb_array'.
@@ -229,7 +237,8 @@ class TaskEnv(gymnasium.Env):
         result = self._env.step(np.asarray(action, np.float32)[None, None], np.ones((1, 1), bool))
         terminated = bool(result.terminated[0, 0])
         truncated = bool(result.truncated[0, 0]) and not terminated
-        info = {"success": bool(result.success[0, 0])}
+        measured = {name: float(values[0, 0]) for name, values in self._env.measures().items()}
+        info = {"success": bool(result.success[0, 0]), **measured}
         seen = result.observations[0, 0].astype(np.float32)
         return seen, float(result.rewards[0, 0]), terminated, truncated, info
 

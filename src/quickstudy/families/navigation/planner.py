@@ -14,14 +14,14 @@ from scipy.ndimage import distance_transform_edt, uniform_filter
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from quickstudy.families.navigation.episode import MAX_SPEED, MAX_TURN, pose, ranges
 from quickstudy.families.navigation.layouts import CELL, CELLS, cell, fill, place
 from quickstudy.families.navigation.scene import RAY_ANGLES, ROBOT, Body
+from quickstudy.families.navigation.spaces import MAX_SPEED, MAX_TURN, pose, ranges
 
 MARGIN = 0.08
 """Metres that a planned route keeps from walls, beside the robot's radius."""
 COMFORT, AVERSION = 0.35, 3.0
-"""Metres of further room that a route would like, and how much dearer a metre is where there is none."""
+"""Metres of further room that a route would like, and how much more a metre costs where there is none."""
 _AHEAD = (2, 7)
 """The heading of a cell leads to the mean of its successors of these numbers on the way to the goal."""
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (1, -2), (2, 1), (2, -1))

@@ -1,4 +1,4 @@
-"""Few-shot recognition: N-way K-shot families made of any labelled arrays, and Omniglot, the field's own test.
+"""N-way K-shot recognition of any labelled arrays.
 
 A demonstration is one look at every class: N steps, one example each, in random order, so that K shots are K
 demonstrations. An episode is one query, recognised alone: nothing of the other queries is known to the learner, unless
@@ -6,20 +6,33 @@ an evaluation asks for transductive figures.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from quickstudy import datasets
-from quickstudy.batching import threads_for
-from quickstudy.data import Batch, SupportQuery
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.nets import distorted
+from quickstudy.errors import QuickstudyError
+from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
+
+if TYPE_CHECKING:
+    from quickstudy.data import Batch
+    from quickstudy.families.recognition.fresh import FreshClasses
+
+
+def settings_for(meta_batch: int) -> dict[str, Changes]:
+    """What methods do otherwise where classes are recognised."""
+    return {
+        "demonstrations": {
+            "network": {"channels": (32, 64, 128, 256), "bfloat16": True, "embedding": 256},
+            "training": {"steps": 6000, "meta_batch": meta_batch, "shots": 1, "queries": 3, "validate_every": 1500},
+            "data": {"validation_tasks": 400, "validation_episodes": 15},
+        },
+        **{
+            method: {"algorithm": {"inner_steps": 3, "inner_rate": 0.1}}
+            for method in ("maml", "fomaml", "anil", "meta-sgd")
+        },
+    }
 
 
 class Recognition(TaskFamily):
@@ -35,7 +48,7 @@ class Recognition(TaskFamily):
         domains: of each split, a number for each class; the classes of a task then have equal ones (the alphabet of a
             character, say).
         titles: of each split, what each class is called; its number where not given.
-        jitter: turn, shear, scale and shift every training image a little, see `jittered`.
+        jitter: turn, shear, scale and shift every training image a little, see `fresh.jittered`.
 
     Raises:
         QuickstudyError: too few classes in a split or in each of its domains, or too few examples in a class.
@@ -45,6 +58,8 @@ class Recognition(TaskFamily):
     labelled: ClassVar[bool] = True
     horizon = 1
     hidden_size = 0
+    default_method = "prototypical"
+    method_settings: Mapping[str, Changes] = settings_for(meta_batch=16)
 
     def __init__(
         self,
@@ -87,8 +102,10 @@ class Recognition(TaskFamily):
             raise QuickstudyError(f"An example of '{self.name}' has the shape {self._form}; got {x.shape[1:]}.")
         return scaled(x).reshape(len(x), -1)
 
-    def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> Batch:
-        """A user's own raw examples as the support that `adapt` takes, see `labelled_support`."""
+    def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> "Batch":
+        """A user's own raw examples as the support that `adapt` takes, see `fresh.labelled_support`."""
+        from quickstudy.families.recognition.fresh import labelled_support
+
         return labelled_support(self.encode(x), labels, self.ways)
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -136,6 +153,8 @@ class Recognition(TaskFamily):
         return np.repeat(np.kron(grey, np.ones((2, 2), "u1"))[..., None], 3, -1)
 
     def fresh(self) -> "FreshClasses":
+        from quickstudy.families.recognition.fresh import FreshClasses
+
         return FreshClasses(self)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -176,89 +195,6 @@ class Recognition(TaskFamily):
                 )
 
 
-_STANDARDISED = 200
-"""Tasks whose support gives the mean and deviation of observations."""
-
-
-class FreshClasses:
-    """Meta-batches of newly drawn tasks of the training classes: a `quickstudy.data.Source`."""
-
-    def __init__(self, family: Recognition) -> None:
-        classes = family.classes["train"]
-        lengths = np.array([len(rows) for rows in classes])
-        self._family, self._fewest = family, int(lengths.min())
-        self._rows = np.array([np.resize(rows, lengths.max()) for rows in classes])
-        self._there = np.arange(lengths.max()) < lengths[:, None]
-        self._last: list[list[int]] = []
-
-    def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
-        if shots < 1 or queries < 1 or shots + queries > self._fewest:
-            raise QuickstudyError(
-                f"Asked for {shots} support and {queries} query examples of each class; a class of the training split "
-                f"has {self._fewest}, and both need at least one."
-            )
-        family, draw = self._family, np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
-        self._last = [family.sample("train", draw)["classes"] for _ in range(tasks)]
-        there = self._there[self._last]
-        order = np.where(there, draw.random(there.shape), 1.0).argsort(-1)[..., : shots + queries]
-        rows = np.take_along_axis(self._rows[self._last], order, -1).swapaxes(1, 2)  # [task, shot, way]
-        rows, labels = shuffled(rows, draw)
-        x, y = torch.from_numpy(family.read(rows)), torch.from_numpy(one_hot(labels, family.ways))
-        if family.jitter and family.image is not None:
-            x = jittered(x, family.image, rng)
-        return SupportQuery(
-            *(
-                Batch(x[:, some], y[:, some], torch.ones(y[:, some].shape[:-1]), torch.zeros(tasks, 0))
-                for some in (slice(shots), slice(shots, None))
-            )
-        )
-
-    @property
-    def batch(self) -> Batch:
-        """Some tasks, always the same ones."""
-        return self.sample(torch.Generator().manual_seed(0), _STANDARDISED, 1, 1).support
-
-    def names(self) -> list[str]:
-        titles = self._family.titles["train"]
-        return [
-            f"{self._family.name} with training classes {', '.join(titles[c] for c in some)}" for some in self._last
-        ]
-
-
-def labelled_support(x: np.ndarray, labels: Sequence[int] | np.ndarray, ways: int) -> Batch:
-    """The support of one task from a user's own examples, for `MetaLearner.adapt`: [shot, way, obs].
-
-    Args:
-        x: [example, ...], as the learner's family encodes them (`Recognition.encode`).
-        labels: [example], from 0 to ways - 1, each equally often.
-
-    Raises:
-        QuickstudyError: examples that are none or not finite numbers, or labels that are not such.
-    """
-    x, labels = numbers(x, "A support's examples"), np.asarray(labels)
-    if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
-        raise QuickstudyError(
-            f"A support needs one whole number as label for each of its {len(x)} examples; got shape {labels.shape} of "
-            f"{labels.dtype}."
-        )
-    if len(np.unique(labels)) < 2:
-        raise QuickstudyError(f"A support needs examples of at least 2 classes; all of these are of class {labels[0]}.")
-    if labels.min() < 0 or labels.max() >= ways:
-        raise QuickstudyError(
-            f"The labels of a {ways}-way support are 0 to {ways - 1}; got {labels.min()} to {labels.max()}."
-        )
-    counts = np.bincount(labels, minlength=ways)
-    if counts.min() != counts.max():
-        raise QuickstudyError(
-            f"Each class of a support needs as many examples as every other; class {counts.argmax()} has "
-            f"{counts.max()}, class {counts.argmin()} has {counts.min()}."
-        )
-    rows = labels.argsort(kind="stable").reshape(ways, -1).T
-    y = np.broadcast_to(np.eye(ways, dtype="f4"), (len(rows), ways, ways)).copy()
-    seen = torch.from_numpy(scaled(x.reshape(len(x), -1))[rows])
-    return Batch(seen, torch.from_numpy(y), torch.ones(rows.shape), torch.zeros(0))
-
-
 def numbers(x: np.ndarray, what: str) -> np.ndarray:
     """`x` as an array of finite numbers [example, ...], or QuickstudyError."""
     x = np.asarray(x)
@@ -285,88 +221,3 @@ def shuffled(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 def one_hot(labels: np.ndarray, ways: int) -> np.ndarray:
     return np.eye(ways, dtype="f4")[labels]
-
-
-@threads_for(0)  # shared among threads it is slower, on a busy machine many times
-def jittered(x: Tensor, image: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Images [..., height * width], each `nets.distorted` by amounts of its own; what comes in from outside is 0."""
-    pictures = x.reshape(-1, 1, *image)
-    return distorted(pictures, 2 * torch.rand(6, len(pictures), generator=rng) - 1).reshape(x.shape)
-
-
-VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
-"""The alphabets among the first 1200 characters that the Vinyals split keeps for validation."""
-
-_TRAINING_CHARACTERS = 1200
-
-Protocol = Literal["vinyals", "random", "within-alphabet"]
-
-_PROTOCOLS = {
-    "vinyals": "Vinyals split, rotations are classes",
-    "random": "1200 random characters for training, rotations are classes",
-    "within-alphabet": "background alphabets for training, evaluation alphabets for test, one in each task",
-}
-
-
-class Omniglot(Recognition):
-    """Handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015), 28 x 28.
-
-    Args:
-        ways: characters of a task.
-        protocol: 'vinyals' has Lake's characters 1 to 1200 for training, of which five alphabets (172 characters) are
-            for validation, and the other 423 for test (Vinyals et al. 2016; the lists are those of Snell et al. 2017).
-            'random' draws 1200 training characters (100 of them for validation), as Santoro et al. 2016 and Finn et
-            al. 2017 do. 'within-alphabet' trains on the 30 background alphabets, less the five, tests on the 20
-            evaluation alphabets, and the characters of a task are of one alphabet (Lake et al. 2015).
-        path: `omniglot28.npz`, see `quickstudy data omniglot`, which puts it into the cache.
-        jitter: turn, shear, scale and shift every training image a little.
-
-    In the first two each rotation by a multiple of 90 degrees is a class of its own, in all splits.
-
-    Raises:
-        QuickstudyError: no such file, or not such a file; an unknown protocol.
-    """
-
-    def __init__(
-        self, ways: int = 5, protocol: Protocol = "vinyals", path: Path | None = None, jitter: bool = False
-    ) -> None:
-        if protocol not in _PROTOCOLS:
-            raise unknown("protocol", protocol, _PROTOCOLS)
-        data, within = datasets.load_omniglot(path), protocol == "within-alphabet"
-        splits = _character_splits(data, protocol)
-        characters, drawings = data.images.shape[:2]
-        turns = 1 if within else 4
-        images = np.concatenate([np.rot90(data.images, turn, (2, 3)) for turn in range(turns)])
-        rows = np.arange(turns * characters * drawings).reshape(turns, characters, drawings)
-        names = [f"{data.alphabet_names[a]} {c}" for a, c in zip(data.alphabet, data.character, strict=True)]
-        super().__init__(
-            f"omniglot-{ways}way" if protocol == "vinyals" else f"omniglot-{protocol}-{ways}way",
-            images.reshape(-1, 28, 28),
-            {split: list(rows[:, chosen].reshape(-1, drawings)) for split, chosen in splits.items()},
-            ways,
-            image=(28, 28),
-            domains={split: data.alphabet[chosen] for split, chosen in splits.items()} if within else None,
-            titles={
-                split: [names[c] + (f" turned {90 * turn}°" if turn else "") for turn in range(turns) for c in chosen]
-                for split, chosen in splits.items()
-            },
-            jitter=jitter,
-        )
-        self.protocol += f"; {_PROTOCOLS[protocol]}"
-
-
-def _character_splits(data: datasets.OmniglotImages, protocol: str) -> dict[str, np.ndarray]:
-    """The characters of each split."""
-    characters = np.arange(len(data.images))
-    if protocol == "random":
-        drawn = np.random.default_rng(0).permutation(characters)
-        validation = _TRAINING_CHARACTERS - 100
-        parts = np.split(drawn, [validation, _TRAINING_CHARACTERS])
-        return dict(zip(("train", "validation", "test"), parts, strict=True))
-    held = np.isin(data.alphabet_names[data.alphabet], VALIDATION_ALPHABETS)
-    test = data.evaluation if protocol == "within-alphabet" else characters >= _TRAINING_CHARACTERS
-    return {
-        "train": characters[~held & ~test],
-        "validation": characters[held & ~test],
-        "test": characters[test],
-    }
