@@ -84,6 +84,8 @@ class CheetahEnv(VectorEnv):
         return StepResult(self._observe(), rewards, never, self._steps >= self.horizon, success, never)
 
     def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+        import mujoco
+
         from quickstudy.simulation.rendering import frame
 
         mujoco.mj_setState(self._model, self._data[0], self._state[index], mujoco.mjtState.mjSTATE_FULLPHYSICS)
