@@ -13,7 +13,7 @@ from quickstudy.report import films
 from quickstudy.report.build import evaluations, headline, write_report
 from quickstudy.results import tables
 from quickstudy.results.compare import Protocol, compare
-from quickstudy.results.runs import save_example
+from quickstudy.results.runs import load, save_example
 from quickstudy.results.tuning import Tuning
 from quickstudy.settings import Changes
 from quickstudy.simulation import rendering
@@ -62,7 +62,9 @@ def demo(folder: Path, video: bool) -> Path:
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
     elif video:
-        films.take(folder, run, {split: evaluations(folder, split) for split in filmed.family.test_splits})
+        _, learner = load(run)
+        evaluated = {split: evaluations(folder, split) for split in filmed.family.test_splits}
+        films.take(folder, FILMED, filmed.family, learner, evaluated)
     tables.print_comparison(cells)
     report = write_report(folder, "quickstudy demo", video)
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")

@@ -12,6 +12,7 @@ _FIELDS = {
     "settle": "lr_decay_fraction",
     "trace": "gae_lambda",
     "views": "num_augmentations",
+    "matchings": "sinkhorn_iterations",
 }
 
 _TRIAL_METHODS = {
