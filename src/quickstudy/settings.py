@@ -230,8 +230,18 @@ class Settings:
     data: DataConfig = field(default_factory=DataConfig)
 
     def changed(self, changes: Changes) -> Self:
-        """With other values of some fields, by part."""
-        return replace(self, **{part: replace(getattr(self, part), **of) for part, of in changes.items()})
+        """With other values of some fields, by part; a mapping changes fields of a part within a part."""
+        return replace(self, **{part: _changed(getattr(self, part), of) for part, of in changes.items()})
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    return replace(
+        config,
+        **{
+            name: _changed(getattr(config, name), value) if isinstance(value, Mapping) else value
+            for name, value in changes.items()
+        },
+    )
 
 
 def from_plain(kind: type, plain: Mapping[str, Any], where: str) -> Any:
