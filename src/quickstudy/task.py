@@ -125,6 +125,8 @@ class TaskFamily(ABC):
     """What policies that learn by trial divide observations by, one number for all or one for each."""
     episodes_per_task: int = 20
     """Episodes of a task between two adaptations by trial, in an evaluation where nobody says otherwise."""
+    holds_out_tasks: bool = True
+    """Whether the test splits have tasks that training does not; if not, no table says 'held-out tasks'."""
     symmetries: Sequence[Symmetry] = ()
     """Of its trials; some of them one after the other are one as well."""
 

@@ -1,10 +1,14 @@
-"""A comparison as one table over all splits: for a terminal, as CSV, as JSON and as LaTeX."""
+"""Tables of evidence, one renderer for all: cells become a `Table`, and each format is a small function of it.
+
+The HTML of a report is a template of `quickstudy.report`, which takes the same `Table`.
+"""
 
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,112 +19,131 @@ from rich.table import Table as RichTable
 
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.results.evidence import BASELINES, Cell, Row, Table, measured, table
+from quickstudy.method import Experience
+from quickstudy.results.evidence import Cell, Row
 
-COLUMNS = (
-    "method",
-    "shots",
-    "value",
-    "ci95",
-    "iqm",
-    "iqm_ci95",
-    "improvement",
-    "improvement_ci95",
-    "seeds",
-    "tasks",
-    "episodes",
-    "ms",
-    "training_s",
-    "parameters",
-    "train_tasks",
-    "demonstrations",
-    "env_steps",
-    "note",
+_CSV_COLUMNS = (
+    *("method", "shots", "value", "ci95", "iqm", "iqm_ci95", "improvement", "improvement_ci95", "seeds", "tasks"),
+    *("episodes", "ms", "training_s", "parameters", "train_tasks", "demonstrations", "env_steps", "note"),
+    *("role", "learns_from"),
 )
 """Fields of a row that CSV has, after the split; an interval takes two columns."""
 
-COSTS = (
-    "ms to adapt",
-    "ms to act",
-    "s to train",
-    "parameters",
-    "training tasks",
-    "training demos",
-    "training env steps",
-)
-"""Headers of what a method costs, which is the same for every split but for the times."""
+_COSTS = {
+    "ms": "ms",
+    "act_ms": "ms to act",
+    "training_s": "s to train",
+    "parameters": "parameters",
+    "train_tasks": "training tasks",
+    "demonstrations": "training demos",
+    "env_steps": "training env steps",
+}
+"""What a method costs, which is the same for every split but for the times."""
+
+_EXTRAS = {
+    "transductive": "transductive",
+    "ms": "ms",
+    "ratio": "ratio",
+    "steps_per_second": "steps/s",
+    "memory_mb": "MB",
+    **_COSTS,
+}
+"""Columns that a table has beside its metric, where some row has them."""
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "×": r"$\times$"}
 
-
-def write(folder: Path, cells: Sequence[Cell]) -> None:
-    """Writes comparison.csv, comparison.json and comparison.tex into `folder`."""
-    files.write(folder / "comparison.csv", to_csv(cells))
-    files.write(folder / "comparison.json", to_json(cells))
-    files.write(folder / "comparison.tex", to_latex(cells))
+Condition = tuple[Experience, int | None, int | None]
+"""What a method adapted from: the kind of experience, how much of it, and in how many steps."""
 
 
-def split_of(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The split that a cell of a comparison is about: what its name has beside the family's, which all share."""
-    names = [one.cell.split("-") for one in cells]
-    shared = 0
-    while all(len(name) > shared + 1 and name[shared] == names[0][shared] for name in names):
-        shared += 1
-    return "-".join(cell.cell.split("-")[shared:])
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, ready to print.
+
+    Attributes:
+        title: the cell's name.
+        headers: one for each column.
+        words: [column], whether it holds words; the others hold figures.
+        costs: [column], whether it holds what a method costs.
+        rows: [row][column].
+        evidence: [row], the first of the measurements in it.
+        protocol: what was measured, in a sentence.
+        measured: the sizes, the machine and the commit, in a sentence.
+    """
+
+    title: str
+    headers: list[str]
+    words: list[bool]
+    costs: list[bool]
+    rows: list[list[str]]
+    evidence: list[Row]
+    protocol: str
+    measured: str
+
+    @property
+    def method(self) -> int:
+        """The column that names the method."""
+        return self.headers.index("method")
+
+    @property
+    def baselines(self) -> list[bool]:
+        """[row], whether its method is there to be compared with."""
+        return [row.baseline for row in self.evidence]
 
 
-def to_csv(cells: Sequence[Cell]) -> str:
-    """One line for each split, method and number of shots, all figures in full; fractions are not per cent."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["split", *(part for name in COLUMNS for part in _names(name))])
-    for cell in cells:
-        split = split_of(cell, cells)
-        for row in cell.rows:
-            lines.writerow([split, *(part for name in COLUMNS for part in _parts(row, name))])
-    return text.getvalue()
+def table(cell: Cell, workload: str = "workload") -> Table:
+    """The cell with a line for each method and a column for each amount of experience.
 
-
-def to_json(cells: Sequence[Cell]) -> str:
-    """The cells by split, as `Cell.write` writes each."""
-    plain = {split_of(cell, cells): _plain(cell) for cell in cells}
-    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-
-
-def to_latex(cells: Sequence[Cell]) -> str:
-    """A `table` of the booktabs package: methods below each other, split by split."""
-    made, splits = together(cells)
-    columns = "l" * (made.labels - 1) + "r" * (len(made.headers) - made.labels - made.notes) + "l" * made.notes
-    width = len(columns)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        f"\\caption{{{_tex(cells[0].protocol)} {_tex(measured(cells[0]))}}}",
-        "\\centering\\small",
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
-        " & ".join(_tex(header) for header in made.headers[1:]) + r" \\",
+    Args:
+        workload: the header of the column of the rows' `workload`.
+    """
+    rows = cell.rows
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.workload, row.method, row.threads, row.at), []).append(row)
+    conditions = sorted(
+        {_condition(row) for row in rows if row.value is not None},
+        key=lambda condition: [-1 if part is None else part for part in condition],
+    )
+    last = list({condition[0]: condition for condition in conditions}.values()) or [("demonstrations", None, None)]
+    both = len(cell.experiences) > 1
+    labels = [name for name in ("workload", "method", "threads", "at") if _any(rows, name)]
+    statistics = [(name, most) for name in ("iqm", "improvement") if _any(rows, name) for most in last]
+    secondary = list(dict.fromkeys(name for row in rows for name in row.secondary_metrics or ()))
+    beside = [(name, most) for name in secondary for most in last]
+    extras = [name for name, header in _EXTRAS.items() if _any(rows, name) and header != cell.against]
+    titles = {"workload": workload, "at": cell.against or "at"}
+    adapted = "workload" not in labels or workload != "workload"
+    headers = [
+        *(titles.get(name, name) for name in labels),
+        *(_after(_metric(cell), condition, both) for condition in conditions),
+        *(_after(_statistic(cell, name), (most[0], most[1], None), both) for name, most in statistics),
+        *(_after(name, most, both) for name, most in beside),
+        *("ms to adapt" if name == "ms" and adapted else _EXTRAS[name] for name in extras),
     ]
-    for split in splits:
-        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{_tex(split)}}}}} \\\\"]
-        lines += [" & ".join(_tex(part) for part in row[1:]) + r" \\" for row in made.rows if row[0] == split]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
-
-
-def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
-    """One table for a terminal; where it is too wide, the costs follow in a second one, intervals below figures."""
-    made, splits = together(cells)
-    title = cells[0].cell.removesuffix(f"-{splits[0]}")
-    caption = f"{cells[0].protocol} {measured(cells[0])}"
-    whole = _rich(made, range(len(made.headers)), title, caption, below=False)
-    if Measurement.get(to, to.options.update(max_width=10_000), whole).maximum <= to.width:
-        to.print(whole)
-        return
-    costs = [place for place, header in enumerate(made.headers) if header in COSTS]
-    to.print(_rich(made, [p for p in range(len(made.headers)) if p not in costs], title, caption, below=True))
-    if costs:
-        once = replace(made, rows=[row for row in made.rows if row[0] == splits[0]])
-        to.print(_rich(once, [made.headers.index("method"), *costs], f"{title}: costs", "", below=False))
+    notes = _any(rows, "note")
+    lines = []
+    for group in groups.values():
+        by_condition = {_condition(row): row for row in group}
+        lines.append([
+            *(_label(getattr(group[0], name)) for name in labels),
+            *(_bounded(cell, by_condition.get(condition), "value") for condition in conditions),
+            *(_bounded(cell, by_condition.get(most), name) for name, most in statistics),
+            *(_figure(_secondary(by_condition.get(most), name)) for name, most in beside),
+            *(_extra(cell, name, _largest(group, name)) for name in extras),
+            *[" ".join(dict.fromkeys(row.note for row in group if row.note))] * notes,
+        ])  # fmt: skip
+    figures = len(headers) - len(labels)
+    return Table(
+        title=cell.cell,
+        headers=headers + ["note"] * notes,
+        words=[True] * len(labels) + [False] * figures + [True] * notes,
+        costs=[False] * (len(headers) - len(extras)) + [name in _COSTS for name in extras] + [False] * notes,
+        rows=lines,
+        evidence=[group[0] for group in groups.values()],
+        protocol=cell.protocol,
+        measured=measured(cell),
+    )
 
 
 def together(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
@@ -132,43 +155,236 @@ def together(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
         for row in cell.rows
         if not row.workload
     ]
-    made = table(replace(cells[0], rows=rows))
-    names = {"workload": "split", "ms": "ms to adapt"}
-    return replace(made, headers=[names.get(header, header) for header in made.headers]), splits
+    made = table(replace(cells[0], rows=rows), workload="split")
+    return replace(made, title=cells[0].cell.removesuffix(f"-{splits[0]}"), measured=measured(cells[0])), splits
 
 
-def _rich(made: Table, places: Sequence[int], title: str, caption: str, below: bool) -> RichTable:
-    """Some columns of a table for a terminal."""
-    printed = RichTable(title=title, caption=escape(caption), title_justify="left", caption_justify="left")
-    label = made.headers.index("method")
+def split_of(cell: Cell, cells: Sequence[Cell]) -> str:
+    """The split that a cell of a comparison is about: what its name has beside the family's, which all share."""
+    names = [one.cell.split("-") for one in cells]
+    shared = 0
+    while all(len(name) > shared + 1 and name[shared] == names[0][shared] for name in names):
+        shared += 1
+    return "-".join(cell.cell.split("-")[shared:])
+
+
+def measured(cell: Cell) -> str:
+    """One sentence on the sizes, the machine and the commit behind a cell."""
+    sizes = []
+    for name, word in {"tasks": "task", "episodes": "episode", "seeds": "training seed"}.items():
+        counts = sorted({getattr(row, name) for row in cell.rows} - {None})
+        if counts:
+            span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            sizes.append(f"{span} {word}{'' if counts == [1] else 's'}")
+    torch = f", torch {cell.versions['torch']}" if "torch" in cell.versions else ""
+    commit = f", commit {cell.commit}" if cell.commit else ""
+    start = " × ".join(sizes) + "; measured" if sizes else "Measured"
+    return f"{start} in {_duration(cell.seconds)} on {cell.machine}{torch}{commit}."
+
+
+# ---- formats
+
+
+def write(folder: Path, cells: Sequence[Cell]) -> None:
+    """Writes comparison.csv, comparison.json and comparison.tex into `folder`."""
+    files.write(folder / "comparison.csv", to_csv(cells))
+    files.write(folder / "comparison.json", to_json(cells))
+    files.write(folder / "comparison.tex", to_latex(cells))
+
+
+def to_markdown(cell: Cell) -> str:
+    """The cell as a Markdown table with its protocol and its command below."""
+    made = table(cell)
+    lines = [made.headers, [":--" if word else "--:" for word in made.words], *made.rows]
+    text = "\n".join("| " + " | ".join(part.replace("|", "\\|") for part in line) + " |" for line in lines)
+    return f"{text}\n\n{made.protocol}\n{made.measured} Again: `{cell.command}`\n"
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """One line for each split, method and number of shots, all figures in full; fractions are not per cent."""
+
+    def parts(name: str, value: Any) -> list[Any]:
+        if name.endswith("ci95"):
+            return ["", ""] if value is None else list(value)
+        return ["" if value is None else value]
+
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    names = [[f"{name}_low", f"{name}_high"] if name.endswith("ci95") else [name] for name in _CSV_COLUMNS]
+    lines.writerow(["split", *(part for pair in names for part in pair)])
+    for cell in cells:
+        for row in cell.rows:
+            values = [part for name in _CSV_COLUMNS for part in parts(name, getattr(row, name))]
+            lines.writerow([split_of(cell, cells), *values])
+    return text.getvalue()
+
+
+def to_json(cells: Sequence[Cell]) -> str:
+    """The cells by split, as `Cell.write` writes each."""
+    plain = {split_of(cell, cells): asdict(cell) | {"rows": [row.plain() for row in cell.rows]} for cell in cells}
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+
+
+def to_latex(cells: Sequence[Cell]) -> str:
+    """A `table` of the booktabs package: methods below each other, split by split."""
+    made, splits = together(cells)
+    columns = "".join("l" if word else "r" for word in made.words[1:])
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        f"\\caption{{{_tex(made.protocol)} {_tex(made.measured)}}}",
+        "\\centering\\small",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        " & ".join(_tex(header) for header in made.headers[1:]) + r" \\",
+    ]
+    for split in splits:
+        lines += ["\\midrule", f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{_tex(split)}}}}} \\\\"]
+        lines += [" & ".join(_tex(part) for part in row[1:]) + r" \\" for row in made.rows if row[0] == split]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
+
+
+def print_table(cell: Cell, to: Console = console) -> None:
+    """Prints the cell for a terminal."""
+    made = table(cell)
+    to.print(_rich(made, range(len(made.headers)), repeat=True))
+
+
+def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
+    """One table for a terminal; where it is too wide, the costs follow in a second one, intervals below figures."""
+    made, splits = together(cells)
+    everything = range(len(made.headers))
+    whole = _rich(made, everything)
+    if Measurement.get(to, to.options.update(max_width=10_000), whole).maximum <= to.width:
+        to.print(whole)
+        return
+    costs = [place for place in everything if made.costs[place]]
+    to.print(_rich(made, [place for place in everything if place not in costs], below=True))
+    if costs:
+        first = [i for i, row in enumerate(made.rows) if row[0] == splits[0]]
+        once = replace(
+            made,
+            title=f"{made.title}: costs",
+            rows=[made.rows[i] for i in first],
+            evidence=[made.evidence[i] for i in first],
+            protocol="",
+            measured="",
+        )
+        to.print(_rich(once, [made.method, *costs]))
+
+
+def _rich(made: Table, places: Sequence[int], below: bool = False, repeat: bool = False) -> RichTable:
+    """Some columns of a table for a terminal.
+
+    Args:
+        below: intervals stand below their figures.
+        repeat: say the first column in every line, not only where it changes.
+    """
+    caption = escape(f"{made.protocol} {made.measured}".strip())
+    printed = RichTable(title=made.title, caption=caption, title_justify="left", caption_justify="left")
     for place in places:
-        words = place < made.labels or (made.notes and place == len(made.headers) - 1)
-        printed.add_column(escape(made.headers[place]), justify="left" if words else "right", no_wrap=place == label)
+        justify, whole = "left" if made.words[place] else "right", place == made.method and not repeat
+        printed.add_column(escape(made.headers[place]), justify=justify, no_wrap=whole)  # type: ignore[arg-type]
     last = None
-    for row in made.rows:
-        if last is not None and row[0] != last:
+    for row, baseline in zip(made.rows, made.baselines, strict=True):
+        if not repeat and last not in (None, row[0]):
             printed.add_section()
-        shown = ["" if row[0] == last else row[0], *row[1:]]
+        shown = [row[0] if repeat or row[0] != last else "", *row[1:]]
         last = row[0]
         parts = [escape(shown[place].replace(" [", "\n[") if below else shown[place]) for place in places]
-        printed.add_row(*parts, style="dim" if row[label] in BASELINES else None)
+        printed.add_row(*parts, style="dim" if baseline else None)
     return printed
 
 
-def _names(name: str) -> list[str]:
-    return [f"{name}_low", f"{name}_high"] if name.endswith("ci95") else [name]
+# ---- figures and words
 
 
-def _parts(row: Row, name: str) -> list[Any]:
-    value = getattr(row, name)
-    if name.endswith("ci95"):
-        return list(value) if value is not None else ["", ""]
-    return ["" if value is None else value]
+def after(condition: Condition, both: bool = False) -> str:
+    """What a figure was measured after, in words: '1 shot, 5 steps', or '20 own episodes, 1 update'.
+
+    Args:
+        both: there are figures after demonstrations and after own episodes beside each other.
+    """
+    learns_from, shots, steps = condition
+    by_trial = learns_from == "trials"
+    counts = {
+        "own episode" if by_trial else "demonstration" if both else "shot": shots,
+        "update" if by_trial else "step": steps,
+    }
+    return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n is not None)
 
 
-def _plain(cell: Cell) -> dict[str, Any]:
-    rows = [{name: value for name, value in asdict(row).items() if value not in (None, "")} for row in cell.rows]
-    return {**asdict(cell), "rows": rows}
+def _after(measure: str, condition: Condition, both: bool) -> str:
+    words = after(condition, both)
+    return f"{measure} after {words}" if words else measure
+
+
+def _condition(row: Row) -> Condition:
+    return row.learns_from, row.shots, row.steps
+
+
+def _metric(cell: Cell) -> str:
+    unit = "%" if cell.unit == "fraction" else cell.unit
+    return f"{cell.metric}, {unit}" if unit and unit != cell.metric else cell.metric
+
+
+def _statistic(cell: Cell, name: str) -> str:
+    if name == "iqm":
+        return "IQM, %" if cell.unit == "fraction" else "IQM"
+    return f"better than {cell.reference}, %" if cell.reference else "probability of improvement, %"
+
+
+def _bounded(cell: Cell, row: Row | None, name: str) -> str:
+    """A figure with its interval, where it has one."""
+    value = getattr(row, name, None)
+    if value is None:
+        return "–"
+    bounds = getattr(row, "ci95" if name == "value" else f"{name}_ci95")
+    percent = name == "improvement" or cell.unit == "fraction"
+    show = (lambda number: f"{100 * number:.1f}") if percent else _figure
+    return show(value) + ("" if bounds is None else f" [{show(bounds[0])}, {show(bounds[1])}]")
+
+
+def _secondary(row: Row | None, name: str) -> float | None:
+    return None if row is None else (row.secondary_metrics or {}).get(name)
+
+
+def _label(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _extra(cell: Cell, name: str, number: float | None) -> str:
+    """A figure of a column beside the metric, which alone may be a fraction too."""
+    if name == "transductive" and number is not None and cell.unit == "fraction":
+        return f"{100 * number:.1f}"
+    return _figure(number)
+
+
+def _figure(number: float | None) -> str:
+    """A whole number in full, others with three significant digits; never in powers of ten."""
+    if number is None:
+        return "–"
+    if isinstance(number, int):
+        return f"{number:,}"
+    if number == 0 or not math.isfinite(number):
+        return f"{number:.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(number))))
+    return f"{number:,.{min(decimals, 6)}f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _largest(rows: Sequence[Row], name: str) -> float | None:
+    """Of the conditions of one method the most expensive: adapting to more demonstrations takes longer."""
+    return max((getattr(row, name) for row in rows if getattr(row, name) is not None), default=None)
+
+
+def _any(rows: Sequence[Row], name: str) -> bool:
+    return any(getattr(row, name) not in (None, "") for row in rows)
 
 
 def _tex(text: str) -> str:

@@ -1,0 +1,103 @@
+"""Fills the tables of Markdown documents from the measured cells in benchmarks/results.
+
+    python tools/fill_tables.py                     fills README.md, README.zh-CN.md, benchmarks/README.md and docs
+    python tools/fill_tables.py --check             only says whether they agree
+    python tools/fill_tables.py docs/navigation.md  one document
+
+A block of a document is what stands between two comments, the first of which names a cell and, where a page is not
+about all of them, the methods to show:
+
+    <!-- results: grasping-sizes mann mann-raw -->
+    <!-- /results -->
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.io import files
+from quickstudy.io.progress import console
+from quickstudy.results.evidence import Cell
+from quickstudy.results.tables import to_markdown
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+_OPENING = re.compile(r"^<!-- results: *(.*?) *-->$", re.MULTILINE)
+_CLOSING = "<!-- /results -->"
+
+
+def documents() -> list[Path]:
+    """The documents that have tables, or may have."""
+    readmes = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "benchmarks/README.md"]
+    return [path for path in [*readmes, *sorted((ROOT / "docs").rglob("*.md"))] if path.is_file()]
+
+
+def fill(text: str, results: Path, where: str) -> str:
+    """`text` with every results block filled from the cells in the folder `results`.
+
+    Raises:
+        QuickstudyError: a block names a cell that has no file or a method that is not in it, or has no end.
+    """
+    filled, done = "", 0
+    while match := _OPENING.search(text, done):
+        name, *methods = match[1].split() or [""]
+        end, following = text.find(_CLOSING, match.end()), _OPENING.search(text, match.end())
+        if end < 0 or (following is not None and following.start() < end):
+            raise QuickstudyError(f"'{where}': the block 'results: {name}' has no end; close it by '{_CLOSING}'.")
+        cells = {path.stem: path for path in results.glob("*.json")}
+        if name not in cells:
+            raise QuickstudyError(f"'{where}': {unknown('cell', name, cells)}")
+        filled += f"{text[done : match.end()]}\n{to_markdown(_only(Cell.read(cells[name]), methods))}"
+        done = end
+    return filled + text[done:]
+
+
+def _only(cell: Cell, methods: Sequence[str]) -> Cell:
+    """The rows of these methods; all where none is named."""
+    known = {row.method for row in cell.rows}
+    for method in methods:
+        if method not in known:
+            raise unknown(f"method in '{cell.cell}'", method, known)
+    return replace(cell, rows=[row for row in cell.rows if row.method in methods]) if methods else cell
+
+
+def main(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), check: bool = False, results: Path = RESULTS
+) -> int:
+    """Fills the tables of Markdown documents from the measured cells.
+
+    Args:
+        paths: Markdown files; by default all of the project.
+        check: write nothing, only say which documents disagree with the cells.
+        results: where the cells are.
+    """
+    status = 0
+    for path in paths or documents():
+        if not path.is_file():
+            raise QuickstudyError(f"There is no document '{path}'.")
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, results, str(path))
+        if new == old:
+            continue
+        if check:
+            console.print(f"{path} disagrees with {results}; run 'make results'.", soft_wrap=True)
+            status = 1
+        else:
+            files.write(path, new)
+            console.print(f"{path} filled.", soft_wrap=True)
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(tyro.cli(main))
+    except QuickstudyError as problem:
+        console.print(str(problem), style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
