@@ -571,8 +571,8 @@ def _parsed(arguments: Sequence[str]) -> Any:
         return _COMMANDS[arguments[0]](experiment, **others)
     union: Any = None
     for name, command in _COMMANDS.items():
-        shown = _placeholder(command) if command in (Train, Profile) else command
-        one = Annotated[shown, subcommand(name)]
+        shown: Any = _placeholder(command) if command in (Train, Profile) else command
+        one: Any = Annotated[shown, subcommand(name)]
         union = one if union is None else union | one
     return tyro.cli(union, prog="quickstudy", description=_ABOUT, args=list(arguments) or ["--help"])
 

@@ -39,7 +39,8 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, allowed in _allowed(type(self)).items():
+        kind: Any = type(self)
+        for name, allowed in _allowed(kind).items():
             value = getattr(self, name)
             if problem := _problem(value, allowed):
                 raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")

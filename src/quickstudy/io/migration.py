@@ -14,6 +14,7 @@ _FIELDS = {
     "settle": "lr_decay_fraction",
     "trace": "gae_lambda",
     "views": "num_augmentations",
+    "matchings": "sinkhorn_iterations",
 }
 
 _TRIAL_METHODS = {
