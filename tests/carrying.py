@@ -21,7 +21,7 @@ class Carrying(TaskFamily):
     protocol = "the spot is hidden"
     metric: ClassVar[str] = "success"
     observation_size, action_size, hidden_size, horizon = 10, 4, 3, 80
-    places = ObservationLayout(slice(0, 3), slice(4, 7), slice(7, 10), slice(3, 4))
+    observation_layout = ObservationLayout(slice(0, 3), slice(4, 7), slice(7, 10), slice(3, 4))
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         return {"spot": rng.uniform(-0.2, 0.2, 3).tolist()}

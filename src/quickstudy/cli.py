@@ -1,10 +1,13 @@
-"""The command line: each command is one dataclass whose `run` calls one public function and says what to try next."""
+"""The command line: each command is one dataclass whose `run` calls one public function and says what to try next.
+
+Nothing heavy is imported before a command needs it, so that help and mistakes are answered at once. The options of
+`train` and `profile` are the settings of the family and method that are named, see `quickstudy.options`.
+"""
 
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,18 +17,20 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import COMPARED, Settings, build, defaults
-from quickstudy.methods.trials.cli import RLEvaluate, RLProfile, RLTrain, train_defaults
 
-OBJECTS = "objects"
-"""The split of a user's own objects, see `quickstudy.families.grasping.family`."""
-
-_ABOUT = "A robot learns a new skill from a few demonstrations, because it has learned how to learn. Start with: demo"
+_ABOUT = "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. Start with: demo"
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
+Unit = Literal["m", "cm", "mm", "in"]
+
+
+def say_next(*words: object, after: str = "") -> None:
+    """Prints a command that works when it is pasted."""
+    command = shlex.join(["quickstudy", *map(str, words)])
+    console.print(f"Next: [bold]{escape(command)}[/]{after}", soft_wrap=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -58,48 +63,62 @@ class Families:
     """The contact sheet's file; families/<family>-<split>.png by default."""
     objects: Path | None = None
     """A folder of .obj and .stl files of your own, to draw those that can be grasped."""
-    unit: Literal["m", "cm", "mm", "in"] = "m"
+    unit: Unit = "m"
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy.families import own as families
+        from quickstudy import families
 
         if self.family is None:
-            table = Table(Column("family", no_wrap=True), "observation", "action", "ranked by", "tasks by split")
-            for name in families.FAMILIES:
-                try:
-                    f = families.get(name)
-                except QuickstudyError as error:  # its data was not fetched
-                    table.add_row(name, "", "", "", escape(str(error)))
-                    continue
-                sizes = ", ".join(f"{split} {size:,}" for split, size in f.sizes.items())
-                table.add_row(name, str(f.observation_size), str(f.action_size), f.metric, sizes)
-            console.print(table)
-            console.print("Next: [bold]quickstudy families grasping[/] draws some of its tasks.")
+            self._list()
             return
         family = families.get(self.family, self.objects, self.unit)
-        split = self.split or ("train" if self.objects is None else OBJECTS)
-        tasks = self.tasks if split != OBJECTS else min(self.tasks, family.sizes.get(OBJECTS, 0))
+        split = self.split or ("train" if self.objects is None else "objects")
+        tasks = min(self.tasks, family.sizes.get(split, self.tasks))
         path = self.output or Path("families") / f"{family.name}-{split}.png"
         families.draw(family, split, tasks, path)
         console.print(f"{tasks} tasks of '{split}': {path}")
-        console.print(f"Next: [bold]quickstudy train {self.family}[/]")
+        say_next("train", self.family)
+
+    def _list(self) -> None:
+        from quickstudy import families
+
+        table = Table(Column("family", no_wrap=True), "learned from", "what is learned", "test splits")
+        missing: dict[str, list[str]] = {}
+        for record in families.records().values():
+            try:
+                family = record.build()
+            except QuickstudyError:  # its data or robot is not here
+                missing.setdefault(record.needs, []).append(record.name)
+                continue
+            table.add_row(
+                record.name, ", ".join(family.learned_from), escape(record.summary), ", ".join(family.test_splits)
+            )
+        console.print(table)
+        for needs, names in missing.items():
+            console.print(f"Not here yet: {', '.join(names)} ({escape(needs)}).", soft_wrap=True)
+        say_next("families", "grasping", after=" draws some of its tasks.")
 
 
 @dataclass(frozen=True)
 class Check:
-    """Go through the contract of a family, point by point: quickstudy check my_module:MyFamily."""
+    """Go through the contract of a family, or of a method on a family, point by point: quickstudy check my_module:MyFamily."""
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
-    """A family of your own, as module:attribute or as a file, or one of quickstudy's."""
+    """A family of your own, as package.module:attribute or as a file, or one of quickstudy's."""
+    method: str | None = None
+    """A method of your own, as package.module:attribute, or one of quickstudy's, to check on that family."""
 
     def run(self) -> None:
-        from quickstudy import check
+        from quickstudy import check, families, methods
 
-        family = check.load(self.family)
-        points = check.check(family)
-        table = Table("", Column("the contract of a family", no_wrap=True), "found, or what to do")
-        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]–[/]"}
+        family = families.get(self.family)
+        if self.method is None:
+            points, whose = check.check(family), "a family"
+        else:
+            points, whose = check.check_method(methods.get(self.method), family), "a method"
+        table = Table("", Column(f"the contract of {whose}", no_wrap=True), "found, or what to do")
+        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]does not apply[/]"}
         for point in points:
             table.add_row(signs[point.passed], point.name, escape(point.said))
         console.print(table)
@@ -107,7 +126,7 @@ class Check:
         if failed:
             console.print(f"{failed} of {len(points)} points failed.")
             sys.exit(1)
-        console.print("Next: train on it, see [bold]docs/bring_your_own.md[/].")
+        say_next("train", self.family, *(["--method", self.method] if self.method else []))
 
 
 @dataclass(frozen=True)
@@ -131,15 +150,15 @@ class Record:
     """Draws the starts and the noise."""
 
     def run(self) -> None:
+        from quickstudy import families
         from quickstudy.datasets.record import record
-        from quickstudy.families import own as families
 
         family = families.get(self.family)
         ending = f".{self.format}" if self.format in ("npz", "csv") else ""
         path = self.output or Path("recordings") / f"{family.name}-{self.split}{ending}"
         record(family, self.split, self.tasks, self.demos, path, self.format, self.rate, self.seed)
-        console.print(f"{self.tasks} tasks with {self.demos} demonstrations each are in [bold]{path}[/].")
-        console.print(f"Next: [bold]quickstudy data inspect {path}[/], or [bold]quickstudy train {path}[/]")
+        console.print(f"{self.tasks} tasks with {self.demos} demonstrations each are in [bold]{escape(str(path))}[/].")
+        say_next("data", "inspect", path)
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ class FetchOmniglot:
         from quickstudy.datasets import fetch_omniglot
 
         fetch_omniglot(self.source)
-        console.print("Next: [bold]quickstudy train omniglot-5way --method prototypical[/]")
+        say_next("train", "omniglot-5way", "--method", "prototypical")
 
 
 @dataclass(frozen=True)
@@ -175,8 +194,8 @@ class Inspect:
             console.print(f"[yellow]Note:[/] {escape(warning)}", soft_wrap=True)
         output = self.output or Path(f"{self.path.absolute().stem}-inspection.png")
         plot(found, output)
-        console.print(f"The plots are in [bold]{output}[/].")
-        console.print(f"Next: [bold]quickstudy train {self.path}[/]")
+        console.print(f"The plots are in [bold]{escape(str(output))}[/].")
+        say_next("train", self.path)
 
 
 @dataclass(frozen=True)
@@ -193,72 +212,71 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Train(Settings):
-    """Meta-train a method on a family: quickstudy train grasping --method maml --seed 1.
+class Train:
+    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml --seed 1.
 
-    Every default shown is that of the named family and method."""
+    With a family and a method named, --help shows every setting with its default for these two."""
 
-    family: FamilyName
-    method: str = "maml"
-    """One of: maml fomaml anil meta-sgd reptile meta-lstm mann mann-raw siamese matching matching-fce matching-convex
-    matching-frames prototypical hypernet hypernet-roles transfer scratch no-adaptation oracle replay nearest warp."""
-    seed: int = 0
-    """Draws the initial parameters and the meta-batches."""
-    output_dir: Path | None = None
-    """The run folder; runs/<family>-<method>/<time> by default."""
-    start: str = ""
-    """A run whose base network the training starts from, as far as the two are alike."""
-    resume: bool = False
-    """Go on with the training in --output-dir exactly where it stopped."""
-    device: str = "cpu"
-    """What torch trains on, such as cuda; validation episodes are simulated by the processor all the same."""
+    experiment: Any
+    output_dir: Path | None
+    resume: bool
+    device: str
 
     def run(self) -> None:
-        from quickstudy.batching import usable
-        from quickstudy.families import own as families
-        from quickstudy.io.provenance import note_start
         from quickstudy.results import runs
-        from quickstudy.results.compare import source_for, train
 
-        usable(self.device)
-        settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
-        family = families.get(self.family)
-        folder = self.output_dir or runs.new_folder(Path("runs"), family.name, self.method)
-        runs.check_folder(folder, settings, self.resume)
-        build(settings, family)  # an unknown method is told before anything is recorded
-        source = source_for(settings, family)
-        note_start(folder, "training", command_line(), {"settings": asdict(settings)})
-        train(settings, family, source, folder, self.resume, device=self.device)
-        runs.save_example(family, folder)
-        console.print(f"The run is in [bold]{folder}[/]; its curves: tensorboard --logdir {folder}/tensorboard")
-        console.print(f"Next: [bold]quickstudy evaluate {folder}[/]")
+        experiment = self.experiment
+        console.print(f"{experiment.family.name}: {escape(experiment.family.protocol)}.", soft_wrap=True)
+        folder = self.output_dir or runs.new_folder(Path("runs"), experiment.family.name, experiment.method.name)
+        runs.train_run(experiment, folder, self.resume, command_line(), self.device)
+        where = shlex.quote(str(folder))
+        console.print(
+            f"The run is in [bold]{escape(where)}[/]; its curves: tensorboard --logdir {escape(where)}/tensorboard",
+            soft_wrap=True,
+        )
+        say_next("evaluate", folder)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Tell where the time of meta-training goes: quickstudy profile navigation2d --method maml-trpo.
+
+    Takes the settings of train; nothing is kept."""
+
+    experiment: Any
+    outer_steps: int
+
+    def run(self) -> None:
+        from quickstudy.profile import profile, table
+
+        console.print(table(self.experiment, profile(self.experiment, self.outer_steps)))
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Adapt a trained learner to held-out tasks and run a fixed quota of episodes of each."""
+    """Let a trained learner adapt to held-out tasks and act in a fixed quota of episodes of each."""
 
     run_folder: RunFolder
     split: str | None = None
     """A split of the family; every test split by default."""
-    shots: tuple[int, ...] = (0, 1)
-    """Numbers of demonstrations to adapt from."""
+    shots: tuple[int, ...] | None = None
+    """Numbers of demonstrations to adapt from, or of rounds of own trials; by default those that the family names."""
     tasks: int | None = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int | None = None
-    """Episodes of each task, of which every one counts; 5, or all where there are fewer."""
+    """Episodes of each task, of which every one counts; 5, or all where there are fewer; by trial, of each round, as
+    many as the family says."""
     seed: int = 0
     """Draws the demonstrations, the starts and the noise."""
-    checkpoint: str = "best"
-    """'best' on validation tasks, or 'last'."""
+    checkpoint: Literal["best", "last"] = "best"
+    """The best on validation tasks, or the last."""
     objects: Path | None = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
-    unit: Literal["m", "cm", "mm", "in"] = "m"
+    unit: Unit = "m"
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy.results import evidence as results
-        from quickstudy.results import runs
+        from quickstudy.results import runs, tables
 
         cells = runs.evaluate_run(
             self.run_folder,
@@ -273,8 +291,8 @@ class Evaluate:
             self.unit,
         )
         for cell in cells:
-            results.print_table(cell)
-        console.print(f"Next: [bold]quickstudy report {self.run_folder}[/]")
+            tables.print_table(cell)
+        say_next("report", self.run_folder)
 
 
 @dataclass(frozen=True)
@@ -292,8 +310,8 @@ class Adapt:
 
         path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
         console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
-        console.print(f"The skill is in [bold]{path}[/].")
-        console.print(f"Next: [bold]quickstudy evaluate {self.run_folder}[/] tells how such skills do on unseen tasks.")
+        console.print(f"The skill is in [bold]{escape(str(path))}[/].")
+        say_next("evaluate", self.run_folder, after=" tells how such skills do on unseen tasks.")
 
 
 @dataclass(frozen=True)
@@ -318,40 +336,38 @@ class Match:
         for task, probability, caption in found.ranking[: self.shown]:
             table.add_row(task.name, caption, f"{100 * probability:.1f}")
         console.print(table)
-        demos = shlex.join(map(str, self.demo))
         if found.skill is None:
-            console.print(
-                f"Next: [bold]quickstudy match {self.run_folder} {demos} --skills-run RUN[/], where RUN is a run of "
-                "transfer, learns from that task's skill on."
-            )
+            where = ", where RUN is a run of transfer, learns from that task's skill on."
+            say_next("match", self.run_folder, *self.demo, "--skills-run", "RUN", after=where)
             return
         console.print(
-            f"Adapted from the skill of {found.ranking[0][0].name}: imitation error {found.before:.4f} before, "
-            f"{found.after:.4f} after."
+            f"Learned from {found.start}'s skill on: imitation error {found.before:.4f} before the demonstration, "
+            f"{found.after:.4f} after; without matching {found.without:.4f}.",
+            soft_wrap=True,
         )
-        console.print(f"The skill is in [bold]{found.skill}[/].")
-        console.print(f"Next: [bold]quickstudy adapt {self.run_folder} --demo {demos}[/] learns without a known task.")
+        console.print(f"The skill is in [bold]{escape(str(found.skill))}[/].")
+        say_next("evaluate", self.run_folder)
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Train, tune and evaluate several methods with several seeds, and rank them in one table.
-
-    What is finished is never run again: the same command goes on after a break."""
+    """Train, tune and compare methods on a family with several seeds; the same command goes on after a break."""
 
     family: FamilyName
-    methods: tuple[str, ...] = COMPARED
-    """Method names as for train, and transfer-equal-time; or all. Of the default, those that suit the family."""
+    methods: tuple[str, ...] = ()
+    """Method names as for train; or 'all'. By default the usual ones of those that suit the family."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
     splits: tuple[str, ...] = ()
     """Test splits; all of them by default."""
     shots: tuple[int, ...] = (0, 1, 3, 5)
-    """Numbers of demonstrations to adapt from."""
+    """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
     tasks: int | None = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
-    """Episodes of each task; every one counts."""
+    """Episodes of each task, for methods that learn from demonstrations; every one counts."""
+    trial_episodes: int | None = None
+    """Episodes of each task in each round, for methods that learn by trial; as many as the family says by default."""
     steps: int | None = None
     """Outer steps of every training; the family's default where not given."""
     budget: str | None = None
@@ -360,41 +376,51 @@ class Compare:
     """runs/compare-<family> by default."""
     objects: Path | None = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
-    unit: Literal["m", "cm", "mm", "in"] = "m"
+    unit: Unit = "m"
     """Of length in these files."""
 
     def run(self) -> None:
-        from quickstudy.families import own as families
+        from quickstudy import families
+        from quickstudy.experiment import Experiment
         from quickstudy.io.budget import Budget, seconds_of
-        from quickstudy.results import tables
-        from quickstudy.results.compare import Protocol, all_methods, compare
+        from quickstudy.results import compare, tables
+        from quickstudy.results.tuning import Tuning
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
         family = families.get(self.family, self.objects, self.unit)
-        suited = all_methods(family)
-        usual = tuple(method for method in COMPARED if method in suited)
-        methods = {("all",): suited, COMPARED: usual}.get(self.methods, self.methods)
+        chosen: Sequence[str] = self.methods
+        if not chosen or chosen == ("all",):
+            chosen = [m.name for m in (compare.suited(family) if chosen else compare.usual(family))]
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
-        splits = (OBJECTS,) if self.objects is not None and not self.splits else self.splits
+        splits = ("objects",) if self.objects is not None and not self.splits else self.splits
         tasks = self.tasks or min([100, *(family.sizes.get(split, 100) for split in splits or family.test_splits)])
-        tuning = min(Protocol.tuning_tasks, family.sizes.get("validation", 0))
-        protocol = Protocol(self.seeds, splits, self.shots, tasks, self.episodes, tuning)
+        tuning = Tuning(tasks=max(1, min(Tuning.tasks, family.sizes.get("validation", 0))))
+        protocol = compare.Protocol(
+            self.seeds, splits, self.shots, tasks, self.episodes, self.trial_episodes or 0, tuning
+        )
 
-        def settings_for(method: str, seed: int) -> Settings:
-            settings = defaults(self.family, method, seed)
-            training = replace(settings.training, steps=self.steps or settings.training.steps)
-            return replace(settings, training=training)
+        def experiment_for(method: Any, seed: int) -> Experiment:
+            changes = {"training": {"steps": self.steps}} if self.steps else {}
+            made = Experiment.of(family, method, seed, changes)
+            return made.named(self.family)
 
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
-        asked["objects"] = str(self.objects) if self.objects else None
-        own = self.objects is not None
-        cells = compare(
-            family, methods, settings_for, protocol, folder, command_line(), budget, asked=asked, by_task=own
+        asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}
+        cells = compare.compare(
+            family,
+            chosen,
+            protocol,
+            folder,
+            experiment_for=experiment_for,
+            command=command_line(),
+            budget=budget,
+            asked=asked,
+            by_task=self.objects is not None,
         )
         if cells:
             tables.print_comparison(cells)
-            console.print(f"The table is in {folder}/comparison.csv, .json and .tex.")
-            console.print(f"Next: [bold]quickstudy report {folder}[/]")
+            console.print(f"The table is in {escape(str(folder))}/comparison.csv, .json and .tex.")
+            say_next("report", folder)
 
 
 @dataclass(frozen=True)
@@ -406,10 +432,13 @@ class Resume:
     """Repeat it from the start in this folder instead."""
     budget: str | None = None
     """Wall time of a comparison, as for compare."""
+    device: str = "cpu"
+    """What torch trains on."""
 
     def run(self) -> None:
+        from quickstudy import families, methods
+        from quickstudy.experiment import Experiment
         from quickstudy.io.provenance import NOTE, read_note
-        from quickstudy.methods.catalogue import from_plain
         from quickstudy.results import runs
 
         note, folder = read_note(self.run_folder), self.anew or self.run_folder
@@ -422,9 +451,9 @@ class Resume:
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
             Compare(**asked, budget=self.budget, output_dir=folder).run()
             return
-        settings = from_plain(Settings, note["settings"], f"{self.run_folder}/{NOTE}")
-        there = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-        Train(**there, output_dir=folder, resume=runs.begun(folder)).run()
+        settings = runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}")
+        experiment = Experiment(families.get(settings.family), methods.get(settings.method), settings)
+        Train(experiment, folder, runs.begun(folder), self.device).run()
 
 
 @dataclass(frozen=True)
@@ -451,19 +480,18 @@ class Runs:
             and self.state in (None, run.state)
         ]
         if not found:
-            console.print(f"No such run in '{self.root}'.")
+            console.print(f"No such run in '{escape(str(self.root))}'.")
             return
         table = Table(Column("run", overflow="fold"), "family", "method", "state", Column("progress", justify="right"),
                       "headline")  # fmt: skip
         for run in found:
             done, wanted = run.progress
-            table.add_row(
-                escape(str(run.folder)), run.family, run.method, run.state, f"{done}/{wanted}", escape(run.headline)
-            )
+            words = (str(run.folder), run.family, run.method, run.state, f"{done}/{wanted}", run.headline)
+            table.add_row(*map(escape, words))
         console.print(table)
         stopped = next((run.folder for run in found if run.state == "stopped"), None)
         if stopped is not None:
-            console.print(f"Next: [bold]quickstudy resume {stopped}[/] goes on where it stopped.", soft_wrap=True)
+            say_next("resume", stopped, after=" goes on where it stopped.")
 
 
 @dataclass(frozen=True)
@@ -475,10 +503,11 @@ class Report:
     """Films and 3D replays; they are taken once."""
 
     def run(self) -> None:
-        from quickstudy.demo import write_report
+        from quickstudy.report.build import write_report
 
         path = write_report(self.run_folder, command_line(), self.video)
-        console.print(f"The report is in [bold]{path}[/] ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+        size = path.stat().st_size / 1e6
+        console.print(f"The report is in [bold]{escape(str(path))}[/] ({size:.1f} MB)", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -495,8 +524,8 @@ class Push:
         from quickstudy.results.hub import push
 
         where = push(self.run_folder, self.target, self.license)
-        console.print(f"The learner is in [bold]{where}[/]; its README.md says what it is.")
-        console.print(f"Next: [bold]quickstudy pull {self.target}[/] on another machine.")
+        console.print(f"The learner is in [bold]{escape(where)}[/]; its README.md says what it is.")
+        say_next("pull", self.target, after=" on another machine.")
 
 
 @dataclass(frozen=True)
@@ -510,10 +539,22 @@ class Pull:
 
     def run(self) -> None:
         from quickstudy.results.hub import pull
+        from quickstudy.results.runs import example_of
 
         run = pull(self.source, self.output_dir)
-        console.print(f"The run is in [bold]{run}[/]; [bold]{run / 'README.md'}[/] says what it is.")
-        console.print(f"Next: [bold]quickstudy adapt {run} --demo DEMO.npz[/]")
+        console.print(f"The run is in [bold]{escape(str(run))}[/]; its README.md says what it is.")
+        example = example_of(run)
+        if example is None:
+            say_next("evaluate", run)
+        else:
+            say_next("adapt", run, "--demo", example)
+
+
+_COMMANDS = {
+    "demo": Demo, "families": Families, "check": Check, "record": Record, "data": Data, "train": Train,
+    "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "runs": Runs,
+    "report": Report, "push": Push, "pull": Pull, "profile": Profile,
+}  # fmt: skip
 
 
 def command_line() -> str:
@@ -521,49 +562,37 @@ def command_line() -> str:
     return shlex.join(["quickstudy", *sys.argv[1:]])
 
 
-def _train_defaults(arguments: Sequence[str]) -> Any:
-    """`Train` with the defaults of the family and method that are named in the arguments."""
-    words = [word for word in arguments[1:2] if arguments[0] == "train" and not word.startswith("-")]
-    family = words[0] if words else "grasping"
-    method = next((word.removeprefix("--method=") for word in arguments if word.startswith("--method=")), None)
-    method = next((after for word, after in pairwise(arguments) if word == "--method"), method)
-    settings = vars(defaults(family, method))
-    return Train(**{**settings, "family": family if words else tyro.MISSING})
+def _parsed(arguments: Sequence[str]) -> Any:
+    """The command that the arguments ask for."""
+    if arguments and arguments[0] in ("train", "profile"):
+        from quickstudy.options import parse
+
+        experiment, others = parse(arguments[0], arguments[1:], _COMMANDS[arguments[0]].__doc__ or "")
+        return _COMMANDS[arguments[0]](experiment, **others)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
+        raise unknown("command", arguments[0], _COMMANDS)
+    union: Any = None
+    for name, command in _COMMANDS.items():
+        shown: Any = _placeholder(command) if command in (Train, Profile) else command
+        one: Any = Annotated[shown, subcommand(name)]
+        union = one if union is None else union | one
+    return tyro.cli(union, prog="quickstudy", description=_ABOUT, args=list(arguments) or ["--help"])
 
 
-def _commands(arguments: Sequence[str]) -> Any:
-    """All commands, as tyro takes them; the defaults of 'train' are those of what is to be trained on.
-
-    Raises:
-        QuickstudyError: that is a data set that cannot be read.
-    """
-    return (
-        Annotated[Demo, subcommand("demo")]
-        | Annotated[Families, subcommand("families")]
-        | Annotated[Check, subcommand("check")]
-        | Annotated[Record, subcommand("record")]
-        | Annotated[Data, subcommand("data")]
-        | Annotated[Train, subcommand("train", default=_train_defaults(arguments))]
-        | Annotated[Evaluate, subcommand("evaluate")]
-        | Annotated[Adapt, subcommand("adapt")]
-        | Annotated[Match, subcommand("match")]
-        | Annotated[Compare, subcommand("compare")]
-        | Annotated[Resume, subcommand("resume")]
-        | Annotated[Runs, subcommand("runs")]
-        | Annotated[Report, subcommand("report")]
-        | Annotated[RLTrain, subcommand("rl-train", default=train_defaults(RLTrain, arguments))]
-        | Annotated[RLEvaluate, subcommand("rl-evaluate")]
-        | Annotated[RLProfile, subcommand("rl-profile", default=train_defaults(RLProfile, arguments))]
-        | Annotated[Push, subcommand("push")]
-        | Annotated[Pull, subcommand("pull")]
-    )
+def _placeholder(command: type) -> type:
+    """A command whose options are known only when it is called, for the list of all."""
+    return dataclass(frozen=True)(type(command.__name__, (), {"__doc__": command.__doc__}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tyro.cli(_commands(arguments), prog="quickstudy", description=_ABOUT, args=arguments or ["--help"]).run()
+        if arguments and arguments[0] in RENAMED:
+            arguments = today(arguments)
+            renamed = escape(shlex.join(["quickstudy", *arguments]))
+            console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
+        _parsed(arguments).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -1,19 +1,24 @@
-"""The demonstration of the whole product: meta-training, a comparison, films and the report."""
+"""The whole path in a few minutes, for a first look: `quickstudy demo`."""
 
+import shlex
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from quickstudy.families import own as families
+from rich.markup import escape
+
+from quickstudy.experiment import Experiment
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import DataConfig, Settings, defaults
-from quickstudy.report.build import headline, write_report
+from quickstudy.method import Method
+from quickstudy.report import films
+from quickstudy.report.build import evaluations, headline, write_report
 from quickstudy.results import tables
 from quickstudy.results.compare import Protocol, compare
-from quickstudy.results.runs import save_example
+from quickstudy.results.runs import load, save_example
+from quickstudy.results.tuning import Tuning
+from quickstudy.settings import Changes
 from quickstudy.simulation import rendering
 
-FILMED = "meta-sgd"
+FAMILY, FILMED = "grasping", "meta-sgd"
 METHODS = (
     "meta-sgd",
     "maml",
@@ -26,20 +31,17 @@ METHODS = (
     "oracle",
 )
 """Few of them, so that it stays a matter of minutes."""
-PROTOCOL = Protocol(
-    seeds=1, tasks=50, episodes=2, tuning_tasks=20, tuning_steps=(20, 100), tuning_rates=(3e-4, 1e-3, 3e-3)
-)
-FAMILY = "grasping"
+PROTOCOL = Protocol(seeds=1, tasks=50, episodes=2, tuning=Tuning(tasks=20, steps=(20, 100), rates=(3e-4, 1e-3, 3e-3)))
+SHORT: Changes = {
+    "training": {"steps": 600, "validate_every": 300},
+    "data": {"tasks": 200, "demonstrations": 4, "validation_tasks": 25, "validation_episodes": 2},
+}
+"""Fewer tasks and steps than the family's defaults."""
 
 
-def settings_for(method: str, seed: int) -> Settings:
+def experiment_for(method: str | Method, seed: int) -> Experiment:
     """A short training: the defaults of the family, on fewer tasks and for fewer steps."""
-    settings = defaults(FAMILY, method, seed)
-    return replace(
-        settings,
-        training=replace(settings.training, steps=600, validate_every=300),
-        data=DataConfig(tasks=200, demonstrations=4, validation_tasks=25, validation_episodes=2),
-    )
+    return Experiment.of(FAMILY, method, seed, SHORT)
 
 
 def demo(folder: Path, video: bool) -> Path:
@@ -49,22 +51,30 @@ def demo(folder: Path, video: bool) -> Path:
         where the report is.
     """
     started = time.perf_counter()
-    family = families.get(FAMILY)
+    filmed = experiment_for(FILMED, 0)
     console.print(
         "An arm learns to learn how objects must be grasped: meta-training on "
-        f"{settings_for(FILMED, 0).data.tasks} objects, then one demonstration of each object it has never seen."
+        f"{filmed.settings.data.tasks} objects, then one demonstration of each object it has never seen."
     )
-    cells = compare(family, METHODS, settings_for, PROTOCOL, folder, "quickstudy demo")
-    save_example(family, folder / f"{FILMED}-seed0")
+    cells = compare(filmed.family, METHODS, PROTOCOL, folder, experiment_for=experiment_for, command="quickstudy demo")
+    run = folder / f"{FILMED}-seed0"
+    example = save_example(filmed.family, run)
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
+    elif video:
+        _, learner = load(run)
+        evaluated = {split: evaluations(folder, split) for split in filmed.family.test_splits}
+        films.take(folder, FILMED, filmed.family, learner, evaluated)
     tables.print_comparison(cells)
     report = write_report(folder, "quickstudy demo", video)
-    run = folder / f"{FILMED}-seed0"
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")
-    console.print(f"The report, with plots and videos of the arm: [bold]{report}[/]", soft_wrap=True)
+    console.print(f"The report, with plots and videos of the arm: [bold]{escape(str(report))}[/]", soft_wrap=True)
     console.print("Next, with the learner that was just trained (see quickstudy --help for more):", soft_wrap=True)
-    console.print(f"  quickstudy adapt {run} --demo {next((run / 'examples').iterdir())}", soft_wrap=True)
-    console.print(f"  quickstudy evaluate {run} --shots 0 1 3", soft_wrap=True)
-    console.print("  quickstudy families grasping", soft_wrap=True)
+    for words in (
+        ("adapt", run, "--demo", example),
+        ("evaluate", run, "--shots", 0, 1, 3),
+        ("families", FAMILY),
+    ):
+        command = shlex.join(["quickstudy", *map(str, words)])
+        console.print(f"  {escape(command)}", soft_wrap=True, highlight=False)
     return report

@@ -19,6 +19,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner, Skill
+from quickstudy.method import Experience
 from quickstudy.task import Task, TaskFamily
 
 _TASKS_AT_ONCE = 50
@@ -34,9 +35,12 @@ class Evaluation:
 
     Attributes:
         tasks: names of the tasks.
-        shots: numbers of demonstrations that it adapted from.
+        shots: numbers of demonstrations, or of own episodes, that it adapted from.
         metrics: by name, [shots, task, episode].
-        adaptation_ms: [shots], median wall time of adapting to one task alone, in milliseconds.
+        adaptation_ms: [shots], median wall time of adapting to one task alone, in milliseconds; by trial, the time of
+            everything up to there, simulation included.
+        learns_from: 'demonstrations', or 'trials'.
+        steps: [shots], adaptations so far, of a learner by trial that adapts to all episodes of a task at once.
     """
 
     split: str
@@ -44,6 +48,8 @@ class Evaluation:
     shots: list[int]
     metrics: dict[str, np.ndarray]
     adaptation_ms: list[float]
+    learns_from: Experience = "demonstrations"
+    steps: list[int] | None = None
 
     def save(self, path: Path) -> None:
         """Writes JSON; the file appears whole or not at all."""

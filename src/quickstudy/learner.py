@@ -17,11 +17,13 @@ Skill = Any
 """What `adapt` returns for one task: a plain tree (tensors, dicts, tuples) that the method's base learner acts with."""
 
 Parameters = Mapping[str, Tensor]
+"""Of a network, by name."""
 Metrics = dict[str, Tensor]
+"""What is logged beside the loss, by name."""
 
 
 def imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
-    """Mean squared error over real steps and action components, a scalar; padding has no part in it."""
+    """Mean squared error over real steps and action components, a scalar; padding does not count."""
     return masked_mean((prediction - batch.y).square().mean(-1), batch.mask)
 
 
@@ -31,25 +33,26 @@ def root_imitation_loss(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def recognition_loss(prediction: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy of logits against one-hot labels over real steps, a scalar; padding has no part in it."""
+    """Mean cross-entropy of logits against one-hot labels over real steps, a scalar; padding does not count."""
     return masked_mean(-(batch.y * prediction.log_softmax(-1)).sum(-1), batch.mask)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of `values` where `mask` is 1; zero where it is nowhere."""
+    """The mean of `values` where `mask` is 1; zero if it is 1 nowhere."""
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
 
 
 class BaseLearner(nn.Module):
     """Solves one task: a network from observations to actions, and the loss that it descends.
 
-    Observations are standardised by the mean and deviation of the training demonstrations, which are kept with the
-    network so that a skill needs nothing else.
+    Observations are standardised by the mean and deviation of the training demonstrations, which are saved with the
+    network, so that a skill needs nothing else.
 
     Args:
-        whole: observations are images, whose pixels share one mean and one deviation.
-        criterion: how badly predictions [..., act] imitate a batch, a scalar: `imitation_loss`, or `recognition_loss`
-            where actions are one-hot labels and predictions their logits.
+        network: from standardised observations [..., obs] to actions [..., act].
+        criterion: the loss of predictions [..., act] on a batch, a scalar: `imitation_loss`, or `recognition_loss`
+            where actions are one-hot labels and predictions are logits.
+        whole: one mean and one deviation for all numbers of an observation, as for the pixels of an image.
     """
 
     mean: Tensor
@@ -68,7 +71,7 @@ class BaseLearner(nn.Module):
         self.register_buffer("deviation", torch.ones(observation_size))
 
     def standardise(self, batch: Batch) -> None:
-        """Takes mean and deviation from the real steps of `batch`; a constant channel is only centred."""
+        """Takes mean and deviation from the real steps of `batch`; a number that is constant is only centred."""
         real = batch.x[batch.mask.bool()]
         if self.whole:
             real = real.reshape(-1, 1)
@@ -85,11 +88,11 @@ class BaseLearner(nn.Module):
         return dict(self.named_parameters())
 
     def predict(self, parameters: Parameters, x: Tensor) -> Tensor:
-        """Actions [..., act] of the network with these parameters instead of its own."""
+        """Actions [..., act] of the network with these parameters in place of its own."""
         return functional_call(self, dict(parameters), (x,))
 
     def loss(self, parameters: Parameters, batch: Batch) -> Tensor:
-        """How badly the network with these parameters imitates the demonstrations; a scalar."""
+        """The loss of the network with these parameters on demonstrations, a scalar."""
         return self.criterion(self.predict(parameters, batch.x), batch)
 
 
@@ -102,13 +105,16 @@ class MetaLearner(nn.Module, ABC):
 
     base: BaseLearner
     adapts_weights: bool = True
-    """Whether a skill has network weights of its own; if not, convolutions of many tasks are one large batch."""
-
+    """Whether each skill has network weights of its own. If not, the convolutions of many tasks are one large batch."""
     scans: bool = False
-    """Whether a demonstration is gone through step by step: so many small operations are dear to go through twice, and
-    take minutes to compile."""
+    """Whether a demonstration is gone through step by step. That is many small operations, which are slow to do twice
+    and take minutes to compile."""
     copies: int = 4
-    """About how many numbers the work on one task holds for each parameter; it bounds how many tasks go at once."""
+    """Roughly how many numbers the work on one task holds for each parameter; it limits how many tasks run at once."""
+    order_matters: bool = False
+    """Whether a skill may depend on the order of the demonstrations."""
+    follows_gradient: bool = True
+    """Whether the outer step follows the exact gradient of the loss that is reported; a first-order method does not."""
 
     def __init__(self, base: BaseLearner) -> None:
         super().__init__()
@@ -131,15 +137,15 @@ class MetaLearner(nn.Module, ABC):
         """The adapted base learner: observations [..., obs] to actions [..., act]."""
 
     def act(self, skill: Skill, x: Tensor) -> tuple[Tensor, Skill]:
-        """One step of one episode: the action [act] for x [obs], and the skill to act with next.
+        """One step of one episode: the action [act] for x [obs], and the skill for the next step.
 
-        Only a skill that changes while acting (a recurrent state, a clock) overrides this.
+        Override it only where a skill changes while acting (a recurrent state, a clock).
         """
         return self.predict(skill, x), skill
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """The outer loss of one task, and what to log about it.
 
-        By default how badly the adapted base learner imitates the query.
+        By default the loss of the adapted base learner on the query.
         """
         return self.base.criterion(self.predict(self.adapt(task.support), task.query.x), task.query), {}

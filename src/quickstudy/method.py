@@ -48,6 +48,10 @@ class Method:
         pretrained_as: the method whose training it takes its parameters from, so that both differ at test alone.
         tuned: how a comparison chooses its fine-tuning on validation tasks: not at all, among steps and rates, or
             among rates in as much time as the slowest gradient-based method takes.
+        gradient_based: adapts by gradient steps that meta-learning prepared; the slowest of these says how much time
+            'equal-time' tuning has.
+        opponent: rank among the methods over which a comparison states probabilities of improvement: 1 where it is the
+            first choice; 0 where it is never that.
         compared: whether a comparison holds it where nobody says otherwise.
         always_adapted: its figure without experience would say nothing, or nothing new.
     """
@@ -64,6 +68,8 @@ class Method:
     uses: Literal["all", "scale", "nothing"] = "all"
     pretrained_as: str = ""
     tuned: Literal["", "freely", "equal-time"] = ""
+    gradient_based: bool = False
+    opponent: int = 0
     compared: bool = True
     always_adapted: bool = False
 

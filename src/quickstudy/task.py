@@ -84,13 +84,15 @@ class TaskFamily(ABC):
     """
 
     name: str
+    seed_name: str = ""
+    """Where it is given, `Task.family` of its tasks, which seeds them: families that share their tasks share it."""
     sizes: Mapping[str, int]
     """The splits and how many tasks each holds; 'train', 'validation', then one or more test splits."""
     protocol: str
     """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
-    secondary_metrics: ClassVar[tuple[str, ...]] = ()
+    secondary_metrics: tuple[str, ...] = ()
     """Other keys of it whose means a table shows beside."""
     higher_is_better: ClassVar[bool] = True
     labelled: ClassVar[bool] = False
@@ -123,6 +125,8 @@ class TaskFamily(ABC):
     """What policies that learn by trial divide observations by, one number for all or one for each."""
     episodes_per_task: int = 20
     """Episodes of a task between two adaptations by trial, in an evaluation where nobody says otherwise."""
+    holds_out_tasks: bool = True
+    """Whether the test splits have tasks that training does not; if not, no table says 'held-out tasks'."""
     symmetries: Sequence[Symmetry] = ()
     """Of its trials; some of them one after the other are one as well."""
 
@@ -153,8 +157,9 @@ class TaskFamily(ABC):
         return [self.task(split, index) for index in range(first, first + count)]
 
     def task(self, split: str, index: int) -> Task:
-        seed = [zlib.crc32(f"{self.name}/{split}".encode()), index]
-        return Task(self.name, split, index, self.sample(split, np.random.default_rng(seed)))
+        name = self.seed_name or self.name
+        seed = [zlib.crc32(f"{name}/{split}".encode()), index]
+        return Task(name, split, index, self.sample(split, np.random.default_rng(seed)))
 
     @abstractmethod
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:

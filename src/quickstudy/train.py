@@ -1,4 +1,9 @@
-"""The one outer loop: every method is meta-trained here, and only here."""
+"""The one outer loop: every method is meta-trained here, and only here, from demonstrations and from trials.
+
+The loop counts, validates, keeps the best, writes checkpoints, resumes and logs. What a meta-batch of experience is and
+what one outer step makes of it is the matter of a `Steps`: `DemonstrationSteps` here, for learners written for one task
+and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for those that act in environments.
+"""
 
 import math
 import signal
@@ -15,58 +20,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy.batching import How, Outer, OuterStep
+from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
+from quickstudy.settings import TrainConfig, TrialConfig
 
 _LOOKS = 50
-"""How often the training loss is noted in a training's history, besides at validations."""
+"""How often the training figures are noted in a training's history, besides at validations."""
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of the outer loop.
-
-    Attributes:
-        steps: outer steps, one meta-batch each.
-        meta_batch: tasks in a meta-batch.
-        shots: support demonstrations of each task.
-        most_shots: where it is larger, each meta-batch has a number of shots drawn from `shots` to this one, so that
-            a learner with a memory of its support knows supports of every length.
-        queries: query demonstrations of each task.
-        rate: outer learning rate.
-        base_rate: factor of the rate for the base network, beside that for what else a method learns; 0 freezes it.
-        optimiser: of the outer loop: 'adam', or 'sgd' without momentum.
-        schedule: of the rate over all steps: a 'cosine' to a hundredth of it, 'linear' to zero, or 'constant'.
-        clip: largest norm of the meta-gradient; longer ones are shortened to it.
-        validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
-        non_finite: what to do about a task whose loss or gradient is not finite: 'skip' it and say so, or 'stop'.
-        batching: how a meta-batch is gone through, see `quickstudy.batching`.
-    """
-
-    steps: int = 3000
-    meta_batch: int = 16
-    shots: int = 1
-    most_shots: int = 1
-    queries: int = 2
-    rate: float = 1e-3
-    base_rate: float = 1.0
-    optimiser: Literal["adam", "sgd"] = "adam"
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    clip: float = 10.0
-    validate_every: int = 500
-    non_finite: Literal["skip", "stop"] = "skip"
-    batching: How = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "meta_batch", "shots", "queries", "validate_every", "rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if self.base_rate < 0:
-            raise QuickstudyError(f"base_rate must not be negative; got {self.base_rate}.")
+_AGAIN = "the same call with resume=True goes on from there"
 
 
 @dataclass(frozen=True)
@@ -75,13 +40,18 @@ class Validation:
 
     Attributes:
         name: of the figure, such as 'success'.
-        measure: the figure of a learner.
+        measure: the figure of a learner; or the figure, and all that is logged beside it by name.
         higher_is_better: which way is up.
     """
 
     name: str
-    measure: Callable[[MetaLearner], float]
+    measure: Callable[[Any], float | tuple[float, Mapping[str, float]]]
     higher_is_better: bool = True
+
+    def __call__(self, learner: nn.Module) -> tuple[float, Mapping[str, float]]:
+        """The figure, and what is logged: 'validation/<name>' where the measure does not say more."""
+        found = self.measure(learner)
+        return found if isinstance(found, tuple) else (found, {f"validation/{self.name}": found})
 
 
 class Logger(Protocol):
@@ -112,7 +82,7 @@ class Trained:
         steps: outer steps done in all.
         best: the best validation figure, or None where there was none.
         interrupted: stopped by Ctrl-C or out of time before its last step; the last checkpoint resumes it.
-        history: one mapping for each look: 'step', 'train/loss' and, if it was a validation, 'validation/<name>'.
+        history: one mapping for each look: 'step', 'train/...' and, if it was a validation, 'validation/...'.
     """
 
     steps: int
@@ -121,29 +91,122 @@ class Trained:
     history: list[dict[str, float]]
 
 
-def default_optimiser(config: TrainConfig) -> Callable[[nn.Module], Optimizer]:
+class Steps(Protocol):
+    """Draws meta-batches of experience, and makes one outer step of each.
+
+    Attributes:
+        log_every: steps from one that is logged to the next.
+    """
+
+    log_every: int
+
+    def step(self, rng: torch.Generator, number: int) -> Mapping[str, float]:
+        """Outer step `number`, from 1: improves the learner in place, and returns what to log, without 'train/'."""
+        ...
+
+    def summary(self) -> dict[str, float]:
+        """What the history keeps of the steps since the last call, by names with 'train/'."""
+        ...
+
+    def note(self) -> str:
+        """How it goes, in a few words for the progress bar."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What else than the learner's parameters an exact resumption needs, as a checkpoint holds it."""
+        ...
+
+    def restore(self, state: dict[str, Any], finished: bool) -> None:
+        """Takes what `state` gave; of a training that is finished no more than its figures."""
+        ...
+
+
+class DemonstrationSteps:
+    """Meta-batches of demonstrations: the mean outer loss of their tasks is descended.
+
+    Raises:
+        QuickstudyError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not.
+    """
+
+    log_every = 10
+
+    def __init__(self, learner: MetaLearner, source: Source, config: TrainConfig) -> None:
+        self.learner, self.source, self.config = learner, source, config
+        self.device = next(learner.parameters()).device
+        self.outer = OuterStep(learner, config.batching, config.steps)
+        self.optimiser = _optimiser(learner, config)
+        self.schedule = _schedule(self.optimiser, config)
+        self._losses: list[float] = []
+        self._last = 0.0
+
+    def step(self, rng: torch.Generator, number: int) -> Mapping[str, float]:
+        config, shots = self.config, self.config.shots
+        if config.most_shots > shots:
+            shots = int(torch.randint(shots, config.most_shots + 1, (), generator=rng))
+        meta_batch = self.source.sample(rng, config.meta_batch, shots, config.queries).to(self.device)
+        outer = self.outer(meta_batch)
+        if not outer.finite.all():
+            self._report_broken(outer, number)
+        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        self._losses.append(float(outer.losses[outer.finite].detach().mean()))
+        if number % self.log_every:
+            return {}
+        values = {name: float(value.detach().mean()) for name, value in outer.metrics.items()}
+        rate = float(self.schedule.get_last_lr()[0])
+        return values | {"loss": self._losses[-1], "gradient-norm": float(norm), "rate": rate}
+
+    def summary(self) -> dict[str, float]:
+        recent, self._losses = self._losses, []
+        self._last = sum(recent) / max(1, len(recent))
+        return {"train/loss": self._last}
+
+    def note(self) -> str:
+        recent = self._losses[-50:] or [self._last]
+        return f"loss {sum(recent) / len(recent):.4f}"
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": self._losses,
+        }
+
+    def restore(self, state: dict[str, Any], finished: bool) -> None:
+        self._losses = list(state["losses"])
+        if not finished:
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+
+    def _report_broken(self, outer: Outer, number: int) -> None:
+        names = self.source.names()
+        broken = [name for name, fine in zip(names, outer.finite.tolist(), strict=True) if not fine]
+        sentence = f"Step {number}: the loss or gradient of {', '.join(broken)} is not finite"
+        if self.config.non_finite == "stop" or not outer.finite.any():
+            raise QuickstudyError(f"{sentence}; training stopped before it changed a parameter. Try a lower rate.")
+        console.print(f"{sentence}; left out of this step.")
+
+
+def _optimiser(learner: nn.Module, config: TrainConfig) -> Optimizer:
     """Adam or plain gradient descent at `config.rate`, the base network at its own."""
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimiser]
-
-    def make(learner: nn.Module) -> Optimizer:
-        if config.base_rate == 1.0:
-            return kind(learner.parameters(), lr=config.rate)
-        named = [(name.startswith("base."), p) for name, p in learner.named_parameters()]
-        groups = [[p for of_base, p in named if of_base == wanted] for wanted in (True, False)]
-        rates = (config.base_rate * config.rate, config.rate)
-        return kind([{"params": some, "lr": r} for some, r in zip(groups, rates, strict=True) if some])
-
-    return make
+    if config.base_rate == 1.0:
+        return kind(learner.parameters(), lr=config.rate)
+    named = [(name.startswith("base."), p) for name, p in learner.named_parameters()]
+    groups = [[p for of_base, p in named if of_base == wanted] for wanted in (True, False)]
+    rates = (config.base_rate * config.rate, config.rate)
+    return kind([{"params": some, "lr": r} for some, r in zip(groups, rates, strict=True) if some])
 
 
-def default_schedule(config: TrainConfig) -> Callable[[Optimizer], LRScheduler]:
+def _schedule(optimiser: Optimizer, config: TrainConfig) -> LRScheduler:
     """What `config.schedule` says."""
     schedules = torch.optim.lr_scheduler
-    return {
-        "cosine": lambda o: schedules.LambdaLR(o, partial(_cosine, steps=config.steps)),
-        "linear": lambda o: schedules.LinearLR(o, 1.0, 0.0, total_iters=config.steps),
-        "constant": lambda o: schedules.ConstantLR(o, 1.0),
-    }[config.schedule]
+    if config.schedule == "cosine":
+        return schedules.LambdaLR(optimiser, partial(_cosine, steps=config.steps))
+    if config.schedule == "linear":
+        return schedules.LinearLR(optimiser, 1.0, 0.0, total_iters=config.steps)
+    return schedules.ConstantLR(optimiser, 1.0)
 
 
 def _cosine(step: int, steps: int) -> float:
@@ -151,128 +214,106 @@ def _cosine(step: int, steps: int) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def meta_train(
-    learner: MetaLearner,
-    source: Source,
-    config: TrainConfig,
+def meta_train(learner: MetaLearner, source: Source, config: TrainConfig, **options: Any) -> Trained:
+    """Meta-trains a learner on demonstrations, in place, and leaves it with its best parameters on validation tasks.
+
+    Args:
+        options: those of `run`.
+
+    Raises:
+        QuickstudyError: as `run` and `DemonstrationSteps`.
+    """
+    return run(DemonstrationSteps(learner, source, config), learner, config, **options)
+
+
+def run(
+    steps: Steps,
+    learner: nn.Module,
+    config: TrainConfig | TrialConfig,
     *,
     seed: int = 0,
     validation: Validation | None = None,
     folder: Path | None = None,
     about: Mapping[str, Any] | None = None,
     resume: bool = False,
-    optimiser: Callable[[nn.Module], Optimizer] | None = None,
-    schedule: Callable[[Optimizer], LRScheduler] | None = None,
     logger: Logger | None = None,
     title: str = "meta-training",
     out_of_time: Callable[[], bool] = lambda: False,
+    goes_on: str = _AGAIN,
 ) -> Trained:
-    """Meta-trains `learner` in place and leaves it with its best parameters on the validation tasks.
+    """Makes the outer steps of a training, and leaves `learner` with its best parameters on the validation tasks.
 
     Args:
+        seed: of the generator that all meta-batches, tasks and noise are drawn from.
         folder: where `checkpoints/last` and `checkpoints/best` go; nothing is written where it is None.
         about: plain data that is kept in the checkpoints' config.json (the family, the method, the settings).
         resume: go on from `checkpoints/last` exactly as if there had been no break, if it exists.
-        optimiser, schedule: made from the learner and from the optimiser; where not given, what `config` says.
         out_of_time: asked after every outer step; where it says so, training stops as it does at Ctrl-C.
+        goes_on: what goes on with a training that was stopped, as part of a sentence.
 
     Raises:
-        QuickstudyError: no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or a checkpoint
-            to resume from is damaged or does not fit.
+        QuickstudyError: what `steps` raises, or a checkpoint to resume from is damaged or does not fit.
     """
-    run = _Run(learner, source, config, seed, validation, folder, dict(about or {}), logger)
-    run.optimiser = (optimiser or default_optimiser(config))(learner)
-    run.schedule = (schedule or default_schedule(config))(run.optimiser)
+    training = _Training(steps, learner, config, seed, validation, folder, dict(about or {}), logger)
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
-        run.restore()
-    with stop_on_interrupt() as stopped, progress(title, config.steps, run.step) as advance:
-        while run.step < config.steps and not (stopped.is_set() or out_of_time()):
-            outer = run.outer_step()
-            advance(1, run.note(outer))
-            if run.step % config.validate_every == 0 or run.step == config.steps:
-                run.look(validate=True)
-                run.save("last")
-            elif run.step % max(1, config.steps // _LOOKS) == 0:
-                run.look(validate=False)
-    if run.step < config.steps:
-        run.save("last")
+        training.restore()
+    with stop_on_interrupt() as stopped, progress(title, config.steps, training.step) as advance:
+        while training.step < config.steps and not (stopped.is_set() or out_of_time()):
+            training.outer_step()
+            if training.step % config.validate_every == 0 or training.step == config.steps:
+                training.look(validate=True)
+                training.save("last")
+            elif training.step % max(1, config.steps // _LOOKS) == 0:
+                training.look(validate=False)
+            advance(1, training.note())
+    if training.step < config.steps:
+        training.save("last")
         if folder is not None:
-            console.print(f"Stopped at step {run.step} of {config.steps}; the same command goes on from there.")
-    run.take_best()
-    return Trained(run.step, run.best, run.step < config.steps, run.history)
+            console.print(f"Stopped at step {training.step} of {config.steps}; {goes_on}.", soft_wrap=True)
+    training.take_best()
+    return Trained(training.step, training.best, training.step < config.steps, training.history)
 
 
-class _Run:
+class _Training:
     """The state of one training, all of which a checkpoint holds."""
-
-    optimiser: Optimizer
-    schedule: LRScheduler
 
     def __init__(
         self,
-        learner: MetaLearner,
-        source: Source,
-        config: TrainConfig,
+        steps: Steps,
+        learner: nn.Module,
+        config: TrainConfig | TrialConfig,
         seed: int,
         validation: Validation | None,
         folder: Path | None,
         about: dict[str, Any],
         logger: Logger | None,
     ) -> None:
-        self.learner, self.source, self.config, self.validation = learner, source, config, validation
+        self.steps, self.learner, self.config, self.validation = steps, learner, config, validation
         self.folder, self.about, self.logger = folder, about, logger
-        self.device = next(learner.parameters()).device
         self.rng = torch.Generator().manual_seed(seed)
-        self.outer = OuterStep(learner, config.batching, config.steps)
         self.step = 0
         self.best: float | None = None
         self.history: list[dict[str, float]] = []
         self.best_state: dict[str, torch.Tensor] | None = None
-        self._losses: list[float] = []
 
-    def outer_step(self) -> Outer:
-        config = self.config
-        shots = config.shots
-        if config.most_shots > shots:
-            shots = int(torch.randint(shots, config.most_shots + 1, (), generator=self.rng))
-        meta_batch = self.source.sample(self.rng, config.meta_batch, shots, config.queries).to(self.device)
-        outer = self.outer(meta_batch)
+    def outer_step(self) -> None:
+        figures = self.steps.step(self.rng, self.step + 1)
         self.step += 1
-        if not outer.finite.all():
-            self._report_broken(outer)
-        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
-        self.optimiser.step()
-        self.schedule.step()
-        self._losses.append(float(outer.losses[outer.finite].detach().mean()))
-        if self.logger is not None and self.step % 10 == 0:
-            values = {name: float(value.detach().mean()) for name, value in outer.metrics.items()}
-            rate = float(self.schedule.get_last_lr()[0])
-            values |= {"loss": self._losses[-1], "gradient-norm": float(norm), "rate": rate}
-            self.logger.log(self.step, {f"train/{name}": value for name, value in values.items()})
-        return outer
+        if self.logger is not None and self.step % self.steps.log_every == 0:
+            self.logger.log(self.step, {f"train/{name}": value for name, value in figures.items()})
 
-    def _report_broken(self, outer: Outer) -> None:
-        names = self.source.names()
-        broken = [name for name, fine in zip(names, outer.finite.tolist(), strict=True) if not fine]
-        sentence = f"Step {self.step}: the loss or gradient of {', '.join(broken)} is not finite"
-        if self.config.non_finite == "stop" or not outer.finite.any():
-            raise QuickstudyError(f"{sentence}; training stopped before it changed a parameter. Try a lower rate.")
-        console.print(f"{sentence}; left out of this step.")
-
-    def note(self, outer: Outer) -> str:
-        recent = self._losses[-50:] or [self.history[-1]["train/loss"]]
-        return f"loss {sum(recent) / len(recent):.4f}" + ("" if self.best is None else f", best {self.best:.3f}")
+    def note(self) -> str:
+        return self.steps.note() + ("" if self.best is None else f", best {self.best:.3f}")
 
     def look(self, validate: bool) -> None:
-        """Notes the mean loss since the last look and, if asked, the figure on validation tasks."""
-        recent, self._losses = self._losses, []
-        figures = {"step": float(self.step), "train/loss": sum(recent) / max(1, len(recent))}
+        """Notes what happened since the last look and, if asked, the figures on validation tasks."""
+        figures = {"step": float(self.step), **self.steps.summary()}
         if validate and self.validation is not None:
-            name, sign = self.validation.name, 1.0 if self.validation.higher_is_better else -1.0
-            value = self.validation.measure(self.learner)
-            figures[f"validation/{name}"] = value
+            value, said = self.validation(self.learner)
+            figures |= said
             if self.logger is not None:
-                self.logger.log(self.step, {f"validation/{name}": value})
+                self.logger.log(self.step, said)
+            sign = 1.0 if self.validation.higher_is_better else -1.0
             if math.isfinite(value) and (self.best is None or sign * value >= sign * self.best):
                 self.best = value
                 self.best_state = {n: t.detach().clone() for n, t in self.learner.state_dict().items()}
@@ -286,29 +327,25 @@ class _Run:
         state = None
         if which == "last":
             state = {
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
+                "steps": self.steps.state(),
                 "rng": self.rng.get_state(),
                 "step": self.step,
                 "best": self.best,
                 "history": self.history,
-                "losses": self._losses,
             }
         checkpoint.save(self.folder / "checkpoints" / which, self.learner.state_dict(), config, state)
 
     def restore(self) -> None:
         assert self.folder is not None
         where = self.folder / "checkpoints/last"
-        saved = checkpoint.load_to_resume(where, asdict(self.config), asdict(TrainConfig()))
+        saved = checkpoint.load_to_resume(where, asdict(self.config), asdict(type(self.config)()))
         assert saved.training is not None
         checkpoint.load_into(self.learner, saved.tensors, str(where))
         state = saved.training
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])
-        if self.step < self.config.steps:
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.rng.set_state(state["rng"])
-        self._losses = list(state["losses"])
+        self.rng.set_state(state["rng"])
+        # Before version 0.2 what `steps` keeps lay among the rest.
+        self.steps.restore(state.get("steps", state), finished=self.step >= self.config.steps)
         if self.best is not None:
             self.best_state = dict(checkpoint.load(self.folder / "checkpoints/best").tensors)
 

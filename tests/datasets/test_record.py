@@ -13,7 +13,7 @@ from quickstudy.cli import main
 from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
+from quickstudy import families
 from quickstudy.methods.catalogue import defaults
 from quickstudy.results.evidence import Cell
 from recorded import recordings, refused, same, walks
@@ -264,8 +264,9 @@ def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, c
     """What three times as many episodes take more is not half of what there is more of them, whatever readers fetch
     ahead; benchmarks/data_memory.py has 10,000."""
     monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 14)
-    monkeypatch.setattr("quickstudy.datasets.lerobot._ROWS", 1000)
-    monkeypatch.setattr("quickstudy.datasets.lerobot._FILE_BYTES", 500_000)
+    for part in ("reading", "writing"):
+        monkeypatch.setattr(f"quickstudy.datasets.lerobot.{part}.ROWS", 1000)
+    monkeypatch.setattr("quickstudy.datasets.lerobot.writing._FILE_BYTES", 500_000)
 
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.{format}"

@@ -10,16 +10,18 @@ trials              `quickstudy.methods.trials` acts in it and learns from its r
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
-import torch
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.simulation.vector_env import VectorEnv
 from quickstudy.task import Policy, Task, TaskFamily, check_count, check_run, in_parts
+
+if TYPE_CHECKING:
+    import torch
 
 EPISODE, DEMONSTRATION = 0, 1
 """Purposes of a task's random generators; a film draws from `EPISODE`, so it shows what `run` would run."""
@@ -140,8 +142,10 @@ class SimulatedFamily(TaskFamily):
             env.reset(generators([task], 1, EPISODE, 0))
             return env.render(0, width, height)
 
-    def draw(self, count: int, rng: torch.Generator) -> list[Task]:
+    def draw(self, count: int, rng: "torch.Generator") -> list[Task]:
         """Training tasks for one step of an outer loop by trial: neighbours, as there are always more to come."""
+        import torch  # here, so that families can be listed without it
+
         places = self.sizes["train"] - count + 1
         return self.tasks("train", count, int(torch.randint(max(1, places), (), generator=rng)))
 
@@ -151,7 +155,7 @@ class SimulatedFamily(TaskFamily):
         Raises:
             QuickstudyError: it does not.
         """
-        if task.family != self.name:
+        if task.family != (self.seed_name or self.name):
             raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
         return task
 
@@ -193,6 +197,14 @@ class SimulatedFamily(TaskFamily):
         return [Demonstration(all_seen[i, : ends[i]], all_wanted[i, : ends[i]]) if fine[i] else None for i in todo]
 
 
+def check_demonstrating(at_once: int, disturbance: float) -> None:
+    """Raises QuickstudyError unless an expert can demonstrate in so many environments, disturbed so strongly."""
+    if at_once < 1:
+        raise QuickstudyError(f"demonstrated_at_once must be 1 or more; got {at_once}.")
+    if not 0.0 <= disturbance <= 1.0:
+        raise QuickstudyError(f"The disturbance of demonstrations must be between 0 and 1; got {disturbance}.")
+
+
 def generators(tasks: Sequence[Task], episodes: int, purpose: int, seed: int) -> list[np.random.Generator]:
     """One for each episode of each task, which does not depend on what else is run."""
     return [task.generator(purpose, seed, episode) for task in tasks for episode in range(episodes)]
@@ -201,7 +213,7 @@ def generators(tasks: Sequence[Task], episodes: int, purpose: int, seed: int) ->
 class TaskEnv(gymnasium.Env):
     """One task as a Gymnasium environment: physics, observation, reward and success of its family's vector environment.
 
-    `info` has 'success' of the step.
+    `info` has 'success' of the step, and what the environment measures, up to now.
 
     Raises:
         QuickstudyError: another render mode than 'rgb_array'.
@@ -229,7 +241,8 @@ class TaskEnv(gymnasium.Env):
         result = self._env.step(np.asarray(action, np.float32)[None, None], np.ones((1, 1), bool))
         terminated = bool(result.terminated[0, 0])
         truncated = bool(result.truncated[0, 0]) and not terminated
-        info = {"success": bool(result.success[0, 0])}
+        measured = {name: float(values[0, 0]) for name, values in self._env.measures().items()}
+        info = {"success": bool(result.success[0, 0]), **measured}
         seen = result.observations[0, 0].astype(np.float32)
         return seen, float(result.rewards[0, 0]), terminated, truncated, info
 

@@ -1,88 +1,40 @@
-"""The task families by name, or made of a user's own arrays. Each is built when it is asked for: some load a robot."""
+"""Families of a user's own data and environments: arrays, demonstrations, files of either, or Gymnasium."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import gymnasium
 import numpy as np
 
 from quickstudy import datasets
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.families.classic import PointNavigation, Sinusoid
-from quickstudy.families.grasping.family import Grasping
-from quickstudy.families.grasping.panda import GraspingPanda
-from quickstudy.families.gymnasium.family import Expert, GymFamily
+from quickstudy.errors import QuickstudyError
+from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
-from quickstudy.families.metaworld.family import ml1, ml10, ml45, tools
-from quickstudy.families.motions import recordings
-from quickstudy.families.motions.family import Motions
-from quickstudy.families.navigation.family import Navigation, NavigationDynamics
-from quickstudy.families.recognition import Omniglot, Recognition, numbers
-from quickstudy.families.recorded import QUERIES, SHARES, Demonstrated, check_shares, split_labels
+from quickstudy.families.gymnasium.vector_env import Expert
+from quickstudy.families.recognition.family import Recognition, numbers
+from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, check_shares, split_labels
 from quickstudy.io.progress import progress
 from quickstudy.task import TaskFamily
-
-FAMILIES: dict[str, Callable[[], TaskFamily]] = {
-    "grasping": Grasping,
-    "grasping-panda": GraspingPanda,
-    **{f"ml1-{task}": partial(ml1, task) for task in ("reach", "push", "pick-place")},
-    "ml10": ml10,
-    "ml10-imitation": partial(ml10, "visible"),
-    "ml45": ml45,
-    "ml45-imitation": partial(ml45, "visible"),
-    "motions": Motions,
-    "navigation": Navigation,
-    "navigation-dynamics": NavigationDynamics,
-    "omniglot-5way": partial(Omniglot, 5, jitter=True),
-    "omniglot-20way": partial(Omniglot, 20, jitter=True),
-    "omniglot-60way": partial(Omniglot, 60, jitter=True),
-    "omniglot-within-alphabet-20way": partial(Omniglot, 20, "within-alphabet", jitter=True),
-    "point-navigation": PointNavigation,
-    "sinusoid": Sinusoid,
-    "tools": tools,
-}
-
-
-def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
-    """The family of this name, or that of a user's own data at this path, see `from_file`.
-
-    `ml1-<task>` is any of Meta-World's 50 tasks; `ml1-<task>-scrambled` has the numbers of an observation in an order
-    of each task's own.
-    Args:
-        objects: a folder of mesh files, which become the test split 'objects' of a family of grasping.
-        unit: of length in these files.
-
-    Raises:
-        QuickstudyError: there is none, its data is missing, or it has no use for objects.
-    """
-    if objects is not None:
-        kinds = {n: kind for n, kind in FAMILIES.items() if isinstance(kind, type) and issubclass(kind, Grasping)}
-        if name not in kinds:
-            raise QuickstudyError(f"Objects are for {' and '.join(kinds)}; '{name}' has no use for mesh files.")
-        return kinds[name](objects=objects, unit=unit)
-    if name in FAMILIES:
-        return FAMILIES[name]()
-    if name.startswith("ml1-"):
-        return ml1(name.removeprefix("ml1-").removesuffix("-scrambled"), scramble=name.endswith("-scrambled"))
-    if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
-        return from_file(Path(name))
-    raise unknown("family", name, FAMILIES)
 
 
 def from_file(path: Path) -> TaskFamily:
     """A family of a user's own data; what is there says of which kind.
 
     A folder or a .csv: demonstrations, `from_dataset`. An .npz with `observations`, `actions` and `task`: the same. An
-    .npz with `x` and `y`, perhaps `ways`: `from_arrays`. An .npz with `points` and `task`: `quickstudy.families.motions.family`.
+    .npz with `x` and `y`, perhaps `ways`: `from_arrays`. An .npz with `points` and `task`: motions, see
+    `quickstudy.families.motions.recordings`.
 
     Its name is the file's, in lower case with dashes, so that its results do not depend on where the file lies.
 
     Raises:
         QuickstudyError: nothing there, or nothing that is such a family.
     """
+    from quickstudy.families.motions import recordings
+    from quickstudy.families.motions.family import Motions
+
     if path.suffix != ".npz" or path.is_dir() or datasets.is_dataset(path):
         return from_dataset(path)
     if not recordings.are_in(path):
@@ -100,7 +52,7 @@ def from_dataset(
     splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
     queries: int = QUERIES,
     seed: int = 0,
-) -> Demonstrated:
+) -> RecordedDemonstrations:
     """A family of recorded demonstrations in any of the formats of `quickstudy.datasets`; the labels are its tasks.
 
     Args:
@@ -217,15 +169,19 @@ def from_gymnasium(
     parameters: Draw,
     splits: Mapping[str, Draw] | None = None,
     *,
-    expert: Expert,
+    expert: Expert | None = None,
     success: float | None = None,
+    metric: Literal["success", "return"] | None = None,
     horizon: int | None = None,
     disturbance: float = 0.1,
+    threads: int = 1,
     sizes: Mapping[str, int] | None = None,
     name: str = "own-environment",
     protocol: str = "",
 ) -> GymFamily:
     """A family of a user's own environment: a task is a choice of its constructor's arguments, which nobody sees.
+
+    Its tasks are learned by trial and, where there is an expert, from demonstrations.
 
     Args:
         make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
@@ -237,9 +193,13 @@ def from_gymnasium(
         expert: solves the task: the environment and its observation to an action of it.
         success: the return from which on an episode counts as success; by default what the info of its last step says
             under 'success' or 'is_success'.
-        horizon: the most steps of an episode; by default the environment's own limit.
+        metric: what a comparison ranks by; by default success where there is an expert, a return to reach or an
+            environment that says it in the info of every step, and the return otherwise.
+        horizon: the most steps of an episode; by default the environment's own limit. A termination or truncation of
+            the environment ends an episode before.
         disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half the
             range of an action, so that learners see how to come back.
+        threads: environments stepped at the same time; worth it where a step frees the interpreter.
         sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
         name: of the family.
         protocol: what is hidden and what counts as success, for tables.
@@ -256,8 +216,10 @@ def from_gymnasium(
         protocol=protocol,
         sizes={split: 100_000 if split == "train" else 10_000 for split in space.splits} | dict(sizes or {}),
         success=success,
+        metric=metric,
         horizon=horizon,
         disturbance=disturbance,
+        threads=threads,
     )
 
 
@@ -270,7 +232,7 @@ def from_demonstrations(
     seed: int = 0,
     name: str = "demonstrations",
     rate: float | None = None,
-) -> Demonstrated:
+) -> RecordedDemonstrations:
     """A family of a user's own demonstrations, judged by the imitation of those that were not shown.
 
     Args:
@@ -294,7 +256,7 @@ def from_demonstrations(
         of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
     chosen = split_labels(list(of), splits, seed)
     tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
-    return Demonstrated(name, tasks_of, queries, rate=rate)
+    return RecordedDemonstrations(name, tasks_of, queries, rate=rate)
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

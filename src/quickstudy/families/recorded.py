@@ -11,6 +11,7 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
 
 SHARES = (0.6, 0.2, 0.2)
@@ -64,8 +65,8 @@ def split_labels(
     return chosen
 
 
-class Demonstrated(TaskFamily):
-    """The family; see the module's text and `quickstudy.families.own.from_demonstrations`."""
+class RecordedDemonstrations(TaskFamily):
+    """The family; see the module's text and `quickstudy.families.from_demonstrations`."""
 
     metric: ClassVar[str] = "error"
     higher_is_better: ClassVar[bool] = False
@@ -111,6 +112,7 @@ class Demonstrated(TaskFamily):
         self.hidden_size = self.observation_size + self.action_size
         self.horizon = max(len(d) for d in every)
         self.sizes = {split: len(tasks) for split, tasks in splits.items()}
+        self.method_settings = self._settings(min(map(len, splits["train"].values())))
         rng = np.random.default_rng(seed)
         self._labels = {split: list(tasks) for split, tasks in splits.items()}
         self._of = {
@@ -178,6 +180,24 @@ class Demonstrated(TaskFamily):
 
     def caption(self, task: Task) -> str:
         return str(task.parameters["label"])
+
+    def _settings(self, demonstrations: int) -> Mapping[str, Changes]:
+        """What there is to learn from: so many tasks, and at least so many demonstrations of each."""
+        tasks = self.sizes["train"]
+        queries = max(1, min(2, demonstrations - 1))
+        return {
+            "demonstrations": {
+                "training": {
+                    "steps": 2000, "meta_batch": min(16, tasks), "queries": queries, "validate_every": 500,
+                },
+                "data": {
+                    "tasks": min(400, tasks),
+                    "demonstrations": min(10, demonstrations),
+                    "validation_tasks": max(1, min(40, self.sizes["validation"])),
+                    "validation_episodes": self._queries,
+                },
+            }
+        }  # fmt: skip
 
 
 def _steps(demonstration: Demonstration) -> np.ndarray:

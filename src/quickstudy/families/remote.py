@@ -7,17 +7,25 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.task import Policy, Task, TaskFamily
+from quickstudy.task import ObservationLayout, Policy, Task, TaskFamily
 
-_INTERFACE = (
+_ALWAYS_KNOWN = (
     "observation_size", "action_size", "hidden_size", "horizon", "image", "labelled", "metric", "higher_is_better",
     "rate", "protocol",
 )  # fmt: skip
+_PERHAPS_KNOWN = (
+    "learned_from", "has_expert", "secondary_metrics", "shots", "observation_unit", "episodes_per_task",
+)  # fmt: skip
+"""What files of an earlier version do not say."""
 
 
 def interface(family: TaskFamily) -> dict[str, Any]:
     """What a learner must know of its family, as plain data."""
-    return {name: getattr(family, name) for name in _INTERFACE}
+    known = {name: _plain(getattr(family, name)) for name in (*_ALWAYS_KNOWN, *_PERHAPS_KNOWN)}
+    layout = family.observation_layout
+    return known | {
+        "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()}
+    }
 
 
 class RemoteFamily(TaskFamily):
@@ -26,21 +34,26 @@ class RemoteFamily(TaskFamily):
     Args:
         name: of the family.
         known: what `interface` made of it there.
+
+    Raises:
+        QuickstudyError: something is missing.
     """
 
     def __init__(self, name: str, known: Mapping[str, Any]) -> None:
-        missing = [key for key in _INTERFACE if key not in known]
+        missing = [key for key in _ALWAYS_KNOWN if key not in known]
         if missing:
             raise QuickstudyError(f"What is known of the family '{name}' lacks {missing[0]}.")
         self.name, self.sizes = name, {}
-        for key in _INTERFACE:
-            setattr(self, key, tuple(known[key]) if key == "image" and known[key] else known[key])
+        self._learned_from = tuple(known.get("learned_from", ("demonstrations",)))
+        for key in {*_ALWAYS_KNOWN, *_PERHAPS_KNOWN} & known.keys() - {"learned_from"}:
+            setattr(self, key, tuple(known[key]) if isinstance(known[key], list) else known[key])
+        if known.get("observation_layout"):
+            parts = {part: slice(*ends) for part, ends in known["observation_layout"].items()}
+            self.observation_layout = ObservationLayout(**parts)
 
-    def _refuse(self) -> NoReturn:
-        raise QuickstudyError(
-            f"The tasks of '{self.name}' are not on this machine: its learner can adapt to demonstrations, but not be "
-            "evaluated here."
-        )
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        return self._learned_from
 
     @property
     def test_splits(self) -> list[str]:
@@ -60,3 +73,16 @@ class RemoteFamily(TaskFamily):
 
     def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
         self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise QuickstudyError(
+            f"The tasks of '{self.name}' are not on this machine: its learner can adapt to demonstrations, but not be "
+            "evaluated here."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -27,6 +27,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.io.migration import renamed
 from quickstudy.io.provenance import versions
 
 FORMAT = "quickstudy-checkpoint-1"
@@ -126,7 +127,7 @@ def load_to_resume(folder: Path, now: Mapping[str, Any], defaults: Mapping[str, 
     saved = load(folder)
     if saved.training is None:
         raise QuickstudyError(f"'{folder}' has no training state to resume from.")
-    then = {**defaults, **saved.config.get("training", {})}
+    then = {**defaults, **renamed(saved.config.get("training", {}))}
     if then != now:
         changed = [name for name, value in now.items() if then.get(name) != value]
         raise QuickstudyError(

@@ -40,10 +40,11 @@ def write_report(folder: Path, command: str, video: bool = True) -> Path:
     evaluated = {split_of(cell, cells): evaluations(folder, split_of(cell, cells)) for cell in cells}
     run, failures = films.run_to_film(folder, cells), list[Failures]()
     if run is not None:
-        settings, family, learner = runs.load(run)
-        failures = _failures(settings.method, family, evaluated)
+        experiment, learner = runs.load(run)
+        method, family = experiment.method.name, experiment.family
+        failures = _failures(method, family, evaluated)
         if video:
-            films.take(folder, settings.method, family, learner, evaluated)
+            films.take(folder, method, family, learner, evaluated)
     report = Report(
         title=f"Learning to learn: {_family(cells)}",
         headline=headline(cells).split("\n"),
@@ -69,7 +70,9 @@ def evaluations(folder: Path, split: str) -> dict[str, list[Evaluation]]:
     for run in [folder, *sorted(folder.glob("*-seed*"))]:
         paths = [p for pattern in ("", "evaluations/") for p in run.glob(f"{pattern}{split}-*x*-shots-*.json")]
         if paths:
-            method = run.name.rsplit("-seed", 1)[0] if run != folder else runs.load_settings(run).method
+            method = (
+                run.name.rsplit("-seed", 1)[0] if run != folder else methods.get(runs.load_settings(run).method).name
+            )
             newest = max(paths, key=lambda path: path.stat().st_mtime)
             by_method.setdefault(method, []).append(Evaluation.load(newest))
     most = {method: max(len(e.tasks) for e in of) for method, of in by_method.items()}

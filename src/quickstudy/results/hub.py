@@ -13,16 +13,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quickstudy import families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.own import FAMILIES
+from quickstudy.experiment import Experiment
 from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
-from quickstudy.methods.catalogue import Settings
 from quickstudy.results import runs
-from quickstudy.results.evidence import Cell, to_markdown
+from quickstudy.results.evidence import Cell
+from quickstudy.results.tables import to_markdown
 from quickstudy.task import TaskFamily
 
 CARD = "README.md"
@@ -42,14 +44,14 @@ def push(run: Path, target: str, license: str = "") -> str:
     Raises:
         QuickstudyError: not a run, a place that is taken, or a Hub that refuses or is out of reach.
     """
-    settings, family, _ = runs.load(run)
+    experiment, _ = runs.load(run)
     if not is_repository(target):
         with files.partial_folder(Path(target)) as folder:
-            _pack(run, folder, settings, family, target, license)
+            _pack(run, folder, experiment, target, license)
         return target
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "learner"
-        _pack(run, folder, settings, family, target, license)
+        _pack(run, folder, experiment, target, license)
         return _upload(folder, target)
 
 
@@ -85,19 +87,20 @@ def is_repository(place: str) -> bool:
     return re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", place) is not None and not Path(place).exists()
 
 
-def _pack(run: Path, folder: Path, settings: Settings, family: TaskFamily, target: str, license: str) -> None:
-    best = checkpoint.load(run / "checkpoints/best")
-    about = {**best.config, "settings": _portable(best.config["settings"], family), "interface": interface(family)}
+def _pack(run: Path, folder: Path, experiment: Experiment, target: str, license: str) -> None:
+    best, family = checkpoint.load(run / "checkpoints/best"), experiment.family
+    settings = _portable(asdict(experiment.settings), family)
+    about = {**best.config, "settings": settings, "interface": interface(family)}
     checkpoint.save(folder, best.tensors, about)
     _copy(run, folder, _KEPT)
     cells = [Cell.read(path) for path in sorted((folder / "results").glob("*.json"))]
     name = Path(target).absolute().name
-    (folder / CARD).write_text(_card(name, target, settings, family, cells, license), encoding="utf-8")
+    (folder / CARD).write_text(_card(name, target, experiment, cells, license), encoding="utf-8")
 
 
 def _portable(settings: Mapping[str, Any], family: TaskFamily) -> dict[str, Any]:
     """Settings without the paths of this machine: what a path was says nothing elsewhere."""
-    named = settings["family"] if settings["family"] in FAMILIES else family.name
+    named = family.name if families.is_elsewhere(settings["family"]) else settings["family"]
     return {**settings, "family": named, "start": ""}
 
 
@@ -108,10 +111,11 @@ def _copy(source: Path, target: Path, patterns: Iterable[str]) -> None:
         shutil.copyfile(path, place)
 
 
-def _card(name: str, target: str, settings: Settings, family: TaskFamily, cells: list[Cell], license: str) -> str:
+def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], license: str) -> str:
     """The model card."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    settings, family, training = experiment.settings, experiment.family, experiment.settings.training
     results = [
         EvalResult(
             task_type="robotics",
@@ -129,17 +133,33 @@ def _card(name: str, target: str, settings: Settings, family: TaskFamily, cells:
         license=license or None,
         library_name="quickstudy",
         pipeline_tag="robotics",
-        tags=["meta-learning", "few-shot-imitation", "robotics", settings.method],
+        tags=[
+            "meta-learning",
+            "reinforcement-learning" if experiment.by_trial else "few-shot-imitation",
+            "robotics",
+            experiment.method.name,
+        ],
         model_name=name,
         eval_results=results or None,
     )
-    if settings.family in FAMILIES:
+    if not families.is_elsewhere(settings.family):
         kind, judged, again = "the family", "Its tasks are simulated", f"quickstudy evaluate runs/{name}"
     else:
-        kind, judged = "a data set of demonstrations,", "Its figures are errors of imitation at recorded observations"
-        again = "# it cannot be evaluated without the data set, which is not part of it"
+        kind, judged = "tasks of somebody's own,", "Its tasks are not part of this package"
+        again = "# it cannot be evaluated without its family, which is not part of it"
     rate = f", {family.rate:g} steps a second" if family.rate else ""
-    example = f"runs/{name}/examples/{family.test_splits[0]}-0.npz"
+    if experiment.by_trial:
+        adapts, use = "from its own trials and their rewards", again
+        needs = f"Observations are {family.observation_size} wide, actions {family.action_size}{rate}."
+        each = f"{training.meta_batch} tasks and {training.episodes_per_task} episodes of each"
+    else:
+        adapts = "from one or a few demonstrations"
+        use = f"quickstudy adapt runs/{name} --demo runs/{name}/examples/{family.test_splits[0]}-0.npz\n{again}"
+        needs = (
+            f"A demonstration is an .npz with `observations` [step, {family.observation_size}] and `actions`\n"
+            f"[step, {family.action_size}]{rate}."
+        )
+        each = f"{training.meta_batch} tasks each, {training.shots} demonstration(s) to adapt from"
     tables = "\n\n".join(f"### {cell.cell}\n\n{to_markdown(cell).strip()}" for cell in cells)
     return f"""---
 {data.to_yaml().strip()}
@@ -147,19 +167,17 @@ def _card(name: str, target: str, settings: Settings, family: TaskFamily, cells:
 
 # {name}
 
-A `{settings.method}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task from one
-or a few demonstrations.
+A `{experiment.method.name}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task
+{adapts}.
 
 ## How to use it
 
 ```bash
 quickstudy pull {target} --output-dir runs/{name}
-quickstudy adapt runs/{name} --demo {example}
-{again}
+{use}
 ```
 
-A demonstration is an .npz with `observations` [step, {family.observation_size}] and `actions`
-[step, {family.action_size}]{rate}; what the channels mean is the family's, and must be the same for yours.
+{needs} What the channels mean is the family's, and must be the same for yours.
 
 ## Results
 
@@ -174,9 +192,7 @@ A demonstration is an .npz with `observations` [step, {family.observation_size}]
 
 ## Training
 
-{settings.training.steps} outer steps with {settings.training.meta_batch} tasks each,
-{settings.training.shots} demonstration(s) to adapt from, seed {settings.seed}; `config.json` has every setting and the
-versions.
+{training.steps} outer steps with {each}, seed {settings.seed}; `config.json` has every setting and the versions.
 """
 
 

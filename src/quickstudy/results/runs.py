@@ -11,9 +11,11 @@ A comparison is a folder of such runs, `<method>-seed<number>`, with a run.json 
 to go on with either (`quickstudy resume RUN`) or to repeat it (`quickstudy resume RUN --anew FOLDER`).
 """
 
+import dataclasses
 import json
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -27,20 +29,22 @@ import safetensors.torch
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from quickstudy import datasets
+from quickstudy import datasets, families, methods
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.evaluate import Evaluation, adapt, evaluate
-from quickstudy.families import own as families
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import adapt
+from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.remote import RemoteFamily
 from quickstudy.io import checkpoint, files
-from quickstudy.io.provenance import NOTE, read_note
-from quickstudy.learner import MetaLearner, Skill
-from quickstudy.methods.catalogue import METHODS, UNTRAINED, Settings, build, from_plain
-from quickstudy.results.compare import Protocol, rows, rows_by_task, write_cell
-from quickstudy.results.evidence import BASELINES, Cell, table
+from quickstudy.io.migration import migrated
+from quickstudy.io.provenance import NOTE, note_start, read_note
+from quickstudy.learner import Skill
+from quickstudy.results.evidence import Cell
+from quickstudy.results.rows import rows, rows_by_task, write_cell
+from quickstudy.results.tables import table
+from quickstudy.settings import Settings, from_plain
 from quickstudy.task import TaskFamily
 
 State = Literal["finished", "running", "stopped"]
@@ -83,27 +87,34 @@ def _described(folder: Path) -> Run:
     note = read_note(folder) if (folder / NOTE).exists() else {}
     settings = note.get("settings", {})
     where = next((w for w in ("last", "best") if checkpoint.exists(folder / "checkpoints" / w)), None)
-    if (folder / "settings.json").exists() and where is None:
+    if is_comparison(folder):
         each = json.loads((folder / "settings.json").read_text())
         family, method = next((s["family"] for s in each.values()), ""), " ".join(note.get("methods", each))
         progress, kind = _evaluated(folder, note, len(each)), "comparison"
     else:
         config = checkpoint.load(folder / "checkpoints" / where).config if where else {}
-        settings = config.get("settings", settings)
+        settings = migrated(config.get("settings", settings))
         family, method, kind = settings.get("family", ""), settings.get("method", ""), "training"
         steps = int(settings.get("training", {}).get("steps", 0))
-        progress = (1, 1) if method in UNTRAINED and where else (int(config.get("step", 0)), steps)
+        at_once = where == "best" and "step" not in config  # a method that is not trained
+        progress = (1, 1) if at_once else (int(config.get("step", 0)), steps)
     state: State = "finished" if progress[0] >= progress[1] > 0 else "running" if _alive(note) else "stopped"
     changed = max((p.stat().st_mtime for p in folder.rglob("*")), default=0.0)
     return Run(folder, kind, family, method, state, progress, _headline(folder, where), changed)
 
 
-def _evaluated(folder: Path, note: Mapping[str, Any], methods: int) -> tuple[int, int]:
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder holds a comparison, and not a training."""
+    trained = any(checkpoint.exists(folder / "checkpoints" / which) for which in ("last", "best"))
+    return (folder / "settings.json").exists() and not trained
+
+
+def _evaluated(folder: Path, note: Mapping[str, Any], compared: int) -> tuple[int, int]:
     """How many evaluations there are, and how many there will be."""
     found = folder.glob("*-seed*/*-*x*-shots-*.json")
     done = {(path.parent.name, re.sub(r"-\d+x\d+-shots-.*", "", path.name)) for path in found}
     splits, seeds = note.get("splits", []), int(note.get("protocol", {}).get("seeds", 0))
-    return len(done), max(len(done), len(splits) * seeds * len(note.get("methods", [])) or methods)
+    return len(done), max(len(done), len(splits) * seeds * len(note.get("methods", [])) or compared)
 
 
 def _alive(note: Mapping[str, Any]) -> bool:
@@ -120,15 +131,14 @@ def _alive(note: Mapping[str, Any]) -> bool:
 
 
 def _headline(folder: Path, where: str | None) -> str:
-    """The best row of the first table, or the best validation figure of a training that was not evaluated yet."""
+    """The best row of the first table, or the last validation figure of a training that was not evaluated yet."""
     for path in sorted((folder / "results").glob("*.json")):
         cell = Cell.read(path)
         made = table(cell)
-        place, label = (
-            max(i for i, h in enumerate(made.headers) if h.startswith(cell.metric)),
-            made.headers.index("method"),
-        )
-        known = [row for row in made.rows if row[label] not in BASELINES and row[place] != "–"] or made.rows
+        place = max(i for i, h in enumerate(made.headers) if h.startswith(cell.metric))
+        label = made.headers.index("method")
+        learned = {row.method for row in cell.rows if row.role == "meta-learner"}
+        known = [row for row in made.rows if row[label] in learned and row[place] != "–"] or made.rows
         return f"{known[0][label]}: {made.headers[place]}: {known[0][place]}"
     history = checkpoint.load(folder / "checkpoints" / where).config.get("history", []) if where else []
     figures = [(key, f[key]) for f in history for key in f if key.startswith("validation/") and f[key] is not None]
@@ -137,15 +147,16 @@ def _headline(folder: Path, where: str | None) -> str:
 
 def new_folder(root: Path, family: str, method: str) -> Path:
     """`root/<family>-<method>/<time>`, not yet there."""
-    return root / f"{family}-{method}" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    return root / f"{family}-{method.split(':')[-1]}" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
 
 
 def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
     """Raises QuickstudyError where a training must not start in this folder, before anything is computed."""
-    where = folder / "checkpoints/last"
-    if not checkpoint.exists(where):
+    if not begun(folder):
         if folder.is_file():
             raise QuickstudyError(f"'{folder}' is a file; a run needs a folder of its own.")
+        if is_comparison(folder):
+            raise QuickstudyError(f"'{folder}' holds a comparison; a run needs a folder of its own.")
         if resume:
             raise QuickstudyError(f"There is nothing to resume in '{folder}': it has no checkpoints/last.")
         return
@@ -169,6 +180,25 @@ def begun(folder: Path) -> bool:
     return checkpoint.exists(folder / "checkpoints/last")
 
 
+def settings_from_plain(plain: Mapping[str, Any], where: str) -> Settings:
+    """Settings from what JSON kept of them, also by an older version, whose names are translated.
+
+    Raises:
+        QuickstudyError: an unknown method, or settings that the method does not have.
+    """
+    plain = migrated(plain)
+    if not isinstance(plain.get("method"), str) or not isinstance(plain.get("family"), str):
+        raise QuickstudyError(f"'{where}' does not say which method was trained on which family.")
+    method = methods.get(plain["method"])
+    surplus = plain.keys() - {field.name for field in dataclasses.fields(Settings)}
+    if surplus:
+        raise QuickstudyError(f"'{where}' has the unknown setting {', '.join(sorted(surplus))}.")
+    kinds = {"network": method.network, "algorithm": method.settings, "training": method.training}
+    parts = {name: from_plain(kind, plain.get(name, {}), where) for name, kind in kinds.items()}
+    made: Settings = from_plain(Settings, {n: v for n, v in plain.items() if n not in kinds}, where)
+    return dataclasses.replace(made, **parts)
+
+
 def load_settings(run: Path, which: str = "best") -> Settings:
     """The settings of a run folder.
 
@@ -177,22 +207,21 @@ def load_settings(run: Path, which: str = "best") -> Settings:
     """
     where = Path(run) / "checkpoints" / which
     if not checkpoint.exists(where):
+        if is_comparison(Path(run)):
+            each = sorted(path.parent.parent for path in Path(run).glob("*-seed*/checkpoints/best"))
+            one = f", such as '{each[0]}'" if each else ""
+            raise QuickstudyError(f"'{run}' is a comparison; name one of the runs in it{one}.")
         raise QuickstudyError(
             f"'{run}' is not a run folder: it has no checkpoints/{which}. 'quickstudy train' makes one and says where."
         )
     plain = checkpoint.load(where).config.get("settings")
     if not isinstance(plain, dict):
         raise QuickstudyError(f"'{where}/config.json' does not say with which settings it was trained.")
-    settings: Settings = from_plain(Settings, plain, f"{where}/config.json")
-    if settings.method not in METHODS:
-        raise unknown(f"method in '{where}/config.json'", settings.method, METHODS)
-    return settings
+    return settings_from_plain(plain, f"{where}/config.json")
 
 
-def load(
-    run: Path, which: str = "best", objects: Path | None = None, unit: str = "m"
-) -> tuple[Settings, TaskFamily, MetaLearner]:
-    """The settings, family and trained learner of a run folder.
+def load(run: Path | str, which: str = "best", objects: Path | None = None, unit: str = "m") -> tuple[Experiment, Any]:
+    """The experiment and the trained learner of a run folder.
 
     Args:
         which: 'best' on validation tasks, or 'last'.
@@ -201,15 +230,32 @@ def load(
     Raises:
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
     """
+    run = Path(run)
     settings = load_settings(run, which)
-    where = Path(run) / "checkpoints" / which
+    where = run / "checkpoints" / which
     found = checkpoint.load(where)
     known = found.config.get("interface")  # of a learner that was pulled, whose tasks may be elsewhere
-    away = settings.family not in families.FAMILIES and isinstance(known, dict)
-    family = RemoteFamily(settings.family, known or {}) if away else families.get(settings.family, objects, unit)
-    learner = build(settings, family)
+    family: TaskFamily
+    if families.is_elsewhere(settings.family) and isinstance(known, dict):
+        family = RemoteFamily(settings.family, known)
+    else:
+        family = families.get(settings.family, objects, unit)
+    experiment = Experiment(family, methods.get(settings.method), settings)
+    learner = experiment.build()
     checkpoint.load_into(learner, found.tensors, str(where))
-    return settings, family, learner.eval()
+    return experiment, learner.eval()
+
+
+def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, device: str = "cpu") -> None:
+    """Trains in a run folder, which gets a note of how it was made and an example to adapt to."""
+    settings = experiment.settings
+    check_folder(folder, settings, resume)
+    source = experiment.source()
+    note_start(folder, "training", command, {"settings": asdict(settings)})
+    goes_on = f"'quickstudy resume {shlex.quote(str(folder))}' goes on from there"
+    experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
+    if not experiment.by_trial:
+        save_example(experiment.family, folder)
 
 
 def save_example(family: TaskFamily, folder: Path) -> Path:
@@ -220,10 +266,15 @@ def save_example(family: TaskFamily, folder: Path) -> Path:
     return path
 
 
+def example_of(run: Path) -> Path | None:
+    """A demonstration of a held-out task that lies in a run folder, if there is one."""
+    return next(iter(sorted((run / "examples").glob("*.npz"))), None)
+
+
 def evaluate_run(
     run: Path,
     split: str | None,
-    shots: Sequence[int],
+    shots: Sequence[int] | None,
     tasks: int | None,
     episodes: int | None,
     seed: int,
@@ -235,38 +286,45 @@ def evaluate_run(
     """Evaluates a run's learner on one split, or on every test split, and writes each table to the run folder.
 
     Args:
-        tasks: of each split; by default 100, or all where there are fewer.
-        episodes: of each task; by default 5, or all where there are fewer.
+        shots, tasks, episodes: of each split, see `Experiment.evaluate`.
         objects, unit: mesh files, each of which is a task of the split 'objects'; that split alone is evaluated where
             no other is named, object by object.
     """
-    settings, family, learner = load(run, which, objects, unit)
+    experiment, learner = load(run, which, objects, unit)
+    family, method = experiment.family, experiment.method
     if objects is not None and split is None:
         split = OBJECTS
+    shots = experiment.default_shots if shots is None else shots
     cells = []
-    each = episodes or min(5, family.most_episodes or 5)
     for name in [split] if split else family.test_splits:
-        many = tasks or min(100, family.sizes.get(name) or 100)
         started = time.perf_counter()
-        result: Evaluation = evaluate(learner, family, name, shots=shots, tasks=many, episodes=each, seed=seed)
+        result = experiment.evaluate(learner, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        count, each = result.metrics[family.metric].shape[1:]
         words = "-".join(map(str, shots))
-        result.save(run / "evaluations" / f"{name}-{many}x{each}-shots-{words}.json")
-        protocol = Protocol(1, (name,), tuple(shots), many, each)
-        made = rows(settings.method, family, protocol, [result])
+        result.save(run / "evaluations" / f"{name}-{count}x{each}-shots-{words}.json")
+        made = rows(method, family, [result])
         if name == OBJECTS:
-            made += rows_by_task(settings.method, family, [result])
+            made += rows_by_task(method, family, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
     return cells
 
 
-def adapt_run(run: Path, files: Sequence[Path], output: Path | None) -> tuple[Path, float, float, float]:
+def adapt_run(run: Path, demos: Sequence[Path], output: Path | None) -> tuple[Path, float, float, float]:
     """Adapts a run's learner to demonstrations of one task in files or data sets, and saves the skill as safetensors.
 
     Returns:
         where the skill is, the imitation error on the demonstrations before and after, and the milliseconds it took.
+
+    Raises:
+        QuickstudyError: not a run folder, a learner by trial, or demonstrations that do not fit.
     """
-    _, family, learner = load(run)
-    demonstrations = [one for path in files for one in demonstrations_in(path, family.rate)]
+    experiment, learner = load(run)
+    if experiment.by_trial:
+        raise QuickstudyError(
+            f"'{run}' holds a '{experiment.method.name}', which learns a task by its own trials and takes no "
+            f"demonstration; 'quickstudy evaluate {shlex.quote(str(run))}' lets it try."
+        )
+    demonstrations = [one for path in demos for one in demonstrations_in(path, experiment.family.rate)]
     adapt(learner, demonstrations)  # the first call of a process loads modules for seconds, which no robot waits for
     started = time.perf_counter()
     skill = adapt(learner, demonstrations)

@@ -7,7 +7,7 @@ the others: they are no longer stepped, and what they would say is never read.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class VectorEnv(ABC):
     def close(self) -> None:  # noqa: B027, most have nothing to free
         """Frees what the environments hold."""
 
-    def __enter__(self) -> "VectorEnv":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

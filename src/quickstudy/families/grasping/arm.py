@@ -104,7 +104,7 @@ class Arm(ABC):
 
 
 def carry_by_mocap(spec: mujoco.MjSpec) -> None:
-    """Adds a mocap body and welds the site 'tool' to it, softly, so that a blocked hand does not push for ever."""
+    """Adds a mocap body and welds the site 'tool' to it, softly, so that a blocked hand does not push without limit."""
     carrier = spec.worldbody.add_body(name="carrier", mocap=True)
     carrier.add_site(name="carrier", size=[0.004] * 3, rgba=[0, 0, 0, 0])
     weld = spec.add_equality(name="carry", type=mujoco.mjtEq.mjEQ_WELD, objtype=mjtObj.mjOBJ_SITE)

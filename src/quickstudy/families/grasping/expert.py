@@ -5,15 +5,12 @@ Everything in it is continuous (funnels, gates and clipped proportional laws), b
 
 import numpy as np
 
-from quickstudy.families.grasping.episode import (
-    HIDDEN_SCALE,
-    LIFT_GOAL,
-    MAX_STEP,
-    MAX_TURN,
-    OBSERVATION_SCALE,
-    SAFE_HEIGHT,
-)
+from quickstudy.families.grasping.spaces import HIDDEN_SCALE, MAX_STEP, MAX_TURN, OBSERVATION_SCALE
 
+SAFE_HEIGHT = 0.125
+"""Of the tool above the table, metres: above every object."""
+LIFT_GOAL = 0.14
+"""Metres that an object is lifted."""
 NEAR, FAR = 0.008, 0.035
 """Errors of place (metres) below which the hand is free to descend, and above which it stays at the safe height."""
 METRES_PER_RADIAN = 0.04

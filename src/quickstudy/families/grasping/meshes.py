@@ -20,7 +20,7 @@ from quickstudy.io import files
 UNITS: Mapping[str, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 SUFFIXES = (".obj", ".stl")
 SMALLEST, LARGEST = 0.005, 2.0
-"""Metres: what is shorter or longer than this is no thing for a hand, but a file in another unit."""
+"""Metres: what is shorter or longer than this is outside graspable size: its file has another unit."""
 
 _VERSION = 1  # of what is computed below: part of the name in the cache
 _PARTS = {

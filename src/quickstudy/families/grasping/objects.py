@@ -15,14 +15,16 @@ import numpy as np
 
 from quickstudy import datasets
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.families.grasping import meshes, scene
+from quickstudy.families.grasping import meshes
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.episode import HIDDEN, HIDDEN_SCALE, Episodes
 from quickstudy.families.grasping.expert import expert
 from quickstudy.families.grasping.grasps import Grasp, candidates
 from quickstudy.families.grasping.meshes import Solid
+from quickstudy.families.grasping.spaces import HIDDEN, HIDDEN_SCALE
+from quickstudy.families.grasping.vector_env import GraspingVectorEnv
 from quickstudy.io import files
 from quickstudy.io.progress import console, progress
+from quickstudy.task import Task
 
 TRIED, TRIES, PROVEN = 8, 8, 0.875
 """Grasps of an object that are tried in simulation, episodes of each, and the share that must succeed."""
@@ -44,7 +46,7 @@ class Objects:
         """
         Args:
             folder: with .obj and .stl files, one object each.
-            unit: of the files' coordinates, see `grasping_meshes.UNITS`.
+            unit: of the files' coordinates, see `meshes.UNITS`.
             threads: that step the worlds in which grasps are tried.
 
         Raises:
@@ -82,7 +84,7 @@ def graspable(path: Path, unit: str, arm: Arm, threads: int | None = None) -> Ma
     """The parameters of the task to grasp the object of a file.
 
     Raises:
-        QuickstudyError: it is no object, see `grasping_meshes.load`, or cannot be grasped from above by this gripper.
+        QuickstudyError: it is no object, see `meshes.load`, or cannot be grasped from above by this gripper.
     """
     solid = meshes.load(path, unit)
     where = _place(solid, arm)
@@ -142,13 +144,14 @@ def _parameters(solid: Solid, grasp: Grasp) -> dict[str, Any]:
     }
 
 
-def _try(tasks: Sequence[Mapping[str, Any]], arm: Arm, threads: int | None) -> np.ndarray:
-    """How often the expert succeeds in each of the tasks, [task]."""
-    models = [model for task in tasks for model in [scene.build(task, arm=arm)] * TRIES]
-    hidden = np.repeat([[task[name] for name in HIDDEN] / HIDDEN_SCALE for task in tasks], TRIES, axis=0)
-    state = Episodes(models, threads, arm)
-    observations = state.reset([np.random.default_rng([k % TRIES, 1]) for k in range(len(models))])
-    while state.active.any():
-        observations = state.step(expert(observations, hidden))
-    state.worlds.close()
-    return state.success.reshape(len(tasks), TRIES).mean(axis=1)
+def _try(parameters: Sequence[Mapping[str, Any]], arm: Arm, threads: int | None) -> np.ndarray:
+    """How often the expert succeeds in the tasks of these parameters, [task]."""
+    tasks = [Task("grasping", "tried", k, each) for k, each in enumerate(parameters)]
+    hidden = np.array([[each[name] for name in HIDDEN] / HIDDEN_SCALE for each in parameters])[:, None]
+    with GraspingVectorEnv(tasks, TRIES, arm, threads) as env:
+        observations = env.reset([np.random.default_rng([k % TRIES, 1]) for k in range(env.size)])
+        active = np.ones(env.shape, bool)
+        while active.any():
+            result = env.step(expert(observations, hidden), active)
+            active, observations = active & ~result.over, result.observations
+        return env.success.reshape(env.shape).mean(axis=1)

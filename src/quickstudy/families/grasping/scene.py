@@ -6,6 +6,7 @@ Frames: the body 'object' has its origin at the bottom of the object, straight b
 x axis along the right grasp's fingers (they close along y). The site 'tag' is a marker fixed to the object.
 """
 
+import colorsys
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +19,15 @@ from quickstudy.errors import unknown
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm
 from quickstudy.families.grasping.meshes import Solid, cached
 from quickstudy.families.grasping.sawyer import SAWYER
+from quickstudy.task import Task
 
 Parameters = Mapping[str, Any]
 SHAPES = ("box", "cylinder", "sphere", "capsule", "ellipsoid", "l_shape", "t_shape", "mesh")
 SOLID = "solid"
-"""The shape of an object from a mesh file; its convex parts are in the cache, see `grasping_meshes`."""
+"""The shape of an object from a mesh file; its convex parts are in the cache, see `meshes.cached`."""
 TIMESTEP = 0.0025
+_COLOUR = 2
+"""Purpose of a task's random generator."""
 
 SENSORS = {
     "tool": slice(0, 3),
@@ -40,20 +44,16 @@ SENSORS = {
 """Where each reading lies in `sensordata`; metres, metres a second, newton."""
 
 
-def build(
-    parameters: Parameters,
-    visual: bool = False,
-    colour: tuple[float, float, float] = (0.8, 0.3, 0.2),
-    arm: Arm = SAWYER,
-) -> Any:
-    """Compiles the model of one task.
+def build(task: Task, visual: bool = False, arm: Arm = SAWYER) -> Any:
+    """Compiles the model of one task; its object's colour belongs to the task.
 
     Args:
-        parameters: of the task, see `quickstudy.families.grasping.family`.
+        task: of `quickstudy.families.grasping.family`.
         visual: with meshes, textures and cameras; the dynamics are the same.
-        colour: of the object, red, green, blue in 0..1.
         arm: the robot.
     """
+    parameters = task.parameters
+    colour = colorsys.hsv_to_rgb(task.generator(_COLOUR).uniform(), 0.65, 0.9)
     spec = _base(arm, visual).copy()
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
@@ -108,7 +108,7 @@ def _base(arm: Arm, visual: bool) -> mujoco.MjSpec:
     """Robot and table without the object; parsed once for each variant."""
     spec = arm.spec(visual)
     _set_options(spec)
-    _calm_arm(spec)
+    _compensate_gravity(spec)
     spec.worldbody.add_geom(
         name="table", type=mjtGeom.mjGEOM_PLANE, size=[0.7, 0.4, 0.1], pos=TABLE_CENTRE, group=3, contype=1,
         conaffinity=0, condim=6, friction=[0.6, 0.004, 0.002],
@@ -132,8 +132,8 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.visual.quality.shadowsize = spec.visual.quality.offsamples = 0
 
 
-def _calm_arm(spec: mujoco.MjSpec) -> None:
-    """The arm's controller carries its own weight, as the real one's does, so that the hand does not sag."""
+def _compensate_gravity(spec: mujoco.MjSpec) -> None:
+    """Carries the arm's own weight, as a real controller does, so that the hand does not sag."""
     for body in spec.bodies:
         if body.name != "world":
             body.gravcomp = 1.0

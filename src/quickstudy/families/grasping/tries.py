@@ -1,12 +1,12 @@
 """Grasping by tries: up to five attempts at an object that nobody showed, each knowing how those before it ended.
 
-Objects, robot and physics are those of `quickstudy.families.grasping.family`, and so is success: lifted by 10 cm and still held,
-unslipped and upright, a second later. The robot sees the pose of a tag that is fixed to the object, and neither its
-shape, size or height nor where it must be held.
+Objects, robot and physics are those of `quickstudy.families.grasping.family`, and so is success: lifted by 10 cm and
+still held, unslipped and upright, a second later. The robot sees the pose of a tag that is fixed to the object, and
+neither its shape, size or height nor where it must be held.
 
 A try is one decision, not a policy of control steps: where the hand goes down (x, y and height, seen from the tag) and
 how it is turned. A fixed motion does the rest in full physics: the open hand goes down there, closes, and lifts. What
-is to be learned here is what to try next after what happened; how to move a hand is the matter of the imitation family,
+is to be learned here is what to try next after what happened; how to move a hand is the matter of `Grasping`,
 whose policies would need some hundred decisions for each bit of experience. So a try costs about 40 control steps of
 simulation and one of the learner's, and a trial of five tries is short enough to be learned from in minutes on two
 cores. The way from the hand's start to above the object is free and is not simulated. There is no width to decide: the
@@ -21,30 +21,26 @@ The reward of a try is 0.2 if the fingers closed on something, + 0.3 times how f
 success: all of it known to a real robot by its fingers and by the tag.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal
 
-import mujoco
 import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.grasping.episode import (
-    LIFT,
-    LIFT_GOAL,
-    MAX_STEP,
-    MAX_TURN,
-    OBSERVATION_SCALE,
-    SAFE_HEIGHT,
-    Episodes,
-)
-from quickstudy.families.grasping.family import Grasping, build
-from quickstudy.families.grasping.scene import SENSORS, rotate, wrapped
-from quickstudy.simulation.old_vector_env import StepResult, Symmetry, TrialsOf, VectorEnv
-from quickstudy.task import Task
+from quickstudy.families.base import EPISODE, generators
+from quickstudy.families.grasping.arm import Arm
+from quickstudy.families.grasping.expert import LIFT_GOAL, SAFE_HEIGHT
+from quickstudy.families.grasping.family import Grasping
+from quickstudy.families.grasping.sawyer import SAWYER
+from quickstudy.families.grasping.scene import rotate, wrapped
+from quickstudy.families.grasping.settings import BY_TRIES
+from quickstudy.families.grasping.spaces import MAX_STEP, MAX_TURN, OBSERVATION_SCALE
+from quickstudy.families.grasping.vector_env import LIFT, GraspingVectorEnv
+from quickstudy.settings import Changes
+from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.task import Policy, Symmetry, Task, check_run
 
-TRIES = 5
-"""Of a trial."""
 DECISION = ("x", "y", "height", "yaw")
 MIDDLE = np.array([0.0, 0.0, 0.045, 0.0])
 REACH = np.array([0.06, 0.06, 0.035, 1.0])
@@ -82,7 +78,7 @@ HELD, RAISED, SUCCESS = 0.2, 0.3, 0.5
 _FELT = 0.05
 """Touch from which on the fingers hold something; a firm one is 1."""
 _FORCE = 10.0  # newton that count as firm
-_HOPE = 0.05
+_GIVE_UP = 0.05
 """Metres below which an object that should be up by now is given up."""
 
 
@@ -114,200 +110,210 @@ def mirror(axis: Literal["x", "y"]) -> Symmetry:
 
 
 class TriesEnv(VectorEnv):
-    """A hand and an object of some tasks for each lane; a lane's tries from the first on are its trial.
+    """Hands and objects, each tried once an episode; the tries of an environment from the first on are its trial.
 
     Args:
         threads: that step the worlds; by default one for each core. Results do not depend on it.
+        visual: with all that a picture needs.
+        watch: called after each control step of a try.
     """
 
     action_size, horizon = len(DECISION), 2
 
-    def __init__(self, family: Grasping, tasks: Sequence[Task], episodes_per_task: int, threads: int | None) -> None:
-        self.tasks, self.episodes_per_task, self._shape = (
-            list(tasks),
-            episodes_per_task,
-            (len(tasks), episodes_per_task),
-        )
-        self._arm = family.arm
-        models = [model for t in tasks for model in [build(family.check(t), arm=family.arm)] * episodes_per_task]
-        self._state = Episodes(models, threads, family.arm)
-        self._seen = np.zeros((len(models), len(OBSERVATION)))
-        self._ever = np.zeros(len(models), bool)
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        episodes_per_task: int,
+        arm: Arm = SAWYER,
+        threads: int | None = None,
+        visual: bool = False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tasks, self.episodes_per_task = list(tasks), episodes_per_task
+        self._env, self._watch = GraspingVectorEnv(tasks, episodes_per_task, arm, threads, visual), watch
+        if visual:  # so that there is something to see before the first try, which starts anew
+            self._env.reset([np.random.default_rng(0)] * self.size)
+        self._generators: dict[int, np.random.Generator] = {}
+        self._seen = np.zeros((self.size, len(OBSERVATION)))
+        self._ever_succeeded = np.zeros(self.size, bool)
+        self._tried = np.zeros(self.size, bool)
 
-    def reset(self, rng: np.random.Generator) -> np.ndarray:
-        self._generators, self._tried = rng.spawn(len(self._seen)), False
-        self._seen[:] = 0.0
+    def reset(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: np.ndarray | None = None,
+        disturbance: float = 0.0,
+    ) -> np.ndarray:
+        chosen = as_indices(chosen, self.size)
+        self._generators |= dict(zip(chosen.tolist(), generators, strict=True))
+        self._seen[chosen], self._tried[chosen] = 0.0, False
         return self._observe()
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
-        state, now = self._state, np.flatnonzero(alive)
-        no, rewards = np.zeros(self._shape, bool), np.zeros(len(self._seen))
-        looked = self._tried
-        if not looked and len(now):
-            self._try(grasp(actions.reshape(len(self._seen), -1)), now)
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        looked, rewards = self._tried.copy(), np.zeros(self.size)
+        now = np.flatnonzero(active.ravel() & ~looked)
+        if len(now):
+            self._try(grasp(actions.reshape(self.size, -1)), now)
             held, raised = self._seen[:, OBSERVATION.index("touch")] > _FELT, self._seen[:, OBSERVATION.index("raised")]
-            rewards[now] = reward(held, raised, state.success)[now]
-            self._ever[now] |= state.success[now]
-            self._tried = True
-        success = state.success.reshape(self._shape).copy()
-        return StepResult(self._observe(), rewards.reshape(self._shape), ~no if looked else no, success, no)
+            rewards[now] = reward(held, raised, self._env.success)[now]
+            self._ever_succeeded[now] |= self._env.success[now]
+            self._tried[now] = True
+        success, never = self._env.success.reshape(self.shape).copy(), np.zeros(self.shape, bool)
+        terminated = looked.reshape(self.shape)
+        return StepResult(self._observe(), rewards.reshape(self.shape), terminated, never, success, never)
 
     def expert_action(self) -> np.ndarray:
-        """The grasp that the imitation family's expert would make, who sees what is hidden."""
-        nothing = np.full((*self._shape, len(DECISION)), np.nan)
-        return nothing if self._tried else np.broadcast_to(right(self.tasks)[:, None], nothing.shape)
+        """The grasp that the expert of `Grasping` would make, who sees what is hidden."""
+        decisions = np.broadcast_to(expert_decisions(self.tasks)[:, None], (*self.shape, len(DECISION)))
+        return np.where(self._tried.reshape(*self.shape, 1), np.nan, decisions)
 
     def measures(self) -> dict[str, np.ndarray]:
-        """'success-by-try': whether this try of the lane or one before it succeeded."""
-        return {"success-by-try": self._ever.reshape(self._shape).astype(np.float64)}
+        """'success-by-try': whether this try of the environment or one before it succeeded."""
+        return {"success-by-try": self._ever_succeeded.reshape(self.shape).astype(np.float64)}
+
+    def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+        return self._env.render(index, width, height)
 
     def close(self) -> None:
-        self._state.worlds.close()
+        self._env.close()
 
     def _observe(self) -> np.ndarray:
-        return self._seen.astype(np.float32).reshape(*self._shape, -1)
+        return self._seen.astype(np.float32).reshape(*self.shape, -1)
 
     def _try(self, grasps: np.ndarray, now: np.ndarray) -> None:
-        """Tries grasps [world, 4] in the worlds `now`, and notes in `_seen` what came of them."""
-        state, seen = self._state, self._seen
-        state.reset([self._generators[i] for i in now], now)
+        """Tries grasps [env, 4] in the environments `now`, and notes in `_seen` what came of them."""
+        env, seen = self._env, self._seen
+        env.reset([self._generators[i] for i in now], now)
         goal = self._above(grasps, now)
-        tag, yaw = self._read("tag").copy(), self._tag_yaw()
+        tag, yaw = env.read("tag").copy(), env.tag_yaw()
         seen[now, 0] = 1.0
-        raised, lean = np.zeros(len(seen)), np.zeros((len(seen), 2))
+        active = np.isin(np.arange(self.size), now)
+        raised, lean = np.zeros(self.size), np.zeros((self.size, 2))
         for t in range(DOWN + CLOSE + UP + 25):
-            if not state.active.any():
+            if not active.any():
                 break
             if t == DOWN:
-                seen[now, 6:8] = np.tanh(self._read("pads") / _FORCE)[now]
+                seen[now, 6:8] = np.tanh(env.read("pads") / _FORCE)[now]
             if t == DOWN + CLOSE:
                 seen[now, 1:6], seen[now, 8] = self._closed()[now], self._feel()[now]
                 seen[now, 13:] = self._moved(tag, yaw)[now]
-                state.active &= self._feel() > _FELT
+                active &= self._feel() > _FELT
                 goal[:, 2] += LIFT_GOAL
             if t == DOWN + CLOSE + UP:
-                state.active &= self._lift() > _HOPE
-            before = state.active.copy()
-            state.step(self._towards(goal, grip=-1.0 if t < DOWN else 1.0))
+                active &= self._lift() > _GIVE_UP
+            result = env.step(self._towards(goal, grip=-1.0 if t < DOWN else 1.0), active.reshape(self.shape))
+            self._watch()
             if t >= DOWN + CLOSE:
-                raised = np.where(before, np.maximum(raised, self._lift() / LIFT), raised)
+                raised = np.where(active, np.maximum(raised, self._lift() / LIFT), raised)
                 tilt = self._lean()
-                more = before & (np.linalg.norm(tilt, axis=1) > np.linalg.norm(lean, axis=1))
+                more = active & (np.linalg.norm(tilt, axis=1) > np.linalg.norm(lean, axis=1))
                 lean = np.where(more[:, None], tilt, lean)
-        state.active[:] = False
-        seen[now, 9:13] = np.column_stack([np.clip(raised, 0.0, 1.5), lean, state.slipped])[now]
+            active &= ~result.over.ravel()
+        seen[now, 9:13] = np.column_stack([np.clip(raised, 0.0, 1.5), lean, env.slipped])[now]
 
     def _above(self, grasps: np.ndarray, now: np.ndarray) -> np.ndarray:
-        """Puts the open hands of the worlds `now` above the grasps; returns where they shall go down, [world, 4]."""
-        state, tag = self._state, self._read("tag")
-        yaw = self._tag_yaw()
+        """Puts the open hands of the worlds `now` above the grasps; returns where they shall go down, [env, 4]."""
+        env, tag = self._env, self._env.read("tag")
+        yaw = env.tag_yaw()
         place = tag[:, :2] + rotate(grasps[:, :2], yaw)
         goal = np.column_stack([place, grasps[:, 2] + tag[:, 2], grasps[:, 3] + yaw])
-        state.target[now] = np.column_stack([place, np.full(len(place), SAFE_HEIGHT)])[now]
-        state.target_yaw[now] = goal[now, 3]
-
-        def put(index: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-            target, turn = state.target[index], state.target_yaw[index]
-            self._arm.place_hand(model, data, target, turn)
-            data.mocap_pos[0], data.mocap_quat[0] = self._arm.mocap(target, turn)
-
-        state.worlds.each(put, now)
+        env.target[now] = np.column_stack([place, np.full(len(place), SAFE_HEIGHT)])[now]
+        env.target_yaw[now] = goal[now, 3]
+        env.worlds.each(env.place_hand, now)
         return goal
 
     def _towards(self, goal: np.ndarray, grip: float) -> np.ndarray:
-        """The imitation family's actions [world, 5] that bring the hands to goals [world, 4] as fast as they may go."""
-        state = self._state
-        off = np.column_stack([goal[:, :3] - state.target, goal[:, 3] - state.target_yaw])
-        off[:, :2] = rotate(off[:, :2], -self._tag_yaw())
+        """The actions [env, 5] of `Grasping` that bring the hands to goals [env, 4] as fast as they may go."""
+        env = self._env
+        off = np.column_stack([goal[:, :3] - env.target, goal[:, 3] - env.target_yaw])
+        off[:, :2] = rotate(off[:, :2], -env.tag_yaw())
         return np.column_stack([off / [MAX_STEP, MAX_STEP, MAX_STEP, MAX_TURN], np.full(len(off), grip)])
 
     def _closed(self) -> np.ndarray:
-        """The hand in the tag's frame as a decision, and the opening in units of 10 cm, [world, 5].
+        """The hand in the tag's frame as a decision, and the opening in units of 10 cm, [env, 5].
 
         All three axes count: a sphere has rolled on the way into the fingers' middle.
         """
-        x, z = self._read("tag_x"), self._read("object_z")
+        env = self._env
+        x, z = env.read("tag_x"), env.read("object_z")
         axes = np.stack([x, np.cross(z, x), z], 1)
-        place, across = (axes @ v[..., None] for v in (self._read("tool") - self._read("tag"), self._read("hand_y")))
+        place, across = (axes @ v[..., None] for v in (env.read("tool") - env.read("tag"), env.read("hand_y")))
         hand = np.column_stack([place[..., 0], np.arctan2(-across[:, 0], across[:, 1])])
-        opening = (self._state.observe() * OBSERVATION_SCALE)[:, 4] / 0.1
+        opening = (env.observe() * OBSERVATION_SCALE)[:, 4] / 0.1
         return np.column_stack([np.clip((hand - MIDDLE) / REACH, -2.0, 2.0), opening])
 
     def _moved(self, tag: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-        """How tags have moved from places [world, 3] and yaws [world], and how objects lean, [world, 6]."""
-        way = self._read("tag") - tag
-        turn = wrapped(self._tag_yaw() - yaw)
+        """How tags have moved from places [env, 3] and yaws [env], and how objects lean, [env, 6]."""
+        way = self._env.read("tag") - tag
+        turn = wrapped(self._env.tag_yaw() - yaw)
         moved = np.column_stack([rotate(way[:, :2], -yaw), way[:, 2], turn]) / REACH
-        return np.column_stack([np.clip(moved, -2.0, 2.0), rotate(self._read("object_z")[:, :2], -yaw)])
+        return np.column_stack([np.clip(moved, -2.0, 2.0), rotate(self._env.read("object_z")[:, :2], -yaw)])
 
     def _feel(self) -> np.ndarray:
-        return np.asarray(np.tanh(self._read("pads").min(axis=1) / _FORCE))
+        return np.asarray(np.tanh(self._env.read("pads").min(axis=1) / _FORCE))
 
     def _lift(self) -> np.ndarray:
-        return self._read("tag")[:, 2] - self._state.start_height
+        return self._env.read("tag")[:, 2] - self._env.start_height
 
     def _lean(self) -> np.ndarray:
-        """Sines of the object's lean towards the tag's x and y, [world, 2]."""
-        return rotate(self._read("object_z")[:, :2], -self._tag_yaw())
-
-    def _tag_yaw(self) -> np.ndarray:
-        axis = self._read("tag_x")
-        return np.arctan2(axis[:, 1], axis[:, 0])
-
-    def _read(self, name: str) -> np.ndarray:
-        return self._state.worlds.readings["sensordata"][:, SENSORS[name]]
+        """Sines of the object's lean towards the tag's x and y, [env, 2]."""
+        return rotate(self._env.read("object_z")[:, :2], -self._env.tag_yaw())
 
 
-class GraspingTries(TrialsOf):
-    """The tasks of `quickstudy.families.grasping.family.Grasping`, learned by tries; see the module's text.
+class GraspingTries(Grasping):
+    """The tasks of `Grasping`, learned by tries; see the module's text.
 
-    The metric is whether one of the tries so far succeeded; beside it success of each try, and return.
+    The metric is whether one of the tries so far succeeded; tables also show success of each try, and return.
     """
 
-    name = Grasping.name
-    sizes: Mapping[str, int] = Grasping.sizes
+    name = "grasping-tries"
+    seed_name = Grasping.name
     protocol = (
         "shape, size, height and grasp point are hidden, an episode is one try: a grasp is decided, a fixed motion "
         "carries it out, and what came of it is seen; the object's pose and the action noise are drawn anew for every "
         "try; success is lifted by 10 cm and still held, unslipped and upright, a second later; success-by-try is "
-        "whether a try up to this one succeeded, within a lane"
+        "whether a try up to this one succeeded, within a sequence of tries"
     )
-    metric, secondary_metrics = "success-by-try", ("success", "return")
-    observation_size, action_size = len(OBSERVATION), len(DECISION)
-    hidden_size, horizon = Grasping.hidden_size, TriesEnv.horizon
-    has_expert = True
+    metric = "success-by-try"
+    secondary_metrics: ClassVar[tuple[str, ...]] = ("success", "return")
+    observation_size, observation_limit = len(OBSERVATION), np.inf
+    action_size, horizon = len(DECISION), TriesEnv.horizon
+    default_method = "rl2-dagger"
+    method_settings: Mapping[str, Changes] = BY_TRIES
     symmetries = (mirror("x"), mirror("y"))
 
-    def __init__(self, threads: int | None = None) -> None:
-        """
-        Args:
-            threads: that step the worlds; by default one for each core. Results do not depend on it.
-        """
-        self._of = Grasping(threads=threads)
-        super().__init__(self._of)
-        self.threads = threads
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        return ("trials",)
 
-    def vector_env(self, tasks: Sequence[Task], episodes_per_task: int) -> VectorEnv:
-        """`episodes_per_task` hands and objects of each task, every lane at the beginning of a trial.
-
-        Raises:
-            QuickstudyError: no task or no lane, or a task of another family.
-        """
-        if not tasks or episodes_per_task < 1:
-            raise QuickstudyError(
-                f"Trials need tasks and episodes_per_task; got {len(tasks)} tasks, {episodes_per_task} episodes_per_task."
-            )
-        return TriesEnv(self._of, tasks, episodes_per_task, self.threads)
+    def vector_env(
+        self, tasks: Sequence[Task], episodes_per_task: int, *, demonstrating: bool = False, visual: bool = False
+    ) -> VectorEnv:
+        """Hands and objects, every environment at the beginning of a trial."""
+        check_run(tasks, episodes_per_task)
+        return TriesEnv([self.check(task) for task in tasks], episodes_per_task, self.arm, self.threads, visual)
 
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         raise QuickstudyError(
-            f"Family '{self.name}' by tries has no demonstrations; those of 'quickstudy train {self.name}' are of "
-            "control steps."
+            f"Family '{self.name}' has no demonstrations; those of '{Grasping.name}' are of control steps."
         )
 
+    def film(
+        self, task: Task, policy: Policy, seed: int, width: int | None = None, height: int | None = None
+    ) -> np.ndarray:
+        """Pictures [frame, height, width, 3] of the control steps of the try that `run` would run first."""
+        frames: list[np.ndarray] = []
+        env = TriesEnv(
+            [self.check(task)], 1, self.arm, visual=True, watch=lambda: frames.append(env.render(0, width, height))
+        )
+        with env:
+            observations = env.reset(generators([task], 1, EPISODE, seed))
+            env.step(np.asarray(policy(observations)), np.ones(env.shape, bool))
+        return np.stack(frames)
 
-def right(tasks: Sequence[Task]) -> np.ndarray:
-    """The decisions [task, 4] that the imitation family's expert would make, who sees what is hidden."""
+
+def expert_decisions(tasks: Sequence[Task]) -> np.ndarray:
+    """The decisions [task, 4] that the expert of `Grasping` would make, who sees what is hidden."""
     names = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw")
     known = np.array([[task.parameters[name] for name in names] for task in tasks])
     return np.asarray((known - MIDDLE) / REACH)

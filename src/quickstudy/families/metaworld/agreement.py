@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quickstudy.families.metaworld import official as stock
+from quickstudy.families.metaworld import official
 from quickstudy.families.metaworld.catalogue import TASKS
 from quickstudy.families.metaworld.worlds import ACTION, MetaWorlds
 
@@ -44,14 +44,14 @@ def compare(name: str, episodes: int = 3, steps: int = 150, seed: int = 0, porte
     Args:
         ported: compare the batched task, if there is one; otherwise the adapter.
     """
-    rng, env, expert = np.random.default_rng(seed), stock.environment(name), stock.expert(name)
+    rng, env, expert = np.random.default_rng(seed), official.environment(name), official.expert(name)
     vectors = [TASKS[name].vector(rng) for _ in range(episodes) for _ in range(2)]
     n = len(vectors)
     random = rng.uniform(-1.0, 1.0, (steps, n, ACTION)).astype(np.float32)
     seen, actions = np.zeros((steps + 1, n, 39)), random
     reward, success = np.zeros((steps, n)), np.zeros((steps, n), dtype=bool)
     for i, vector in enumerate(vectors):
-        stock.fix(env, vector)
+        official.fix(env, vector)
         seen[0, i], _ = env.reset()
         for step in range(steps):
             if i % 2:

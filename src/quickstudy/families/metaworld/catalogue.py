@@ -20,7 +20,7 @@ class Draw:
 
     Attributes:
         low, high: corners of the box that vectors are drawn from.
-        apart: metres in the plane that object and goal must be apart, or the package's reset loops for ever on a
+        apart: metres in the plane that object and goal must be apart, or the package's reset never ends on a
             vector that it was given.
         from_point: a point in the plane that `apart` is counted from, where it is not the vector's second half.
         idle: the vector's second half moves nothing: the goal stays or moves with the object.

@@ -51,11 +51,11 @@ def fix(env: Any, vector: np.ndarray) -> None:
 
 @functools.cache
 def _shared(name: str) -> tuple[Any, threading.Lock]:
-    """One environment of a task for everybody, as it takes a fifth of a second and 24 MB to make."""
+    """One environment of a task for all worlds, as it takes a fifth of a second and 24 MB to make."""
     return environment(name), threading.Lock()
 
 
-class Stock:
+class Official:
     """Worlds of one task, all in one environment of the package.
 
     Attributes:

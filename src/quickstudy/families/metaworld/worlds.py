@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.families.metaworld import articulated as furniture
-from quickstudy.families.metaworld import pushing, tools
+from quickstudy.families.metaworld import articulated, pushing, tool_use
 from quickstudy.families.metaworld.catalogue import TASKS
 from quickstudy.families.metaworld.common import Common, rows_of
-from quickstudy.families.metaworld.official import Stock
+from quickstudy.families.metaworld.official import Official
 from quickstudy.families.metaworld.port import Port, Tool
 
 PORTS: dict[str, type[Port]] = {
@@ -24,18 +23,18 @@ PORTS: dict[str, type[Port]] = {
     "sweep-into-v3": pushing.SweepInto,
     "basketball-v3": pushing.Basketball,
     "shelf-place-v3": pushing.ShelfPlace,
-    "door-open-v3": furniture.DoorOpen,
-    "door-close-v3": furniture.DoorClose,
-    "drawer-open-v3": furniture.DrawerOpen,
-    "drawer-close-v3": furniture.DrawerClose,
-    "window-open-v3": furniture.WindowOpen,
-    "button-press-topdown-v3": furniture.ButtonPressTopdown,
-    "lever-pull-v3": furniture.LeverPull,
-    "hammer-v3": tools.Hammer,
-    "stick-push-v3": tools.StickPush,
-    "stick-pull-v3": tools.StickPull,
-    "peg-insert-side-v3": tools.PegInsertSide,
-    "assembly-v3": tools.Assembly,
+    "door-open-v3": articulated.DoorOpen,
+    "door-close-v3": articulated.DoorClose,
+    "drawer-open-v3": articulated.DrawerOpen,
+    "drawer-close-v3": articulated.DrawerClose,
+    "window-open-v3": articulated.WindowOpen,
+    "button-press-topdown-v3": articulated.ButtonPressTopdown,
+    "lever-pull-v3": articulated.LeverPull,
+    "hammer-v3": tool_use.Hammer,
+    "stick-push-v3": tool_use.StickPush,
+    "stick-pull-v3": tool_use.StickPull,
+    "peg-insert-side-v3": tool_use.PegInsertSide,
+    "assembly-v3": tool_use.Assembly,
 }
 """The tasks that are written for many worlds at once."""
 
@@ -49,7 +48,7 @@ class _Group(NamedTuple):
         rows: where they lie among all worlds group by group.
     """
 
-    task: Port | Stock
+    task: Port | Official
     rows: slice
 
 
@@ -96,13 +95,13 @@ class MetaWorlds:
         # Rows are task by task, batched ones first: the first rows of all are those of `Common`.
         different = sorted(dict.fromkeys(names), key=lambda name: name not in batched)
         worlds = [[i for i, other in enumerate(names) if other == name] for name in different]
-        tasks: list[Port | Stock] = []
+        tasks: list[Port | Official] = []
         for name, of in zip(different, worlds, strict=True):
             if name in batched:
                 tasks.append(batched[name](len(of), self._threads, None if tools is None else [tools[i] for i in of]))
                 self._pull_low[of], self._pull_high[of] = batched[name].hand_low, batched[name].hand_high
             elif tools is None:
-                tasks.append(Stock(name, len(of)))
+                tasks.append(Official(name, len(of)))
             else:
                 raise QuickstudyError(f"Task {name} has no tool to change.")
         self._groups = [_Group(*both) for both in zip(tasks, rows_of([len(of) for of in worlds]), strict=True)]
@@ -218,7 +217,7 @@ class MetaWorlds:
             raw[some, 18:36] = frame if first else raw[some, :18]
             raw[some, :18] = frame
         for task, rows in self._groups:
-            if isinstance(task, Stock):
+            if isinstance(task, Official):
                 raw[rows] = np.concatenate([task.frame, task.previous, task.target], axis=1)
             elif first:
                 raw[rows, 36:] = task.target

@@ -32,6 +32,7 @@ from quickstudy.families.motions.trajectories import (
     turns,
     unit_quaternions,
 )
+from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
 
 STEPS = 50
@@ -149,6 +150,8 @@ class Motions(TaskFamily):
     metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
     observation_size, action_size, hidden_size, horizon = OBSERVATION, 6, 6 * OUTLINE, STEPS
+    default_method = "matching"
+    shots = (1, 2, 3)
 
     def __init__(
         self,
@@ -180,7 +183,8 @@ class Motions(TaskFamily):
             held_out = "poses" if motion.has_orientation else "positions"
             parts.setdefault({0: held_out, 1: "validation"}.get(away, "train"), []).append(motion)
         self.motions: Mapping[str, list[Motion]] = parts
-        self.most_episodes = min(len(motion.demonstrations) // 2 for motion in found)
+        fewest = min(len(motion.demonstrations) for motion in found)
+        self.most_episodes, self.method_settings = fewest // 2, _method_settings(fewest)
         self.sizes = {split: 10**9 if split == "train" else 10_000 for split in parts}
         self._of = {motion.name: motion for motion in found}
         if len(self._of) < len(found):
@@ -281,6 +285,31 @@ class Motions(TaskFamily):
         """How many of the recorded units of length count as 1."""
         motion = self._of.get(task.parameters["motion"])
         return 1.0 if motion is None else motion.unit
+
+
+def _method_settings(fewest: int) -> Mapping[str, Changes]:
+    """What methods do otherwise here, for motions of which each has `fewest` demonstrations or more."""
+    regression = {"head": "local-linear", "scale": 30.0, "ridge": 1e-3}
+    return {
+        "demonstrations": {
+            "network": {"hidden": (64, 64), "embedding": 32},
+            "training": {
+                "steps": 1000,
+                "meta_batch": 8,
+                "shots": 1,
+                "most_shots": 3,
+                "queries": min(3, fewest - 3),
+                "rate": 2e-3,
+                "validate_every": 500,
+            },
+            "data": {"validation_tasks": 16, "validation_episodes": min(3, fewest // 2)},
+        },
+        **{method: {"algorithm": {"inner_steps": 3}} for method in ("maml", "fomaml", "anil", "meta-sgd")},
+        # Cosines of waves of phase are a kernel that is the same at every phase.
+        "matching": {"network": {"embedding": 0}, "training": {"rate": 1e-2}, "algorithm": regression},
+        "matching-fce": {"algorithm": regression},
+        "matching-convex": {"algorithm": {"scale": 30.0, "ridge": 1e-3}},
+    }
 
 
 def errors(true: Curves, poses: np.ndarray, unit: float) -> dict[str, np.ndarray]:

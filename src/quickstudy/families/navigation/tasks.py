@@ -70,7 +70,7 @@ def draw_on(chart: OccupancyMap, rng: np.random.Generator, longest: float = LONG
     )
 
 
-def at(chart: OccupancyMap, start: Sequence[float], goal: Sequence[float]) -> dict[str, Any]:
+def task_on_map(chart: OccupancyMap, start: Sequence[float], goal: Sequence[float]) -> dict[str, Any]:
     """The parameters of the task to go from about `start` to `goal`, both [2] metres of the map.
 
     Raises:

@@ -1,8 +1,8 @@
 """What meta-learning is measured against: learning without a second level, knowing everything, and not learning at all.
 
 `NoAdaptation` and `Transfer` are pre-trained on the pooled demonstrations of all training tasks. `FromScratch` starts
-from a random network. `Oracle` is told what the demonstration would have to reveal. `Replay` and `NearestNeighbour` are
-the no-learning floors.
+from a random network. `Oracle` receives the hidden parameters of a task, which a demonstration would have to reveal.
+`Replay` and `NearestNeighbour` are floors: they learn nothing.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from quickstudy.data import Batch, SupportQuery
-from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
+from quickstudy.method import Method, needs_skills
+from quickstudy.methods.demonstrations.base_network import base_learner
+from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, Settings
+from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
-class FineTuneConfig:
+class FineTuneConfig(Config):
     """How a new task is learned without meta-learning; a comparison tunes both on validation tasks.
 
     Attributes:
@@ -27,31 +30,37 @@ class FineTuneConfig:
         rate: its learning rate.
     """
 
-    steps: int = 50
-    rate: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or not self.rate > 0:
-            raise QuickstudyError(f"Fine-tuning needs steps >= 0 and rate > 0; got {self.steps} and {self.rate}.")
+    steps: NonNegativeInt = 50
+    rate: PositiveFloat = 1e-3
 
 
 def fine_tune(loss: Callable[[Parameters], Tensor], start: Parameters, config: FineTuneConfig) -> Parameters:
-    """Adam (Kingma & Ba 2015, Algorithm 1, default betas) as a pure function, so that it can be batched over tasks."""
+    """Adam (Kingma & Ba 2015, Algorithm 1, default betas) as a pure function, so that it can be batched over tasks.
+
+    Args:
+        loss: of parameters, a scalar.
+        start: parameters before the first step.
+
+    Returns:
+        the parameters after the last one.
+    """
     parameters = {n: p.detach() for n, p in start.items()}
     first = {n: torch.zeros_like(p) for n, p in parameters.items()}
     second = dict(first)
     for t in range(1, config.steps + 1):
         gradient = grad(loss)(parameters)
         for n, g in gradient.items():
+            # m_t = beta_1 m_{t-1} + (1 - beta_1) g_t, v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2
             first = {**first, n: 0.9 * first[n] + 0.1 * g}
             second = {**second, n: 0.999 * second[n] + 0.001 * g.square()}
+            # m^ = m_t / (1 - beta_1^t), v^ = v_t / (1 - beta_2^t), theta_t = theta_{t-1} - rate m^ / (sqrt(v^) + eps)
             unbiased, scale = first[n] / (1 - 0.9**t), (second[n] / (1 - 0.999**t)).sqrt() + 1e-8
             parameters = {**parameters, n: parameters[n] - config.rate * unbiased / scale}
     return parameters
 
 
 def pooled(task: SupportQuery) -> Batch:
-    """All demonstrations of a task as one batch: what learning without tasks sees."""
+    """Support and query of a task as one batch, for learning that makes no difference between them."""
     (x, y, mask, hidden), query = task.support, task.query
     if x.shape[1] != query.x.shape[1]:
         return query
@@ -77,7 +86,7 @@ class NoAdaptation(MetaLearner):
 class Transfer(NoAdaptation):
     """The same pre-training, then fine-tuning on the support. Skill: the fine-tuned parameters.
 
-    Its steps and rate are chosen on validation tasks (`quickstudy.results.compare.tune`), so that it is a strong opponent.
+    A comparison chooses its steps and rate on validation tasks, so that it is a strong opponent.
     """
 
     def __init__(self, base: BaseLearner, config: FineTuneConfig = FineTuneConfig()) -> None:
@@ -92,15 +101,16 @@ class FromScratch(Transfer):
     """Fine-tuning from a random network: what the demonstrations alone teach. Its outer loss trains nothing."""
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
+        """The loss on the query after fine-tuning; its gradient is zero."""
         query = self.predict(self.adapt(task.support), task.query.x)
         return self.base.criterion(query, task.query).detach() + 0.0 * self.base.loss(self.begin(), task.query), {}
 
 
 class Oracle(MetaLearner):
-    """Reads the hidden parameters of the task from the support instead of its demonstrations.
+    """Receives the hidden parameters of a task in place of its demonstrations.
 
-    The best that any learner with this base network could do. Its network takes [observation, hidden]; before a
-    demonstration it knows the mean of the hidden parameters only. Skill: the hidden parameters [hidden].
+    The best that any learner with this base network could do. Its network takes [observation, hidden]; before any
+    demonstration it knows only the mean of the hidden parameters. Skill: the hidden parameters [hidden].
     """
 
     expected: Tensor
@@ -125,7 +135,15 @@ class Oracle(MetaLearner):
 
 
 class Recorded(NamedTuple):
-    """The skill of the floors: the demonstrations themselves, and where a replay stands."""
+    """The skill of the floors: the demonstrations themselves, and how far a replay has come.
+
+    Attributes:
+        x: observations [shot, step, obs].
+        y: actions [shot, step, act].
+        mask: [shot, step], 1 for a real step.
+        clock: the step of the demonstration that is played next.
+        shot: the demonstration that is played.
+    """
 
     x: Tensor
     y: Tensor
@@ -135,10 +153,12 @@ class Recorded(NamedTuple):
 
 
 class Replay(MetaLearner):
-    """Floor: plays a demonstration's actions open-loop, whatever happens, and then holds the last one.
+    """Floor: plays the actions of a demonstration, whatever is observed, and then repeats the last one.
 
     Of several demonstrations it plays the one whose first observation is nearest to the episode's first.
     """
+
+    order_matters = True
 
     def __init__(self, base: BaseLearner, action_size: int) -> None:
         super().__init__(base)
@@ -160,7 +180,7 @@ class Replay(MetaLearner):
         return Recorded(support.x, support.y, support.mask, zero, zero)
 
     def predict(self, skill: Recorded, x: Tensor) -> Tensor:
-        """The action at the clock's step, for any observation: [..., obs] to [..., act]."""
+        """The action at the step of the clock, for any observation: [..., obs] to [..., act]."""
         last = skill.mask[skill.shot].sum().long() - 1
         action = skill.y[skill.shot, torch.minimum(skill.clock, last)]
         return action.expand(*x.shape[:-1], -1)
@@ -171,19 +191,21 @@ class Replay(MetaLearner):
         return self.predict(skill, x), skill._replace(clock=skill.clock + 1)
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
-        """The error of the replayed against the query's actions, step by step; it trains nothing."""
+        """The error of the replayed actions against the query's, step by step; it trains nothing."""
         skill = self.adapt(task.support)
         steps = torch.arange(task.query.x.shape[1], device=task.query.x.device)
         actions = torch.stack([self.predict(skill._replace(clock=t), task.query.x[:, 0]) for t in steps], 1)
         return self.base.criterion(actions, task.query), {}
 
     def _distance(self, recorded: Tensor, x: Tensor) -> Tensor:
-        """Squared distance in units of the training deviation."""
+        """Squared distance, each number in units of its deviation over the training demonstrations."""
         return ((recorded - x) / self.base.deviation).square().sum(-1)
 
 
 class NearestNeighbour(Replay):
-    """Floor: does what was done at the most similar demonstrated step (similar: standardised squared distance)."""
+    """Floor: repeats the action of the demonstrated step whose standardised observation is nearest."""
+
+    order_matters = False
 
     def predict(self, skill: Recorded, x: Tensor) -> Tensor:
         steps, actions, real = skill.x.flatten(0, 1), skill.y.flatten(0, 1), skill.mask.flatten()
@@ -199,5 +221,80 @@ class NearestNeighbour(Replay):
 
 
 def recorded_base(observation_size: int) -> BaseLearner:
-    """A base learner without a network, for the floors: they need only its standardisation."""
+    """A base learner without a network, for floors: they need only its standardisation."""
     return BaseLearner(nn.Identity(), observation_size)
+
+
+def _floor(kind: type[Replay]) -> Callable[[Settings, TaskFamily], MetaLearner]:
+    return lambda s, family: kind(recorded_base(family.observation_size), family.action_size)
+
+
+def _transfer(s: Settings, family: TaskFamily) -> Transfer:
+    return Transfer(base_learner(s, family), s.algorithm)
+
+
+METHODS = (
+    Method(
+        "transfer",
+        "one network pre-trained on all tasks, then fine-tuned",
+        _transfer,
+        settings=FineTuneConfig,
+        role="baseline",
+        tuned="freely",
+        opponent=1,
+    ),
+    Method(
+        "transfer-equal-time",
+        "transfer, fine-tuned no longer than the slowest gradient-based meta-learner adapts",
+        _transfer,
+        settings=FineTuneConfig,
+        role="baseline",
+        pretrained_as="transfer",
+        tuned="equal-time",
+        always_adapted=True,
+    ),
+    Method(
+        "scratch",
+        "a random network, fine-tuned",
+        lambda s, family: FromScratch(base_learner(s, family), s.algorithm),
+        settings=FineTuneConfig,
+        role="baseline",
+        uses="scale",
+        tuned="freely",
+        opponent=2,
+        always_adapted=True,
+    ),
+    Method(
+        "no-adaptation",
+        "one network pre-trained on all tasks, never changed",
+        lambda s, family: NoAdaptation(base_learner(s, family)),
+        role="baseline",
+        pretrained_as="transfer",
+        opponent=3,
+    ),
+    Method(
+        "oracle",
+        "a network that receives the hidden parameters of a task",
+        lambda s, family: Oracle(base_learner(s, family, extra=family.hidden_size), family.hidden_size),
+        role="oracle",
+        unsuited=needs_skills("oracle"),
+        always_adapted=True,
+    ),
+    Method(
+        "replay",
+        "plays the actions of a demonstration again",
+        _floor(Replay),
+        role="floor",
+        unsuited=needs_skills("replay"),
+        uses="scale",
+        always_adapted=True,
+    ),
+    Method(
+        "nearest",
+        "repeats the action of the nearest demonstrated step",
+        _floor(NearestNeighbour),
+        role="floor",
+        uses="scale",
+        always_adapted=True,
+    ),
+)

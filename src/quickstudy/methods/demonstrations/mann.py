@@ -1,17 +1,17 @@
 """Memory-Augmented Neural Network: write what is shown into an external memory, and read it back by content.
 
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap: Meta-Learning with Memory-Augmented Neural Networks, ICML 2016
-(section 3, eqs. 2 to 8; labels come one step late, section 2).
+(section 3, Eqs. 2 to 8; labels come one step late, section 2).
 
 The support is one long sequence. At step t an LSTM sees (x_t, y_{t-1}) and what was read at step t - 1; its keys k_t
-look up the memory, which predicts y_t, and are then written. A query is the reading half of one more step.
+look up the memory, from which y_t is predicted, and are then written. A query is the reading half of one more step.
 
 Deviations, and what the paper leaves open:
-- The similarity of eq. 3 is multiplied by a strength, learned and positive as in the Neural Turing Machine (Graves et
-  al. 2014, eq. 5): softmax of numbers in [-1, 1] alone over 128 slots reads little but the mean of the memory.
+- The similarity of Eq. 3 is multiplied by a strength, learned and positive as in the Neural Turing Machine (Graves et
+  al. 2014, Eq. 5): a softmax over 128 slots of numbers in [-1, 1] alone reads little but the mean of the memory.
 - A step reads before it writes, so that a key cannot find itself.
-- Each head has its own key, strength and gate. All write to the n slots that eq. 6 marks, once these are erased.
-- The memory begins empty. Usage begins as a short ramp, because of slots of equal usage eq. 6 marks all.
+- Each head has its own key, strength and gate. All write to the n slots that Eq. 6 marks, once these are erased.
+- The memory begins empty. Usage begins as a short ramp, because Eq. 6 marks all slots of equal usage.
 - Keys pass through tanh. Embeddings are standardised as they are before training (`calibrate`), and labels or actions
   go in, in units of their deviation.
 - Predictions of the support's own steps count less than the query's, not alike (`support_loss`).
@@ -19,54 +19,53 @@ Deviations, and what the paper leaves open:
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics
+from quickstudy.method import Method
+from quickstudy.methods.demonstrations.base_network import embedder, raw_learner
+from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
+from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
-class MANNConfig:
+class MANNConfig(Config):
     """Settings of a memory-augmented neural network.
 
     Attributes:
         slots: rows of the memory.
         width: of a row, and so of a key.
-        heads: reads of one step (n of eq. 6).
+        heads: reads of one step (n of Eq. 6).
         controller: width of the LSTM.
-        decay: gamma of eq. 5.
-        strength: the factor of the similarity before training; it is learned.
+        decay: gamma of Eq. 5.
+        strength: factor of the similarity before training; it is learned.
         support_loss: weight of the mean loss of the support's own steps, each predicted before its label is shown,
             beside that of the query. It helps learning to begin; in the paper every presentation counts alike.
     """
 
-    slots: int = 128
-    width: int = 40
-    heads: int = 4
-    controller: int = 200
-    decay: float = 0.99
-    strength: float = 10.0
-    support_loss: float = 0.2
+    slots: PositiveInt = 128
+    width: PositiveInt = 40
+    heads: PositiveInt = 4
+    controller: PositiveInt = 200
+    decay: Annotated[float, Ge(0), Lt(1)] = 0.99
+    strength: PositiveFloat = 10.0
+    support_loss: NonNegativeFloat = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "controller", "strength"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+        super().__post_init__()
         if self.slots < self.heads:
             raise QuickstudyError(f"slots must be at least heads, {self.heads}; got {self.slots}.")
-        if not 0 <= self.decay < 1:
-            raise QuickstudyError(f"decay must be in [0, 1); got {self.decay}.")
-        if not self.support_loss >= 0:
-            raise QuickstudyError(f"support_loss must not be negative; got {self.support_loss}.")
 
 
 class Memory(NamedTuple):
-    """The skill: all that a step hands to the next one.
+    """The skill: everything that one step passes to the next.
 
     Attributes:
         rows: M, [slots, width].
@@ -87,13 +86,15 @@ class Memory(NamedTuple):
 
 
 def cosine(keys: Tensor, rows: Tensor) -> Tensor:
-    """Eq. 2: keys [..., heads, width] against rows [..., slots, width]; zero where either is zero."""
+    """The similarity of keys [..., heads, width] and rows [..., slots, width]; zero where either is zero."""
+    # Eq. 2: K(k, M(i)) = k . M(i) / (|k| |M(i)|)
     squares = keys.square().sum(-1)[..., :, None] * rows.square().sum(-1)[..., None, :]
     return keys @ rows.mT * (squares + 1e-8).rsqrt()
 
 
 def least_used(usage: Tensor, count: int) -> Tensor:
-    """Eq. 6: 1 for each slot whose usage [..., slots] is at most the `count`-th smallest, else 0."""
+    """1 for each slot whose usage [..., slots] is at most the `count`-th smallest, else 0."""
+    # Eq. 6: w^lu(i) = 1 where w^u(i) <= m(w^u, n), the n-th smallest, and 0 elsewhere
     return (usage <= usage.topk(count, largest=False).values[..., -1:]).to(usage.dtype)
 
 
@@ -112,10 +113,11 @@ def _where(real: Tensor, new: Memory, old: Memory) -> Memory:
 
 
 class MANN(MetaLearner):
-    """Skill: a `Memory`. The base learner's network embeds observations (`nn.Identity` hands them on)."""
+    """Skill: a `Memory`. The network of the base learner embeds observations (`nn.Identity` does not change them)."""
 
     adapts_weights = False
     scans = True
+    order_matters = True
     action_deviation: Tensor
 
     def __init__(
@@ -141,9 +143,9 @@ class MANN(MetaLearner):
 
     @torch.no_grad()
     def calibrate(self, batch: Batch) -> None:
-        """Scales what goes into the controller, once before training: actions, and embeddings by its input weights.
+        """Scales the inputs of the controller once before training: actions, and embeddings through its input weights.
 
-        Of two images an untrained network makes much the same embedding; a controller that sees both as one learns to
+        An untrained network embeds any two images nearly alike, and a controller that cannot tell them apart learns to
         read nothing.
         """
         real = batch.mask.bool()
@@ -178,21 +180,18 @@ class MANN(MetaLearner):
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """The query's loss, and `support_loss` times that of the support."""
         skill, shown = self._adapt(task.support)
-        query = self.base.criterion(self._answer(skill, task.query), task.query)
+        query = self.base.criterion(self.predict(skill, task.query.x), task.query)
         support = self.base.criterion(shown, task.support)
         return query + self.config.support_loss * support, {"query": query, "support": support}
 
     def _adapt(self, support: Batch) -> tuple[Memory, Tensor]:
-        """The skill, and what was predicted of the support [shot, step, act] while it was shown."""
+        """The skill, and what was predicted for the support [shot, step, act] while it was shown."""
         x, y, mask = (t.flatten(0, 1) for t in support[:3])
         skill, predictions = self._present(self.begin(), x, y, mask)
         return skill, predictions.reshape(support.y.shape)
 
-    def _answer(self, skill: Memory, query: Batch) -> Tensor:
-        return self.predict(skill, query.x)
-
     def _present(self, skill: Memory, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Memory, Tensor]:
-        """Shows a sequence, x [step, ..., obs]; also what was predicted of each y [step, ..., act] before it came."""
+        """Shows a sequence x [step, ..., obs]: the skill, and what was predicted for each y [step, ..., act]."""
         predictions = []
         inputs, labels, real = self.inputs(self.base(x)), y / self.action_deviation, mask.bool()
         for t in range(len(x)):
@@ -202,42 +201,64 @@ class MANN(MetaLearner):
         return skill, torch.stack(predictions)
 
     def _step(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
-        """Reads, then writes: eqs. 5 to 8."""
+        """Reads, then writes."""
         prediction, keys, gates, following = self._read(skill, inputs)
         least = least_used(skill.usage, self.config.heads)
+        # Eq. 7: w^w_t = sigmoid(alpha) w^r_{t-1} + (1 - sigmoid(alpha)) w^lu_{t-1}
         writing = gates * skill.weights + (1 - gates) * least[..., None, :]
+        # Eq. 8: M_t(i) = M_{t-1}(i) + w^w_t(i) k_t, after the least used slots were set to zero
         rows = skill.rows * (1 - least)[..., None] + writing.mT @ keys
+        # Eq. 5: w^u_t = gamma w^u_{t-1} + w^r_t + w^w_t
         usage = self.config.decay * skill.usage + following.weights.sum(-2) + writing.sum(-2)
         return prediction, following._replace(rows=rows, usage=usage)
 
     def _read(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Memory]:
-        """The controller and eqs. 2 to 4: prediction, keys [..., heads, width], gates [..., heads, 1], skill.
+        """The controller and what it reads: prediction, keys [..., heads, width], gates [..., heads, 1], skill.
 
         Args:
             inputs: what the observation adds to the controller's gates, [..., 4 * controller].
         """
+        # The controller, an LSTM that sees x_t, y_{t-1} and r_{t-1}
         gates = inputs + self.recurrent(torch.cat([skill.hidden, skill.read, skill.label], -1))
         forget, admit, show, new = gates.chunk(4, -1)
         cell = forget.sigmoid() * skill.cell + admit.sigmoid() * new.tanh()
         hidden = show.sigmoid() * cell.tanh()
+        # Eq. 3: w^r_t = softmax of the similarities, here times the strength
         keys = self.keys(hidden).tanh().unflatten(-1, (self.config.heads, -1))
         weights = (softplus(self.strengths(hidden))[..., None] * cosine(keys, skill.rows)).softmax(-1)
+        # Eq. 4: r_t = sum_i w^r_t(i) M_t(i)
         read = (weights @ skill.rows).flatten(-2)
         prediction = self.output(torch.cat([hidden, read], -1))
         following = skill._replace(weights=weights, read=read, hidden=hidden, cell=cell)
         return prediction, keys, self.gates(hidden).sigmoid()[..., None], following
 
 
-class WritingMANN(MANN):
-    """A MANN that goes on writing while it acts: an episode is the continuation of the demonstrations' sequence.
+def _build(s: Settings, family: TaskFamily) -> MANN:
+    return MANN(*embedder(s, family), family.action_size, s.algorithm)
 
-    It sees its own last action where a demonstration shows the expert's; in training it is the expert's there too.
-    """
 
-    def act(self, skill: Memory, x: Tensor) -> tuple[Tensor, Memory]:
-        action, following = self._step(skill, self.inputs(self.base(x)))
-        return action, following._replace(label=action / self.action_deviation)
+def _build_raw(s: Settings, family: TaskFamily) -> MANN:
+    return MANN(raw_learner(family), family.observation_size, family.action_size, s.algorithm)
 
-    def _answer(self, skill: Memory, query: Batch) -> Tensor:
-        x, y, mask = (t.transpose(0, 1) for t in query[:3])
-        return self._present(skill, x, y, mask)[1].transpose(0, 1)
+
+_PAPER = (
+    "Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, Meta-Learning with Memory-Augmented Neural Networks, ICML"
+)
+
+METHODS = (
+    Method(
+        "mann",
+        "writes demonstrations into an external memory and reads them by content",
+        _build,
+        paper=_PAPER,
+        settings=MANNConfig,
+    ),
+    Method(
+        "mann-raw",
+        "MANN that stores observations without embedding them first",
+        _build_raw,
+        paper=_PAPER,
+        settings=MANNConfig,
+        compared=False,
+    ),
+)

@@ -1,19 +1,20 @@
 """Matching networks: act at a new point as the demonstration did at the points that an embedding finds similar.
 
-Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning, NIPS 2016 (eq. 1, sections
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning, NIPS 2016 (Eq. 1, sections
 2.1.1 and 2.1.2, appendix A). Nothing descends: a skill is the embedded support, and the outer loop learns to embed.
 
 What the paper does not have:
 - the softmax of cosines is sharpened by a learned positive scale: cosines within -1..1 alone cannot single out a step.
-- continuous actions: the sum of eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
-  heads can: a 'decoder', for which eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression
-  along one number of the embedding. For this, each number of the embedding has a learned weight, and each number of an
-  action a scale of its own: some are to be smoothed more than others.
+- continuous actions: the sum of Eq. 1 cannot leave the convex hull of the demonstrated ones (`head='convex'`). Two
+  heads can: a 'decoder', for which Eq. 1 sums encoded pairs of embedding and action, and 'local-linear' regression
+  along one number of the embedding. For the latter each number of the embedding has a learned weight, and each number
+  of an action has a scale of its own, because some need more smoothing than others.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,20 @@ from torch import Tensor, nn
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner
+from quickstudy.method import Method, needs_skills
+from quickstudy.methods.demonstrations.base_network import embedder
 from quickstudy.nets import MLP, masked_softmax, unit
+from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Widths
+from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
-class MatchingConfig:
+class MatchingConfig(Config):
     """Settings of matching networks.
 
     Attributes:
-        head: how the actions of the steps attended to become one: their 'convex' combination (eq. 1), a 'decoder'
-            network, or 'local-linear' regression. Labels are always combined as in eq. 1.
+        head: how the actions of the steps attended to become one: their 'convex' combination (Eq. 1), a 'decoder'
+            network, or 'local-linear' regression. Labels are always combined as in Eq. 1.
         scale: initial factor of the cosines in the softmax; learned.
         full_context: embed each support step and each query in the light of the whole support (section 2.1.2), whose
             order then matters.
@@ -41,23 +46,12 @@ class MatchingConfig:
     """
 
     head: Literal["convex", "decoder", "local-linear"] = "decoder"
-    scale: float = 10.0
+    scale: PositiveFloat = 10.0
     full_context: bool = False
-    processing_steps: int = 5
-    decoder: tuple[int, ...] = (128, 128)
-    along: int = 0
-    ridge: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.head not in ("convex", "decoder", "local-linear"):
-            raise QuickstudyError(f"head must be 'convex', 'decoder' or 'local-linear'; got '{self.head}'.")
-        for name in ("scale", "processing_steps", "ridge"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if self.along < 0:
-            raise QuickstudyError(f"along must be 0 or more; got {self.along}.")
-        if not self.decoder or min(self.decoder) < 1:
-            raise QuickstudyError(f"decoder must be at least one positive width; got {self.decoder}.")
+    processing_steps: PositiveInt = 5
+    decoder: Widths = (128, 128)
+    along: NonNegativeInt = 0
+    ridge: PositiveFloat = 0.1
 
 
 class Matched(NamedTuple):
@@ -95,7 +89,7 @@ class MatchingNetworks(MetaLearner):
         config: MatchingConfig = MatchingConfig(),
     ) -> None:
         super().__init__(base)
-        self.scans = config.full_context
+        self.scans = self.order_matters = config.full_context
         self.config, self.labelled, self.head = config, labelled, "convex" if labelled else config.head
         scales = (actions, 1) if self.head == "local-linear" else ()
         self.log_scale = nn.Parameter(torch.full(scales, math.log(config.scale)))
@@ -115,29 +109,32 @@ class MatchingNetworks(MetaLearner):
             self.query_context = AttentionLSTM(embedding_size, config.processing_steps)
 
     def begin(self) -> Matched:
-        """One step that is not real: attention to it is zero, and so is what is read."""
+        """One step that is not real: attention to it is zero, and so is what it reads."""
         zeros = self.base.mean.new_zeros
         return Matched(zeros(1, self.widths[0]), zeros(1, self.widths[1]), zeros(1))
 
     def adapt(self, support: Batch) -> Matched:
         x, y, real = support.x.flatten(0, 1), support.y.flatten(0, 1), support.mask.flatten()
-        keys = self.base(x)
+        keys = self.base(x)  # g'(x_i)
         if self.config.full_context:
             keys = self.support_context(keys, real)
         return Matched(keys, self.encode(torch.cat([keys, y], -1)) if self.head == "decoder" else y, real)
 
     def predict(self, skill: Matched, x: Tensor) -> Tensor:
-        f = self.base(x)
+        f = self.base(x)  # f'(x)
         if self.config.full_context:
             f = self.query_context(f, skill.keys, skill.real)
         if self.head == "local-linear":
             weighed = self.log_weight.exp()
             cosines = (unit(weighed * f) @ unit(weighed * skill.keys).mT).unsqueeze(-2)
-            weights = masked_softmax(self.log_scale.exp() * cosines, skill.real)
+            weights = masked_softmax(self.log_scale.exp() * cosines, skill.real)  # a(x, x_i), as below
             keys, at = skill.keys[..., self.config.along], f[..., self.config.along]
             return local_linear(weights, keys, skill.values, at, self.log_ridge.exp())
+        # Section 2.1.1: a(x, x_i) = softmax of cosine(f(x), g(x_i)), here times a scale
         cosines = unit(f) @ unit(skill.keys).mT
-        read = masked_softmax(self.log_scale.exp() * cosines, skill.real) @ skill.values  # eq. 1
+        attention = masked_softmax(self.log_scale.exp() * cosines, skill.real)
+        # Eq. 1: y = sum_i a(x, x_i) y_i
+        read = attention @ skill.values
         if self.head == "decoder":
             return self.decode(torch.cat([f, read], -1))
         return (read + 1e-12).log().log_softmax(-1) if self.labelled else read
@@ -165,6 +162,7 @@ class BidirectionalLSTM(nn.Module):
 
     def forward(self, embedded: Tensor, real: Tensor) -> Tensor:
         """g'(x_i) [n, width] and which are real [n] to [n, width]."""
+        # Appendix A.2: g(x_i, S) = h_i forward + h_i backward + g'(x_i)
         back = self._states(self.back, embedded.flip(0), real.flip(0)).flip(0)
         return self._states(self.ahead, embedded, real) + back + embedded
 
@@ -172,15 +170,15 @@ class BidirectionalLSTM(nn.Module):
     def _states(cell: LSTMCell, inputs: Tensor, real: Tensor) -> Tensor:
         h = c = torch.zeros_like(inputs[0])
         states = []
-        for x, there in zip(inputs, real, strict=True):
+        for x, is_real in zip(inputs, real, strict=True):
             after = cell(x, h, c)
-            h, c = (torch.where(there > 0, new, old) for new, old in zip(after, (h, c), strict=True))
+            h, c = (torch.where(is_real > 0, new, old) for new, old in zip(after, (h, c), strict=True))
             states.append(h)
         return torch.stack(states)
 
 
 class AttentionLSTM(nn.Module):
-    """f(x, S) of appendix A.1: K steps that each read the support anew; the first reads it evenly, as h_0 is zero."""
+    """f(x, S) of appendix A.1: K steps that each read the support again; the first reads all alike, as h_0 is zero."""
 
     def __init__(self, width: int, steps: int) -> None:
         super().__init__()
@@ -190,9 +188,9 @@ class AttentionLSTM(nn.Module):
         """f'(x) [..., width], given g(x_i) [n, width], to [..., width]."""
         h = c = torch.zeros_like(embedded)
         for _ in range(self.steps):
-            read = masked_softmax(h @ keys.mT, real) @ keys  # eqs. 5 and 6
-            output, c = self.cell(torch.cat([embedded, read], -1), h, c)  # eq. 3
-            h = output + embedded  # eq. 4
+            read = masked_softmax(h @ keys.mT, real) @ keys  # Eqs. 5 and 6: r = sum_i softmax(h . g(x_i)) g(x_i)
+            output, c = self.cell(torch.cat([embedded, read], -1), h, c)  # Eq. 3: h^, c = LSTM(f'(x), [h, r], c)
+            h = output + embedded  # Eq. 4: h = h^ + f'(x)
         return h
 
 
@@ -200,9 +198,47 @@ def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridg
     """Ridge regression of values [n, act] on keys [n] under weights [..., act, n], evaluated at [...].
 
     Locally weighted regression (Cleveland 1979) in closed form, of every value under weights of its own. The intercept
-    is not penalised, so that it falls back to the convex combination where the steps attended to are alike.
+    is not penalised, so that the result is the convex combination where the steps attended to are alike.
     """
+    # slope = cov(key, value) / (var(key) + ridge), and the line goes through both means
     key, value = weights @ keys, (weights * values.mT).sum(-1)
     variance = weights @ keys.square() - key.square()
     slope = ((weights * values.mT) @ keys - key * value) / (variance + ridge)
     return value + (at.unsqueeze(-1) - key) * slope
+
+
+def _with(**options: Any) -> Callable[[Settings, TaskFamily], MatchingNetworks]:
+    def build(s: Settings, family: TaskFamily) -> MatchingNetworks:
+        config = replace(s.algorithm, **options)
+        return MatchingNetworks(*embedder(s, family), family.action_size, family.labelled, config)
+
+    return build
+
+
+_PAPER = "Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, Matching Networks for One Shot Learning, NIPS"
+
+METHODS = (
+    Method(
+        "matching",
+        "attends to the demonstrated steps that a learned embedding finds similar",
+        _with(),
+        paper=_PAPER,
+        settings=MatchingConfig,
+    ),
+    Method(
+        "matching-fce",
+        "matching networks with full context embeddings",
+        _with(full_context=True),
+        paper=_PAPER,
+        settings=MatchingConfig,
+        compared=False,
+    ),
+    Method(
+        "matching-convex",
+        "matching networks that combine demonstrated actions without a decoder",
+        _with(head="convex"),
+        paper=_PAPER,
+        settings=MatchingConfig,
+        unsuited=needs_skills("matching-convex"),  # labels are always combined so
+    ),
+)

@@ -3,10 +3,11 @@
 Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018 (Algorithm 1, serial; Algorithm 2, batched), and
 the authors' code, supervised-reptile.
 
-The outer step is no gradient of a query loss, it is theta <- theta + epsilon mean(phi - theta), where phi is what the
-inner loop makes of theta (the paper calls them phi tilde and phi). Here `Reptile.loss` has the value of an inner loss
-and the gradient theta - phi. With plain gradient descent of rate epsilon as outer optimiser, unclipped, that is exactly
-Algorithm 1 for a meta-batch of one task and Algorithm 2 for more. Reptile needs no split, so support and query are one.
+The outer step is not the gradient of a query loss, it is phi <- phi + epsilon mean(phi~ - phi), where phi~ is what the
+inner loop makes of the initial parameters phi. As everywhere in this package the initial parameters are called theta
+here, and the result of the inner loop phi. `Reptile.loss` has the value of an inner loss and the gradient theta - phi.
+With plain gradient descent of rate epsilon as outer optimiser, unclipped, that is exactly Algorithm 1 for a meta-batch
+of one task and Algorithm 2 for more. Reptile needs no split, so support and query are used together.
 
 What deviates from the authors' code:
 - Its Adam (beta_1 = 0) is never reset, so that a task starts with the squared gradients of all tasks before. Here that
@@ -17,7 +18,7 @@ What deviates from the authors' code:
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,35 +28,30 @@ from torch.utils._pytree import tree_leaves, tree_map
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
+from quickstudy.method import Method
+from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import pooled
+from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings
+from quickstudy.task import TaskFamily
 
 _BETA_2, _EPSILON = 0.999, 1e-8
 
 
 @dataclass(frozen=True)
-class ReptileConfig:
+class ReptileConfig(Config):
     """Settings of Reptile.
 
     Attributes:
         inner_steps: k, steps of the inner loop in training.
-        test_steps: of adaptation.
-        inner_rate: learning rate of the inner loop.
-        batch: points (steps of demonstrations) in a mini-batch of the inner loop, at most.
-        inner_optimiser: 'adam' with beta_1 = 0, or 'sgd'.
+        test_steps: steps of adaptation.
+        inner_rate: learning rate of the inner loop, which is Adam with beta_1 = 0.
+        batch: the most points (steps of demonstrations) in a mini-batch of the inner loop.
     """
 
-    inner_steps: int = 5
-    test_steps: int = 50
-    inner_rate: float = 1e-3
-    batch: int = 10
-    inner_optimiser: Literal["adam", "sgd"] = "adam"
-
-    def __post_init__(self) -> None:
-        for name in ("inner_steps", "test_steps", "inner_rate", "batch"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if self.inner_optimiser not in ("adam", "sgd"):
-            raise QuickstudyError(f"inner_optimiser must be 'adam' or 'sgd'; got '{self.inner_optimiser}'.")
+    inner_steps: PositiveInt = 5
+    test_steps: PositiveInt = 50
+    inner_rate: PositiveFloat = 1e-3
+    batch: PositiveInt = 10
 
 
 class Inner(NamedTuple):
@@ -63,7 +59,7 @@ class Inner(NamedTuple):
 
     Attributes:
         parameters: by name.
-        second: Adam's running sum of squared gradients, by name; empty for 'sgd'.
+        second: Adam's running sum of squared gradients, by name.
         age: the sum of the weights in it, 1 - beta_2^t after t steps from nothing.
     """
 
@@ -75,11 +71,14 @@ class Inner(NamedTuple):
 class Reptile(MetaLearner):
     """Skill: the adapted parameters phi, by name."""
 
+    order_matters = True
+    follows_gradient = False
+
     def __init__(self, base: BaseLearner, config: ReptileConfig = ReptileConfig()) -> None:
         super().__init__(base)
         self.config = config
-        moved = base.initial() if config.inner_optimiser == "adam" else {}
-        self.second = nn.ParameterDict({n.replace(".", "/"): torch.zeros_like(p) for n, p in moved.items()})
+        zeros = {n.replace(".", "/"): torch.zeros_like(p) for n, p in base.initial().items()}
+        self.second = nn.ParameterDict(zeros)
         self.age = nn.Parameter(torch.zeros(()))
 
     def begin(self) -> Parameters:
@@ -94,12 +93,12 @@ class Reptile(MetaLearner):
         return Inner(self.base.initial(), {n.replace("/", "."): v for n, v in self.second.items()}, self.age)
 
     def descend(self, data: Batch, steps: int) -> Inner:
-        """U^k of the paper: the inner loop on mini-batches, of which nothing is differentiated."""
+        """U^k of the paper: the inner loop on mini-batches. Nothing here is differentiated by the outer loop."""
         now = tree_map(Tensor.detach, self.theta())
         points = real_first(data)
         for t in range(steps):
-            gradient = grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch))
-            now = self._sgd(now, gradient) if self.config.inner_optimiser == "sgd" else self._adam(now, gradient)
+            # Algorithm 1: phi = U^k(theta), k steps of Adam
+            now = self._adam(now, grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch)))
         return now
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
@@ -107,20 +106,19 @@ class Reptile(MetaLearner):
         data, theta = pooled(task), self.theta()
         phi = self.descend(data, self.config.inner_steps)
         value = self.base.loss(phi.parameters, data).detach()
+        # Algorithm 2: theta <- theta + epsilon mean(phi - theta), as the gradient theta - phi of gradient descent
         pull = sum(tree_leaves(tree_map(lambda t, p: (t * (t - p).detach()).sum(), theta, phi)))
         return value + (pull - pull.detach()), {}
 
     def predict(self, skill: Parameters, x: Tensor) -> Tensor:
         return self.base.predict(skill, x)
 
-    def _sgd(self, now: Inner, gradient: Parameters) -> Inner:
-        rate = self.config.inner_rate
-        return now._replace(parameters={n: p - rate * gradient[n] for n, p in now.parameters.items()})
-
     def _adam(self, now: Inner, gradient: Parameters) -> Inner:
         """Adam (Kingma & Ba 2015, Algorithm 1) with beta_1 = 0: the gradient over its root mean square so far."""
+        # v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2, and the age is what the bias correction divides it by
         age = _BETA_2 * now.age + (1 - _BETA_2)
         second = {n: _BETA_2 * v + (1 - _BETA_2) * gradient[n].square() for n, v in now.second.items()}
+        # theta_t = theta_{t-1} - rate g_t / (sqrt(v^_t) + epsilon)
         step = {n: g / ((second[n] / age).sqrt() + _EPSILON) for n, g in gradient.items()}
         return Inner({n: p - self.config.inner_rate * step[n] for n, p in now.parameters.items()}, second, age)
 
@@ -133,13 +131,34 @@ def real_first(data: Batch) -> Batch:
 
 
 def mini_batch(points: Batch, t: int, size: int) -> Batch:
-    """The mini-batch of step t: of the M that an epoch needs every M-th real point, the first being t modulo M.
+    """The mini-batch of step t: of the M that an epoch needs, every M-th real point, the first being t modulo M.
 
-    Neighbouring steps of a demonstration are alike, so a mini-batch is spread over all of them. What is missing to
-    `size` is filled with points that do not count.
+    Consecutive steps of a demonstration are alike, so a mini-batch is spread over all of them. Where there are fewer
+    than `size`, points that do not count fill it up.
     """
     n = points.mask.sum().long().clamp(min=1)
     stride = (n + size - 1) // size
     index = t % stride + stride * torch.arange(min(size, len(points.mask)), device=n.device)
-    chosen, there = index % n, (index < n).to(points.mask.dtype)
-    return Batch(points.x[chosen], points.y[chosen], points.mask[chosen] * there, points.hidden)
+    chosen, exists = index % n, (index < n).to(points.mask.dtype)
+    return Batch(points.x[chosen], points.y[chosen], points.mask[chosen] * exists, points.hidden)
+
+
+def _build(s: Settings, family: TaskFamily) -> Reptile:
+    if s.training.optimiser != "sgd":
+        raise QuickstudyError(
+            f"Reptile's outer optimiser must be 'sgd', whose step is Reptile's; got '{s.training.optimiser}'."
+        )
+    return Reptile(base_learner(s, family), s.algorithm)
+
+
+METHODS = (
+    Method(
+        "reptile",
+        "moves the initial parameters towards where training on each task leads",
+        _build,
+        paper="Nichol, Achiam, Schulman 2018, On First-Order Meta-Learning Algorithms, arXiv",
+        settings=ReptileConfig,
+        # the outer step is theta + epsilon mean(phi - theta), epsilon falling to zero; nothing else would be Reptile
+        changes={"training": {"optimiser": "sgd", "rate": 1.0, "schedule": "linear", "clip": 1e9}},
+    ),
+)

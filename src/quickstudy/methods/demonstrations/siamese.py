@@ -2,64 +2,61 @@
 
 Koch, Zemel, Salakhutdinov: Siamese Neural Networks for One-shot Image Recognition, ICML Deep Learning Workshop 2015.
 Section 3.1: twin embeddings h end in a sigmoid, p(same) = sigmoid(b + sum_j alpha_j |h1_j - h2_j|). Section 3.2: the
-twins learn by verification, the cross-entropy of p over pairs. Section 4.3: a query is of the class of that example for
-which p is largest.
+twins learn by verification, the cross-entropy of p over pairs plus an L2 penalty of the weights. Section 4.3: a query
+is of the class of that example for which p is largest.
 
-Deviations. The bias b is ours: without it no p is above 1/2 unless some alpha_j is positive. A step takes every pair of
-a query and a support example and weighs those that are the same half and the others half, where the paper draws pairs
-half and half. The twin is this library's base network; L2 regularisation is left to the optimiser, and there are no
-rates or momenta of single layers and no affine distortions.
+Deviations. The bias b is ours: without it no p is above 1/2 unless some alpha_j is positive. An outer step takes every
+pair of a query and a support example, and gives the pairs that are the same and those that are not half of the weight
+each, where the paper draws as many of the one as of the other. The twin is this library's base network. The L2 penalty
+has one factor, 0 unless it is set, where the paper chooses one for each layer, as it does rates and momenta; there are
+no affine distortions.
 
 Skills are our extension, the paper has classification only. Two steps of a task are the same if the expert did nearly
-the same in both. An action is a vote of all demonstrated steps, weighted by the softmax of their log-odds. Plain votes
-cannot leave what was demonstrated, so a vote may be corrected for the difference between here and there, by a network
-that learns by imitation.
+the same in both. An action is the mean of the actions of all demonstrated steps, weighted by the softmax of their
+log-odds. Alone it cannot leave what was demonstrated, so each action is corrected for the difference between the
+current and the demonstrated step, by a network that learns by imitation.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.data import Batch, SupportQuery
-from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, masked_mean
+from quickstudy.method import Method
+from quickstudy.methods.demonstrations.base_network import embedder
 from quickstudy.nets import MLP, masked_softmax
+from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
+from quickstudy.task import TaskFamily
 
 _NEVER = -1e4
 """The log-odds that a query is of a class of which there is no example."""
 
 _ALPHA, _BIAS = -2.0, 6.0
-"""Where these start: more alike is more the same, and equal is surely the same. From zero the bias is hardly learned
-(in 250 steps on Omniglot it moved by 0.1), and without a large one no pair can be told to be the same."""
+"""Initial values: the smaller the difference the likelier the same, and equal embeddings are surely the same. Starting
+from zero the bias hardly moves (0.1 in 250 steps on Omniglot), and while it is small no pair counts as the same."""
 
 
 @dataclass(frozen=True)
-class SiameseConfig:
+class SiameseConfig(Config):
     """Settings of Siamese networks.
 
     Attributes:
+        l2_penalty: lambda of section 3.2, for all weights (no biases) of the twin and of the comparison.
         tolerance: skills only: two steps are the same if their actions differ by less, root mean square over
             components, in units of the deviation of the training demonstrations' actions.
-        vote: skills only: a demonstrated step votes for its 'plain' action, or for a 'corrected' one.
         width: skills only: hidden units of the correction.
     """
 
-    tolerance: float = 0.3
-    vote: Literal["plain", "corrected"] = "corrected"
-    width: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("tolerance", "width"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if self.vote not in ("plain", "corrected"):
-            raise QuickstudyError(f"vote must be 'plain' or 'corrected'; got '{self.vote}'.")
+    l2_penalty: NonNegativeFloat = 0.0
+    tolerance: PositiveFloat = 0.3
+    width: PositiveInt = 64
 
 
 class Similarity(nn.Module):
-    """The log-odds that two embeddings are of the same kind: b + sum_j alpha_j |h1_j - h2_j|."""
+    """The log-odds that two embeddings are of the same kind."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,15 +64,16 @@ class Similarity(nn.Module):
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """Embeddings [..., E], broadcast, to [...]."""
+        # Section 3.1: p = sigmoid(sum_j alpha_j |h1_j - h2_j|), here with a bias and before the sigmoid
         return self.bias + (one - other).abs() @ self.alpha
 
 
 class Examples(NamedTuple):
-    """The skill: every demonstrated step as the twin sees it.
+    """The skill: every demonstrated step, embedded.
 
     Attributes:
         embeddings: [point, E].
-        targets: what was done there, [point, act].
+        targets: the actions of these steps, [point, act].
         real: [point], 0 for padding.
     """
 
@@ -111,7 +109,7 @@ class Siamese(MetaLearner):
         # Recognition has none, so that what was learned fits tasks of any number of classes.
         self.register_buffer("spread", torch.ones(0 if labelled else action_size))
         self.correction: Correction | None = None
-        if not labelled and config.vote == "corrected":
+        if not labelled:
             self.correction = Correction(embedding_size, action_size, config.width)
 
     def standardise(self, batch: Batch) -> None:
@@ -121,7 +119,7 @@ class Siamese(MetaLearner):
             self.spread.copy_(torch.where(spread > 1e-6, spread, 1.0))
 
     def begin(self) -> Examples:
-        """One example that is not real: it has no vote, and is of no class."""
+        """One example that is not real: it has no weight and belongs to no class."""
         zeros = self.base.mean.new_zeros
         return Examples(zeros(1, self.widths[0]), zeros(1, self.widths[1]), zeros(1))
 
@@ -132,16 +130,21 @@ class Siamese(MetaLearner):
         return self._answer(skill, self.embed(x))[0]
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
-        """Verification of all pairs of a query and a support step; with corrected votes, their imitation loss too."""
+        """Verification of all pairs of a query and a support step; for skills the imitation loss too."""
         skill, query = self.adapt(task.support), task.query
         answer, log_odds = self._answer(skill, self.embed(query.x))
         same = self.same(query.y.unsqueeze(-2), skill.targets)
         verification = verification_loss(log_odds, same, query.mask.unsqueeze(-1) * skill.real)
-        if self.correction is None:
-            return verification, {"verification": verification}
-        # In units of the actions' deviation, to be comparable with a cross-entropy.
-        imitation = self.base.criterion(answer / self.spread, query._replace(y=query.y / self.spread))
-        return verification + imitation, {"verification": verification, "imitation": imitation}
+        loss, metrics = verification, {"verification": verification}
+        if not self.labelled:
+            # in units of the actions' deviation, which makes it comparable with a cross-entropy
+            imitation = self.base.criterion(answer / self.spread, query._replace(y=query.y / self.spread))
+            loss, metrics = loss + imitation, {**metrics, "imitation": imitation}
+        if self.config.l2_penalty:
+            # Section 3.2: the cross-entropy plus lambda |w|^2
+            penalty = self.config.l2_penalty * self._weight_norm()
+            loss, metrics = loss + penalty, {**metrics, "l2-penalty": penalty}
+        return loss, metrics
 
     def embed(self, x: Tensor) -> Tensor:
         """The twin: observations [..., obs] to embeddings [..., E] within 0..1."""
@@ -153,23 +156,30 @@ class Siamese(MetaLearner):
             return (one * other).sum(-1)
         return (((one - other) / self.spread).square().mean(-1).sqrt() < self.config.tolerance).to(one.dtype)
 
-    def _answer(self, skill: Examples, here: Tensor) -> tuple[Tensor, Tensor]:
+    def _weight_norm(self) -> Tensor:
+        """The sum of the squared weights of the twin and of the comparison, without biases."""
+        named = [*self.base.named_parameters(), ("alpha", self.similarity.alpha)]
+        return torch.stack([p.square().sum() for name, p in named if not name.endswith("bias")]).sum()
+
+    def _answer(self, skill: Examples, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Logits or actions [..., act] at embeddings [..., E], and the log-odds [..., point] that they came from."""
-        log_odds = self.similarity(here.unsqueeze(-2), skill.embeddings)
+        log_odds = self.similarity(embedding.unsqueeze(-2), skill.embeddings)
         if self.labelled:
+            # Section 4.3: C* = argmax_c p(query, example of class c)
             of_class = (skill.targets * skill.real.unsqueeze(-1)).T > 0
             return torch.where(of_class, log_odds.unsqueeze(-2), _NEVER).amax(-1), log_odds
         weights = masked_softmax(log_odds, skill.real)
-        vote = weights @ skill.targets
-        if self.correction is not None:
-            vote = vote + self.spread * self.correction(here, weights, skill.embeddings, skill.targets / self.spread)
-        return vote, log_odds
+        assert self.correction is not None  # all skills have one
+        done = skill.targets / self.spread
+        correction = self.correction(embedding, weights, skill.embeddings, done)
+        return weights @ skill.targets + self.spread * correction, log_odds
 
 
 class Correction(nn.Module):
-    """How much else to do here than there: g(h, h_i, y_i) - g(h_i, h_i, y_i), nothing at the demonstrated step itself.
+    """By how much an action differs from that of a demonstrated step: g(h, h_i, y_i) - g(h_i, h_i, y_i).
 
-    g is a network with one hidden layer for pairs, whose other input was made from (h_i, y_i) by a layer more.
+    It is zero at the demonstrated step itself. g is a network with one hidden layer for pairs, whose second input is
+    made from (h_i, y_i) by one more layer.
     """
 
     def __init__(self, embedding_size: int, action_size: int, width: int) -> None:
@@ -178,23 +188,40 @@ class Correction(nn.Module):
         self.shown = MLP(embedding_size + action_size, width, [width])
         self.head = nn.Linear(width, action_size, bias=False)
 
-    def forward(self, here: Tensor, weights: Tensor, there: Tensor, done: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, weights: Tensor, demonstrated: Tensor, done: Tensor) -> Tensor:
         """The weighted correction [..., act] of all demonstrated steps.
 
         Args:
-            here: [..., E].
+            embedding: of the current step, [..., E].
             weights: [..., point].
-            there, done: embeddings [point, E] and actions [point, act].
+            demonstrated, done: embeddings [point, E] and actions [point, act] of the demonstrated steps.
         """
-        shown = self.shown(torch.cat([there, done], -1))
-        moved = (self.place(here).unsqueeze(-2) + shown).relu()
-        unmoved = (self.place(there) + shown).relu()
-        # The head is linear, so it may come after the sum over steps.
+        shown = self.shown(torch.cat([demonstrated, done], -1))
+        moved = (self.place(embedding).unsqueeze(-2) + shown).relu()
+        unmoved = (self.place(demonstrated) + shown).relu()
+        # the head is linear, so that it can follow the sum over steps
         return self.head((weights.unsqueeze(-2) @ (moved - unmoved)).squeeze(-2))
 
 
 def verification_loss(log_odds: Tensor, same: Tensor, real: Tensor) -> Tensor:
-    """Cross-entropy of pairs [...], those that are the same weighing half and those that are not the other half."""
+    """Cross-entropy of pairs [...]; the pairs that are the same and those that are not have half of the weight each."""
+    # Section 3.2: -y log p - (1 - y) log(1 - p), of log-odds
     positive = masked_mean(nn.functional.softplus(-log_odds), real * same)
     negative = masked_mean(nn.functional.softplus(log_odds), real * (1.0 - same))
     return (positive + negative) / 2
+
+
+def _build(s: Settings, family: TaskFamily) -> Siamese:
+    return Siamese(*embedder(s, family), family.action_size, family.labelled, s.algorithm)
+
+
+METHODS = (
+    Method(
+        "siamese",
+        "learns whether two examples are of the same kind, and answers by the most similar ones",
+        _build,
+        paper="Koch, Zemel, Salakhutdinov 2015, Siamese Neural Networks for One-shot Image Recognition, ICML Deep "
+        "Learning Workshop",
+        settings=SiameseConfig,
+    ),
+)

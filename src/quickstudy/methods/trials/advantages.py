@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.methods.trials.policy import Gaussian
 from quickstudy.methods.trials.rollout import Episodes
+from quickstudy.settings import Config, Fraction
 
 
 @dataclass(frozen=True)
-class ReturnsConfig:
+class ReturnsConfig(Config):
     """How advantages are estimated.
 
     Attributes:
@@ -24,24 +24,19 @@ class ReturnsConfig:
         gae_lambda: lambda of GAE; 1 is the return minus the baseline, 0 the one-step temporal difference.
     """
 
-    discount: float = 0.99
-    gae_lambda: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise QuickstudyError(f"{name} must be between 0 and 1; got {getattr(self, name)}.")
+    discount: Fraction = 0.99
+    gae_lambda: Fraction = 1.0
 
 
 class AdvantageBatch(NamedTuple):
-    """Steps and how good they turned out, [task, lane, step, ...].
+    """Steps and how good they turned out, [task, episode, step, ...].
 
     Attributes:
         observations, actions, mask: as in `Episodes`.
         advantages: zero mean and unit variance over the real steps of each task; 0 for padding.
         log_prob: of the actions when they were drawn.
         old: what they were drawn from.
-        earned: the undiscounted returns, [task, lane]; standardised advantages do not tell them.
+        returns: undiscounted, [task, episode]; standardised advantages do not tell them.
     """
 
     observations: Tensor
@@ -50,18 +45,23 @@ class AdvantageBatch(NamedTuple):
     advantages: Tensor
     log_prob: Tensor
     old: Gaussian
-    earned: Tensor
+    returns: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of values [task, lane, step] over each task's real steps, [task]."""
+        """The mean of values [task, episode, step] over each task's real steps, [task]."""
         return (values * self.mask).sum((1, 2)) / self.mask.sum((1, 2)).clamp(min=1.0)
 
+    def ratio(self, now: Gaussian) -> Tensor:
+        """How much more probable the actions are now than when they were drawn, [task, episode, step]."""
+        # Eq. 6 of PPO: r(theta) = pi_theta(a | s) / pi_old(a | s).
+        return (now.log_prob(self.actions) - self.log_prob).exp()
 
-def judge(episodes: Episodes, config: ReturnsConfig) -> AdvantageBatch:
+
+def estimate_advantages(episodes: Episodes, config: ReturnsConfig) -> AdvantageBatch:
     """Fits each task's baseline to its episodes and compares what happened with it."""
     returns = discounted(episodes.rewards, episodes.mask, config.discount)
     now, after = features(episodes)
-    weights = fit(now, returns, episodes.mask)
+    weights = fit_baseline(now, returns, episodes.mask)
     values = (now @ weights[:, None, :, None]).squeeze(-1)
     last = (after @ weights[:, :, None]).squeeze(-1)
     advantages = gae(
@@ -79,9 +79,10 @@ def judge(episodes: Episodes, config: ReturnsConfig) -> AdvantageBatch:
 
 
 def discounted(rewards: Tensor, mask: Tensor, discount: float) -> Tensor:
-    """Rewards to go [..., step]; padding is worth nothing."""
+    """Discounted rewards to go, [..., step]; padding is worth nothing."""
     ahead, returns = torch.zeros_like(rewards[..., 0]), []
     for reward in (rewards * mask).flip(-1).unbind(-1):
+        # R_t = r_t + gamma R_{t+1}.
         ahead = reward + discount * ahead
         returns.append(ahead)
     return torch.stack(returns[::-1], -1)
@@ -108,7 +109,9 @@ def gae(
     advantages = []
     for t in reversed(range(rewards.shape[-1])):
         real = mask[..., t] > 0
+        # The temporal difference: delta_t = r_t + gamma V(s_{t+1}) - V(s_t).
         delta = rewards[..., t] + discount * following - values[..., t]
+        # Eq. 16: A_t = sum_l (gamma lambda)^l delta_{t+l}, backwards: A_t = delta_t + gamma lambda A_{t+1}.
         advantage = torch.where(real, delta + discount * gae_lambda * advantage, 0.0)
         following = torch.where(real, values[..., t], following)
         advantages.append(advantage)
@@ -116,7 +119,7 @@ def gae(
 
 
 def features(episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Of each step, [task, lane, step, feature], and of the observation after the last one, [task, lane, feature].
+    """Of each step, [task, episode, step, feature], and of the observation after the last, [task, episode, feature].
 
     Observation, its square, time in hundreds of steps to the third power, and 1. Time makes the baseline right for a
     horizon: what is left of a truncated episode's return tends to nothing towards it.
@@ -130,16 +133,17 @@ def _features(observations: Tensor, times: Tensor) -> Tensor:
     return torch.cat([x, x.square(), t, t.square(), t**3, torch.ones_like(t)], -1)
 
 
-def fit(now: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Weights [task, feature] of the least squares of returns [task, lane, step] on features [..., feature]."""
-    x, y, w = now.flatten(1, 2), returns.double().flatten(1, 2), mask.double().flatten(1, 2)
+def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
+    """Weights [task, feature] of the least squares of returns [task, episode, step] on features [..., feature]."""
+    x, y, w = features.flatten(1, 2), returns.double().flatten(1, 2), mask.double().flatten(1, 2)
     weighted = x * w[..., None]
+    # The normal equations: (X^T W X + ridge I) weights = X^T W y.
     gram = weighted.mT @ x + ridge * torch.eye(x.shape[-1], dtype=x.dtype)
     return torch.linalg.solve(gram, (weighted.mT @ y[..., None]).squeeze(-1))
 
 
 def standardise(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Each task's advantages [task, lane, step] at zero mean and unit variance over its real steps; padding 0."""
+    """Each task's advantages [task, episode, step] at zero mean and unit variance over its real steps; padding 0."""
     count = mask.sum((1, 2), keepdim=True).clamp(min=1.0)
     centred = (advantages - (advantages * mask).sum((1, 2), keepdim=True) / count) * mask
     return centred / (centred.square().sum((1, 2), keepdim=True) / count).sqrt().clamp(min=1e-8)

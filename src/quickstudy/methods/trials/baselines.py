@@ -4,28 +4,33 @@
 - `MultiTask`: one policy trained by PPO on all training tasks at once, which on a test task
   goes on by PPO ('fine-tune': transfer),
   stays as it is ('nothing': domain randomisation without adaptation), or
-  sees what is hidden ('reveal': the oracle).
+  receives the hidden parameters ('reveal': the oracle).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from quickstudy.methods.trials.advantages import ReturnsConfig, judge
+from quickstudy.method import Method
+from quickstudy.methods.trials.advantages import ReturnsConfig, estimate_advantages
 from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
-from quickstudy.methods.trials.policy import GaussianPolicy, stack
-from quickstudy.methods.trials.ppo import PPO, PPOConfig, learn
-from quickstudy.methods.trials.rollout import Episodes, collect, parametric
+from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
+from quickstudy.methods.trials.ppo import PPO, PPOConfig, adapt_by_ppo
+from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
+from quickstudy.methods.trials.wrapper import VectorWrapper
+from quickstudy.settings import Config, Settings
 from quickstudy.simulation.vector_env import StepResult, VectorEnv
-from quickstudy.task import Task
+from quickstudy.task import Task, TaskFamily
+
+AtTest = Literal["fine-tune", "nothing", "reveal"]
 
 
 @dataclass(frozen=True)
-class OpponentConfig:
-    """Settings of the opponents.
+class BaselineConfig(Config):
+    """Settings of the baselines.
 
     Attributes:
         training: PPO on the training tasks.
@@ -39,9 +44,9 @@ class OpponentConfig:
 
 
 class Scratch(TrialLearner):
-    """Learns nothing from the training tasks: its policy is as it was drawn."""
+    """Learns nothing from the training tasks: its policy stays as it was drawn."""
 
-    def __init__(self, policy: GaussianPolicy, config: OpponentConfig = OpponentConfig()) -> None:
+    def __init__(self, policy: GaussianPolicy, config: BaselineConfig = BaselineConfig()) -> None:
         super().__init__()
         self.policy, self.config = policy, config
 
@@ -50,7 +55,7 @@ class Scratch(TrialLearner):
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
         start = stack(self.policy.initial(), len(env.tasks))
-        return learn(self.policy, start, env, rounds, rng, self.config.test, self.config.returns)[0]
+        return adapt_by_ppo(self.policy, start, env, rounds, rng, self.config.test, self.config.returns)[0]
 
 
 class MultiTask(Scratch):
@@ -58,25 +63,26 @@ class MultiTask(Scratch):
 
     Args:
         at_test: 'fine-tune', 'nothing', or 'reveal', in training too.
-        hidden: what the oracle sees of a task; its policy has that many more inputs.
+        hidden: the hidden parameters of a task, which the oracle receives; its policy has that many more inputs.
     """
 
     def __init__(
         self,
         policy: GaussianPolicy,
-        at_test: Literal["fine-tune", "nothing", "reveal"],
+        at_test: AtTest,
         hidden: Callable[[Task], np.ndarray],
-        config: OpponentConfig = OpponentConfig(),
+        config: BaselineConfig = BaselineConfig(),
     ) -> None:
         super().__init__(policy, config)
         self.at_test, self._hidden = at_test, hidden
-        self.shares_experience = at_test == "fine-tune"  # else no lane learns from another, nor from itself
+        self.shares_experience = at_test == "fine-tune"  # otherwise no episode is learned from
         self._ppo = PPO(policy, policy.initial(), config.training)
         self.optimiser = self._ppo.optimiser
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+        """PPO's clipped objective, mean over all tasks."""
         episodes = self._act(env, rng)
-        self._ppo.improve(judge(episodes, self.config.returns), rng)
+        self._ppo.improve(estimate_advantages(episodes, self.config.returns), rng)
         return returns_by_round([episodes])
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
@@ -86,30 +92,77 @@ class MultiTask(Scratch):
 
     def _act(self, env: VectorEnv, rng: torch.Generator) -> Episodes:
         shown = Revealed(env, self._hidden) if self.at_test == "reveal" else env
-        return collect(shown, parametric(self.policy, self._ppo.parameters), rng)
+        return collect(shown, memoryless(self.policy, self._ppo.parameters), rng)
 
 
-class Revealed(VectorEnv):
-    """The same env, whose observations also hold what is hidden."""
+class Revealed(VectorWrapper):
+    """The same environments, whose observations also hold the hidden parameters."""
 
     def __init__(self, env: VectorEnv, hidden: Callable[[Task], np.ndarray]) -> None:
-        self.tasks, self.episodes_per_task, self.horizon = env.tasks, env.episodes_per_task, env.horizon
-        self.action_size, self._worlds = env.action_size, env
-        shown = np.stack([hidden(task) for task in env.tasks])
-        self._hidden = np.repeat(shown[:, None], env.episodes_per_task, 1)
+        super().__init__(env)
+        revealed = np.stack([hidden(task) for task in env.tasks])
+        self._hidden = np.repeat(revealed[:, None], env.episodes_per_task, 1)
 
-    def reset(self, rng: np.random.Generator) -> np.ndarray:
-        return self._with(self._worlds.reset(rng))
+    def reset(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: np.ndarray | None = None,
+        disturbance: float = 0.0,
+    ) -> np.ndarray:
+        return self._with_hidden(super().reset(generators, chosen, disturbance))
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
-        outcome = self._worlds.step(actions, alive)
-        return outcome._replace(observations=self._with(outcome.observations))
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        result = super().step(actions, active)
+        return result._replace(observations=self._with_hidden(result.observations))
 
-    def expert_action(self) -> np.ndarray:
-        return self._worlds.expert_action()
-
-    def measures(self) -> dict[str, np.ndarray]:
-        return self._worlds.measures()
-
-    def _with(self, observations: np.ndarray) -> np.ndarray:
+    def _with_hidden(self, observations: np.ndarray) -> np.ndarray:
         return np.concatenate([observations, self._hidden], -1)
+
+
+def _multi_task(at_test: AtTest) -> Callable[[Settings, TaskFamily], MultiTask]:
+    def build(settings: Settings, family: TaskFamily) -> MultiTask:
+        policy = gaussian_policy(settings, family, family.hidden_size if at_test == "reveal" else 0)
+        return MultiTask(policy, at_test, family.hidden, settings.algorithm)
+
+    return build
+
+
+_PPO = "Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017"
+_SHARED: dict[str, Any] = {"settings": BaselineConfig, "learns_from": "trials"}
+
+METHODS = (
+    Method(
+        "scratch-ppo",
+        "PPO on each new task from a random policy",
+        lambda s, f: Scratch(gaussian_policy(s, f), s.algorithm),
+        paper=_PPO,
+        role="baseline",
+        uses="nothing",
+        **_SHARED,
+    ),
+    Method(
+        "transfer-ppo",
+        "one policy for all training tasks, which PPO fine-tunes to the new one",
+        _multi_task("fine-tune"),
+        paper=_PPO,
+        role="baseline",
+        pretrained_as="domain-randomisation",
+        **_SHARED,
+    ),
+    Method(
+        "domain-randomisation",
+        "one policy for all training tasks, which does not adapt",
+        _multi_task("nothing"),
+        paper="Tobin et al.: Domain Randomization for Transferring Deep Neural Networks from Simulation to the Real "
+        "World, IROS 2017",
+        role="baseline",
+        **_SHARED,
+    ),
+    Method(
+        "oracle-ppo",
+        "one policy for all training tasks, which receives the hidden parameters",
+        _multi_task("reveal"),
+        role="oracle",
+        **_SHARED,
+    ),
+)

@@ -1,22 +1,23 @@
-"""A policy with a memory that learns to learn from an expert who is told what is hidden.
+"""A policy with a memory that learns to learn from an expert who receives the hidden parameters.
 
 Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning, AISTATS
 2011 (DAgger, Algorithm 3.1). The learner acts in training tasks; at each of its steps an expert who knows the task says
-what he would do; and the learner learns to say the same from what it has lived through. As it cannot know what the
-expert knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task
-is after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
+what to do; and the learner is trained on its own trials to give the same actions. As it cannot know what the expert
+knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task is
+after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
 right until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
 
-Where an episode is one decision, an expert who is told the right one never shows a try that is made to find out. There
-the rewards of its own trials teach a critic what a decision earns after the trial so far, and of some `candidates` that
-it drew from its belief it takes the one that promises most. Such tries say the same in whatever order, see `reordered`.
+Where an episode is one decision, an expert who knows the right one never shows a try that is made to find out. There
+the rewards of its own trials train a critic to predict what a decision earns after the trial so far, and of some
+`candidates` drawn from its belief the learner takes the one with the largest predicted reward. The order of such tries
+says nothing about the task, see `reordered`.
 
 This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
-so, because the other methods of learning by trial are told nothing in meta-training.
+so, because the other methods that learn by trial have rewards alone in meta-training.
 
 Deviations. The learner acts from the beginning (the paper's beta is 0 throughout): a memory that sees the expert's
-actions among its own would read the task off them. The data set holds the last trials, and a step takes some of them.
-The critic is ours; it predicts the next reward alone.
+actions among its own would read the task off them. The data set holds the last trials, and a gradient step takes some
+of them. The critic is ours; it predicts the next reward alone.
 """
 
 import math
@@ -32,65 +33,65 @@ from torch.nn.utils.rnn import pad_sequence
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import masked_mean
+from quickstudy.method import Method, needs_expert
 from quickstudy.methods.trials.learner import Figures, finite_step, returns_by_round
 from quickstudy.methods.trials.policy import Gaussian
-from quickstudy.methods.trials.recurrent import CoreConfig, Joined, Recurrent
-from quickstudy.simulation.vector_env import Symmetry, Unit, VectorEnv
+from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
+from quickstudy.methods.trials.rl2 import TRIALS
+from quickstudy.methods.trials.rollout import Episodes
+from quickstudy.settings import PositiveFloat, PositiveInt
+from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Symmetry
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
-_STEADY = 0.02
+_STD_OF_CHOICE = 0.02
 """Deviation of an action that the critic chose."""
 
 
 @dataclass(frozen=True)
 class DAggerConfig(CoreConfig):
-    """Settings of learning from an informed expert.
+    """Settings of learning from an expert who receives the hidden parameters.
 
     Attributes:
         episodes: of a trial in training.
-        kept: trials that the data set holds, the last ones lived through.
+        kept: trials that the data set holds, the latest ones.
         updates: gradient steps after each meta-batch of trials.
         batch: trials of a gradient step.
         rate: of Adam.
         norm: largest norm of a gradient.
         spread: factor of the deviation when it acts. At 1 it draws from what it believes the expert would do, at 0 it
             does the likeliest.
-        candidates: actions that it draws, of which it takes the one that promises the largest next reward; rewards must
-            be between 0 and 1 then. With 1 there is no critic.
+        candidates: actions that it draws, of which it takes the one with the largest predicted reward; rewards must be
+            between 0 and 1 then. With 1 there is no critic.
     """
 
-    width: int = 128
-    episodes: int = 2
-    kept: int = 2000
-    updates: int = 20
-    batch: int = 64
-    rate: float = 1e-3
-    norm: float = 1.0
-    spread: float = 0.5
-    candidates: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("width", "episodes", "kept", "updates", "batch", "rate", "norm", "spread", "candidates"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+    width: PositiveInt = 128
+    episodes: PositiveInt = 2
+    kept: PositiveInt = 2000
+    updates: PositiveInt = 20
+    batch: PositiveInt = 64
+    rate: PositiveFloat = 1e-3
+    norm: PositiveFloat = 1.0
+    spread: PositiveFloat = 0.5
+    candidates: PositiveInt = 1
 
 
 class LabelledTrial(NamedTuple):
-    """A trial, and what the expert said to it.
+    """A trial of the learner, and the expert's actions in it.
 
     Attributes:
         inputs: what the core saw, [step, in].
-        advice: the expert's actions, [step, act]; 0 where he said nothing.
-        told: [step], 1 where he said something.
+        expert_actions: [step, act]; 0 where the expert gave none.
+        labelled: [step], 1 where the expert gave one.
     """
 
     inputs: Tensor
-    advice: Tensor
-    told: Tensor
+    expert_actions: Tensor
+    labelled: Tensor
 
 
 class DAgger(Recurrent):
-    """Skill: the state of the core, one for each lane.
+    """Skill: the state of the core, one for each trial.
 
     Args:
         symmetries: of the family; a trial is learned from as it was, or as some of them change it.
@@ -105,7 +106,7 @@ class DAgger(Recurrent):
         self,
         observation_size: int,
         action_size: int,
-        unit: Unit,
+        unit: float | Sequence[float],
         config: DAggerConfig = DAggerConfig(),
         symmetries: Sequence[Symmetry] = (),
     ) -> None:
@@ -123,62 +124,72 @@ class DAgger(Recurrent):
                 nn.ReLU(),
                 nn.Linear(2 * config.width, 1),
             )
-            # The same for ever: what it does then depends on its belief alone. The first is what it thinks likeliest.
+            # Fixed, so that an action depends on the belief alone. The first candidate is the likeliest action.
             offsets = torch.randn(config.candidates - 1, action_size, generator=torch.Generator().manual_seed(0))
             self.register_buffer("offsets", torch.cat([torch.zeros(1, action_size), offsets]), persistent=False)
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
         self.trials: list[LabelledTrial] = []
 
-    def believe(self, features: Tensor) -> Gaussian:
-        """What the expert would do, as far as can be told from the core's features [..., width]."""
+    def belief(self, features: Tensor) -> Gaussian:
+        """What the expert would do, as far as the core's features [..., width] tell."""
         mean, spread = self.actor(features).chunk(2, -1)
         std = _LEAST_STD + (_MOST_STD - _LEAST_STD) * spread.sigmoid()
         return Gaussian(mean, std.log())
 
     def act(self, features: Tensor) -> Gaussian:
-        belief = self.believe(features)
+        belief = self.belief(features)
         if self.config.candidates == 1:
+            # Posterior sampling: N(mean, (spread std)^2).
             return Gaussian(belief.mean, belief.log_std + math.log(self.config.spread))
+        # Candidates a_i = mean + spread std offset_i; the one with the largest predicted reward is taken.
         away = self.config.spread * belief.log_std.exp()[..., None, :] * self.offsets
-        drawn = (belief.mean[..., None, :] + away).clamp(-1.0, 1.0)
-        predicted = self.predicted_reward(features[..., None, :].expand(*drawn.shape[:-1], -1), drawn)
-        best = drawn.take_along_dim(predicted.argmax(-1)[..., None, None], -2).squeeze(-2)
-        return Gaussian(best, torch.full_like(best, math.log(_STEADY)))
+        candidates = (belief.mean[..., None, :] + away).clamp(-1.0, 1.0)
+        predicted = self.predicted_reward(features[..., None, :].expand(*candidates.shape[:-1], -1), candidates)
+        best = candidates.take_along_dim(predicted.argmax(-1)[..., None, None], -2).squeeze(-2)
+        return Gaussian(best, torch.full_like(best, math.log(_STD_OF_CHOICE)))
 
     def predicted_reward(self, features: Tensor, actions: Tensor) -> Tensor:
         """The logit [...] of the next reward that the critic expects of actions [..., act]."""
         return self.critic(torch.cat([features, actions], -1)).squeeze(-1)
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        advice: list[Tensor] = []
+        """An iteration of Algorithm 3.1: act, ask the expert, add to the data set, and train on it."""
+        expert_actions: list[Tensor] = []
 
         def ask() -> None:
-            advice.append(torch.tensor(env.expert_action(), dtype=torch.float32))
+            expert_actions.append(torch.tensor(env.expert_action(), dtype=torch.float32))
 
-        episodes, inputs = self.live(env, self.config.episodes - 1, rng, ask)
-        joined, said = Joined([e.mask for e in episodes]), torch.stack(advice, 2)
-        sequences = joined(inputs), joined(said.split([e.mask.shape[2] for e in episodes], 2))
-        for x, wanted, length in zip(*sequences, joined.mask.sum(1).int().tolist(), strict=True):
-            told = wanted[:length].isfinite().all(-1).float()
-            self.trials.append(LabelledTrial(x[:length].clone(), wanted[:length].nan_to_num(), told))
-        self.trials = self.trials[-self.config.kept :]
+        # Algorithm 3.1: sample trajectories by the learner itself (beta = 0), label their states by the expert.
+        episodes, inputs = self.collect_trial(env, self.config.episodes - 1, rng, ask)
+        self._add(episodes, inputs, torch.stack(expert_actions, 2))
         figures: Figures = {}
         for _ in range(self.config.updates):
+            # Algorithm 3.1: train the policy on the aggregated data set.
             chosen = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
-            some = [self.transformed(self.trials[i], rng) for i in chosen]
-            loss = self.loss(some if self.config.candidates == 1 else [reordered(trial, rng) for trial in some])
+            batch = [self.transformed(self.trials[i], rng) for i in chosen]
+            loss = self.loss(batch if self.config.candidates == 1 else [reordered(trial, rng) for trial in batch])
             assert self.optimiser is not None
             norm = finite_step(self.optimiser, self, loss, self.config.norm)
             figures = {"loss": float(loss.detach()), "gradient-norm": norm}
         return returns_by_round(episodes) | figures
 
+    def _add(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor], expert_actions: Tensor) -> None:
+        """Algorithm 3.1: D <- D + D_i, of which the last `kept` trials stay."""
+        joined = JoinedEpisodes([e.mask for e in episodes])
+        labels = expert_actions.split([e.mask.shape[2] for e in episodes], 2)
+        sequences = joined(inputs), joined(labels)
+        for x, wanted, length in zip(*sequences, joined.mask.sum(1).int().tolist(), strict=True):
+            labelled = wanted[:length].isfinite().all(-1).float()
+            self.trials.append(LabelledTrial(x[:length].clone(), wanted[:length].nan_to_num(), labelled))
+        self.trials = self.trials[-self.config.kept :]
+
     def transformed(self, trial: LabelledTrial, rng: torch.Generator) -> LabelledTrial:
         """The trial as some of the symmetries make it, each with probability one half."""
-        inputs, advice, told = trial
+        inputs, expert_actions, labelled = trial
         for of_inputs, of_actions in self._symmetries:
             if torch.rand((), generator=rng) < 0.5:
-                inputs, advice = inputs @ of_inputs.T, advice @ of_actions.T
-        return LabelledTrial(inputs, advice, told)
+                inputs, expert_actions = inputs @ of_inputs.T, expert_actions @ of_actions.T
+        return LabelledTrial(inputs, expert_actions, labelled)
 
     def _of_inputs(self, symmetry: Symmetry, *sizes: int) -> tuple[Tensor, Tensor]:
         """What a symmetry makes of the core's inputs, and of actions, as matrices."""
@@ -193,7 +204,7 @@ class DAgger(Recurrent):
         return torch.block_diag(observation / unit[:, None] * unit, action, torch.eye(2)), action
 
     def loss(self, trials: Sequence[LabelledTrial]) -> Tensor:
-        """Minus the mean log probability of what the expert would have done, in trials of any lengths.
+        """Minus the mean log probability of the expert's actions, in trials of any lengths.
 
         With a critic, the cross-entropy of the rewards that it predicted is added. Squared errors are too small beside
         the other part of the gradient: in grasping they made no difference.
@@ -201,22 +212,25 @@ class DAgger(Recurrent):
         Raises:
             QuickstudyError: there is a critic, and a reward that is not between 0 and 1.
         """
-        inputs, advice, told = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
+        padded = (pad_sequence(list(part), batch_first=True) for part in zip(*trials, strict=True))
+        inputs, expert_actions, labelled = padded
         features = self.core.unroll(inputs)
-        loss = -masked_mean(self.believe(features).log_prob(advice), told)
+        # -E[log q(a* | trial so far)], over the steps at which the expert gave an action a*.
+        loss = -masked_mean(self.belief(features).log_prob(expert_actions), labelled)
         if self.config.candidates > 1:
             # What a step did and what came of it are among the next step's inputs.
-            size = advice.shape[-1]
+            size = expert_actions.shape[-1]
             actions, rewards = inputs[:, 1:, -2 - size : -2], inputs[:, 1:, -2]
-            seen = pad_sequence([torch.ones(len(trial.told)) for trial in trials], batch_first=True)[:, 1:]
+            real = pad_sequence([torch.ones(len(trial.labelled)) for trial in trials], batch_first=True)[:, 1:]
             outside = rewards[(rewards < 0) | (rewards > 1)]
             if len(outside):
                 raise QuickstudyError(
                     f"With more than one candidate, rewards must be between 0 and 1; got {float(outside[0]):g}."
                 )
             predicted = self.predicted_reward(features[:, :-1], actions)
-            wrong = binary_cross_entropy_with_logits(predicted, rewards, reduction="none")
-            loss = loss + masked_mean(wrong, told[:, :-1] * seen)
+            # Cross-entropy of the predicted reward: -r log p - (1 - r) log(1 - p).
+            cross_entropy = binary_cross_entropy_with_logits(predicted, rewards, reduction="none")
+            loss = loss + masked_mean(cross_entropy, labelled[:, :-1] * real)
         return loss
 
     def state(self) -> dict[str, Any]:
@@ -228,22 +242,37 @@ class DAgger(Recurrent):
 
 
 def reordered(trial: LabelledTrial, rng: torch.Generator) -> LabelledTrial:
-    """The first tries of a trial in another order, and of what was decided the last one alone to learn from.
+    """The first tries of a trial in another order, with the expert's action in the last of them alone.
 
-    An episode here is one decision, on which the expert speaks, and then what came of it. That says the same of a task
-    in whatever order the tries are shown, so a memory that is shown many orders learns what tries tell, and not trials
-    by heart. A decision was made knowing the tries before it; were one of them missing, or one of those after it
-    shown, the decision itself would tell of an outcome that is not there. So all that came before are shown, and what
-    was decided on the way, by who knew less, is not asked for.
+    An episode here is one decision, for which the expert gives an action, and then its outcome. Tries say the same of a
+    task in whatever order they are shown, so a memory that is shown many orders learns what tries tell, and does not
+    learn trials by heart. A decision was made knowing the tries before it; were one of them missing, or one of those
+    after it shown, the decision itself would tell of an outcome that is not there. So all that came before are shown,
+    and the earlier decisions, which were made knowing less, are not trained on.
     """
-    if not trial.told.any():  # its world failed in the first step
+    if not trial.labelled.any():  # the environment failed in the first step
         return trial
-    begins = [*trial.told.nonzero().flatten().tolist(), len(trial.told)]
+    begins = [*trial.labelled.nonzero().flatten().tolist(), len(trial.labelled)]
     last = int(torch.randint(len(begins) - 1, (), generator=rng))
     outcomes = [trial.inputs[begin + 1 : end] for begin, end in pairwise(begins[: last + 1])]
     order = torch.randperm(last, generator=rng).tolist()
     shown = [part for k, j in enumerate(order) for part in (trial.inputs[begins[k]][None], outcomes[j])]
     inputs = torch.cat([*shown, trial.inputs[begins[last] : begins[last + 1]]])
-    told = torch.zeros(len(inputs))
-    told[begins[last]] = 1.0
-    return LabelledTrial(inputs, trial.advice[: len(inputs)], told)
+    labelled = torch.zeros(len(inputs))
+    labelled[begins[last]] = 1.0
+    return LabelledTrial(inputs, trial.expert_actions[: len(inputs)], labelled)
+
+
+METHODS = (
+    Method(
+        "rl2-dagger",
+        "rl2 trained by an expert who receives the hidden parameters; at test, rewards alone",
+        lambda s, f: DAgger(f.observation_size, f.action_size, f.observation_unit, s.algorithm, f.symmetries),
+        paper="Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online "
+        "Learning, AISTATS 2011",
+        settings=DAggerConfig,
+        learns_from="trials",
+        changes=TRIALS,
+        unsuited=needs_expert("rl2-dagger"),
+    ),
+)

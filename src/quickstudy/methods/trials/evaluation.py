@@ -1,21 +1,23 @@
-"""Evaluation by trial: on tasks it never saw, what a learner's return is before and after its own episodes."""
+"""Evaluation by trial: how well a learner does in tasks it never saw, before and after its own episodes."""
 
 import time
+from collections.abc import Sequence
 
 import torch
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
+from quickstudy.families.base import SimulatedFamily
 from quickstudy.methods.trials.learner import TrialLearner
-from quickstudy.simulation.vector_env import TrialFamily
 
 
 def evaluate_trials(
     learner: TrialLearner,
-    family: TrialFamily,
+    family: SimulatedFamily,
     split: str,
-    rounds: int,
-    tasks: int,
-    episodes_per_task: int,
+    shots: Sequence[int] = (0, 1),
+    tasks: int = 100,
+    episodes: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Lets the learner act and adapt in turn on the first `tasks` tasks of a split.
@@ -23,28 +25,42 @@ def evaluate_trials(
     Every episode of every round counts, exploration included; nothing is left out for being cut short.
 
     Args:
-        episodes_per_task: episodes of a task in each round.
+        shots: the rounds to report: after so many adaptations, or for a learner with a memory after so many own
+            episodes. As many rounds are run as the largest says, and one round has the same numbers whichever others
+            are reported.
+        episodes: of each task in a round; `family.episodes_per_task` by default.
 
     Returns:
-        metrics [round, task, lane]: 'return', 'success' at any step, 'success_last' at the last one, and what the
-        env measure. Its `shots` are the own episodes that each round could learn from, and its times are those of
-        everything up to that round, simulation included, divided by the tasks.
+        metrics [shots, task, episode]: 'return', 'success' at any step, 'success_last' at the last one, and what the
+        environments measure. Its `shots` are the own episodes that each round could learn from: `episodes` for each
+        adaptation where all of a task's episodes go into one (its `steps` then say how many adaptations), else one. Its
+        times are those of everything up to that
+        round, simulation included, divided by the tasks.
+
+    Raises:
+        QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
     """
-    rng = torch.Generator().manual_seed(seed)
-    env = family.vector_env(family.tasks(split, tasks), episodes_per_task)
-    started = time.perf_counter()
-    episodes = learner.trial(env, rounds, rng)
-    milliseconds = (time.perf_counter() - started) * 1e3 / tasks
-    env.close()
+    episodes = family.episodes_per_task if episodes is None else episodes
+    if not shots or min(shots) < 0 or episodes < 1:
+        raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
+    rounds, rng = max(shots), torch.Generator().manual_seed(seed)
+    with family.vector_env(family.tasks(split, tasks), episodes) as env:
+        started = time.perf_counter()
+        every = learner.trial(env, rounds, rng)
+        milliseconds = (time.perf_counter() - started) * 1e3 / tasks
+    reported = [every[k] for k in shots]
+    metrics = {
+        "return": [e.returns for e in reported],
+        "success": [e.success for e in reported],
+        "success_last": [e.success_last for e in reported],
+        **{name: [e.measures[name] for e in reported] for name in reported[0].measures},
+    }
     return Evaluation(
         split,
         [task.name for task in env.tasks],
-        [k * (episodes_per_task if learner.shares_experience else 1) for k in range(len(episodes))],
-        {
-            "return": torch.stack([e.returns for e in episodes]).double().numpy(),
-            "success": torch.stack([e.success for e in episodes]).double().numpy(),
-            "success_last": torch.stack([e.success_last for e in episodes]).double().numpy(),
-            **{n: torch.stack([e.measures[n] for e in episodes]).double().numpy() for n in episodes[0].measures},
-        },
-        [milliseconds * k / max(1, rounds) for k in range(len(episodes))],
+        [k * (episodes if learner.shares_experience else 1) for k in shots],
+        {name: torch.stack(values).double().numpy() for name, values in metrics.items()},
+        [milliseconds * k / max(1, rounds) for k in shots],
+        "trials",
+        list(shots) if learner.shares_experience else None,
     )

@@ -1,4 +1,4 @@
-"""What every method of learning by trial is to the loop that trains it and to the evaluation."""
+"""What every method that learns by trial is to the outer loop and to the evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.simulation.vector_env import VectorEnv
 
 Figures = dict[str, float]
-"""What a step of the outer loop has to say; docs/rl.md explains each."""
+"""What a step of the outer loop logs, by name; the page of each method in docs/methods/trials explains them."""
 
 
 class TrialLearner(nn.Module, ABC):
@@ -20,32 +20,36 @@ class TrialLearner(nn.Module, ABC):
 
     Attributes:
         optimiser: of the outer loop, where it has one.
+        shares_experience: whether all episodes of a task go into one adaptation; if not, each environment of a task has
+            a trial of its own.
     """
 
     optimiser: Optimizer | None = None
+    shares_experience: bool = True
 
     @abstractmethod
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
         """One step of meta-training on tasks that were just drawn: acts in them and improves theta.
 
+        Returns:
+            what to log; 'return-k' is the mean return after k adaptations, or after k earlier episodes.
+
         Raises:
-            FloatingPointError: what was computed is not finite; theta is as it was.
+            FloatingPointError: a gradient is not finite; the gradient step at hand changed nothing.
         """
 
     @abstractmethod
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        """What it does with tasks it does not know: `rounds` times acts and adapts to what happened, then acts again.
+        """What it does in tasks that it does not know: `rounds` times acts and adapts, then acts again.
+
+        It learns from actions, observations and rewards alone, and theta stays as it is.
 
         Returns:
-            the episodes of each round, `rounds + 1` in all; the first are those without any experience. Lanes are
-            trajectories of one adaptation, or trials of their own, as `shares_experience` says.
+            the episodes of each round, `rounds + 1` in all; the first are those without any experience.
         """
 
-    shares_experience: bool = True
-    """Whether the episodes of all episodes_per_task go into one adaptation; if not, each lane is a trial by itself."""
-
     def state(self) -> dict[str, Any]:
-        """What else an exact resumption needs, as a checkpoint holds it."""
+        """What an exact resumption needs beside the parameters, as a checkpoint holds it."""
         return {} if self.optimiser is None else {"optimiser": self.optimiser.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -55,7 +59,7 @@ class TrialLearner(nn.Module, ABC):
 
 
 def returns_by_round(rounds: Sequence[Episodes]) -> Figures:
-    """The mean return of each round, whatever it is worth under a policy that explores."""
+    """The mean undiscounted return of each round, of the policy that explores."""
     return {f"return-{k}": float(episodes.returns.mean()) for k, episodes in enumerate(rounds)}
 
 

@@ -11,37 +11,39 @@ second derivative of the inner objective, so there is a choice of estimators:
 - 'dice': sum_t (box_t - box_{t-1}) A_t, where box_t is the product of all ratios up to t. Loaded DiCE (Farquhar,
   Whiteson, Foerster 2019, eq. 14): unbiased, credit for all actions before too, and so of the largest variance.
 
-Ours is `by_return`: the length of a task's step follows what its episodes earned, see `MetaPolicy.stride`.
+Ours is `by_return`: the length of a task's step follows what its episodes earned, see `MetaPolicy.step_factor`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
-from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, judge
+from quickstudy.method import Method
+from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, estimate_advantages
 from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
-from quickstudy.methods.trials.policy import GaussianPolicy, stack
-from quickstudy.methods.trials.ppo import clipped
-from quickstudy.methods.trials.rollout import Episodes, collect, parametric
+from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
+from quickstudy.methods.trials.ppo import clipped_loss
+from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.methods.trials.trpo import Fisher, TRPOConfig, flatten, trust_region_step
+from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import TaskFamily
 
 _BY_RETURN = 0.3
-"""w of `MetaPolicy.stride` before training."""
+"""w of `MetaPolicy.step_factor` before training."""
 _FORGET = 0.1
-"""How much of the usual return and its deviation a step of the outer loop renews."""
+"""How much of the running mean return and its deviation a step of the outer loop renews."""
 
 Estimator = Literal["likelihood", "lvc", "dice"]
 
 
 @dataclass(frozen=True)
-class MetaPolicyConfig:
+class MetaPolicyConfig(Config):
     """Settings of MAML on rewards.
 
     Attributes:
@@ -49,7 +51,8 @@ class MetaPolicyConfig:
         inner_rate: alpha; with learned rates, what they begin with.
         learn_rates: learn one alpha for each parameter, as part of theta: Finn et al. (section 2.2) leave open whether
             alpha is fixed or meta-learned, Meta-SGD (Li et al. 2017) learns it so.
-        by_return: make alpha larger the less a task's episodes earned, by a learned amount; see `MetaPolicy.stride`.
+        by_return: make alpha larger the less a task's episodes earned, by a learned amount; see
+            `MetaPolicy.step_factor`.
         later_rate: factor of alpha after the first step of adaptation (the paper halves alpha there). A policy that was
             trained for one step jumps over the goal by a second one of the same length.
         estimator: of the inner objective, see above.
@@ -61,45 +64,41 @@ class MetaPolicyConfig:
             weight of the divergence of the policy before adaptation (ProMP, eq. 11).
     """
 
-    inner_steps: int = 1
-    inner_rate: float = 0.1
+    inner_steps: PositiveInt = 1
+    inner_rate: PositiveFloat = 0.1
     learn_rates: bool = True
     by_return: bool = False
-    later_rate: float = 0.1
+    later_rate: PositiveFloat = 0.1
     estimator: Estimator = "likelihood"
     first_order: bool = False
     outer: Literal["trpo", "ppo"] = "trpo"
     returns: ReturnsConfig = field(default_factory=lambda: ReturnsConfig(gae_lambda=0.9))
     trpo: TRPOConfig = field(default_factory=TRPOConfig)
-    rate: float = 1e-3
-    epochs: int = 5
-    clip: float = 0.3
-    penalty: float = 5e-4
-
-    def __post_init__(self) -> None:
-        for name in ("inner_steps", "inner_rate", "later_rate", "rate", "epochs", "clip"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if self.estimator not in ("likelihood", "lvc", "dice"):
-            raise QuickstudyError(f"estimator must be 'likelihood', 'lvc' or 'dice'; got '{self.estimator}'.")
+    rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 5
+    clip: PositiveFloat = 0.3
+    penalty: NonNegativeFloat = 5e-4
 
 
-def inner_loss(policy: GaussianPolicy, phi: Parameters, seen: AdvantageBatch, estimator: Estimator) -> Tensor:
+def inner_loss(policy: GaussianPolicy, phi: Parameters, batch: AdvantageBatch, estimator: Estimator) -> Tensor:
     """What the inner step descends, [task]; its gradient at the sampling parameters is that of minus the return."""
-    log_prob = policy.predict(phi, seen.observations).log_prob(seen.actions)
+    log_prob = policy.predict(phi, batch.observations).log_prob(batch.actions)
     if estimator == "likelihood":
-        return -seen.mean(log_prob * seen.advantages)
-    since = (log_prob - seen.log_prob) * seen.mask
+        # Eq. 4 of MAML with advantages for rewards: -E[log pi(a | s) A].
+        return -batch.mean(log_prob * batch.advantages)
+    log_ratio = (log_prob - batch.log_prob) * batch.mask
     if estimator == "lvc":
-        return -seen.mean(since.exp() * seen.advantages)
-    up_to = since.cumsum(-1)
-    return -seen.mean((up_to.exp() - (up_to - since).exp()) * seen.advantages)
+        # Eq. 5 of ProMP: -E[pi(a | s) / pi_old(a | s) A].
+        return -batch.mean(log_ratio.exp() * batch.advantages)
+    # Eq. 14 of loaded DiCE: box_t = prod_{t' <= t} pi / pi_old; -E[sum_t (box_t - box_{t-1}) A_t].
+    up_to = log_ratio.cumsum(-1)
+    return -batch.mean((up_to.exp() - (up_to - log_ratio).exp()) * batch.advantages)
 
 
 class MetaPolicy(TrialLearner):
     """MAML + TRPO, MAML + PPO, ProMP. Skill: the adapted parameters phi of each task, stacked [task, ...]."""
 
-    usual: Tensor
+    usual: Tensor  # mean and deviation of the returns before adaptation, running over meta-training
 
     def __init__(self, policy: GaussianPolicy, config: MetaPolicyConfig = MetaPolicyConfig()) -> None:
         super().__init__()
@@ -113,32 +112,35 @@ class MetaPolicy(TrialLearner):
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
         """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect, and improve theta."""
-        episodes, stages = self._learn(env, self.config.inner_steps, rng)
-        stages.append(judge(episodes[-1], self.config.returns))
+        episodes, stages = self._act_and_adapt(env, self.config.inner_steps, rng)
+        stages.append(estimate_advantages(episodes[-1], self.config.returns))
         figures = returns_by_round(episodes)
         figures |= self._trust_region(stages) if self.config.outer == "trpo" else self._proximal(stages)
         if self.config.by_return:
-            earned = stages[0].earned.mean(1)
-            self.usual.lerp_(torch.stack([earned.mean(), earned.std()]), _FORGET if self.usual.any() else 1.0)
+            returns = stages[0].returns.mean(1)
+            self.usual.lerp_(torch.stack([returns.mean(), returns.std()]), _FORGET if self.usual.any() else 1.0)
         return figures
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        return self._learn(env, rounds, rng)[0]
+        return self._act_and_adapt(env, rounds, rng)[0]
 
     @torch.no_grad()
-    def _learn(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], list[AdvantageBatch]]:
-        """Acts and adapts in turn; also what was judged before each step."""
+    def _act_and_adapt(
+        self, env: VectorEnv, rounds: int, rng: torch.Generator
+    ) -> tuple[list[Episodes], list[AdvantageBatch]]:
+        """Acts and adapts in turn: the episodes of all rounds, and the advantages that each step was made from."""
         phi: Parameters = stack(self.policy.initial(), len(env.tasks))
-        made, stages = [], []
+        episodes, stages = [], []
         for k in range(rounds + 1):
-            made.append(collect(env, parametric(self.policy, phi), rng))
+            # Algorithm 3, lines 5 and 8: sample K trajectories of each task by pi_theta, then by pi_phi.
+            episodes.append(collect(env, memoryless(self.policy, phi), rng))
             if k < rounds:
-                stages.append(judge(made[-1], self.config.returns))
+                stages.append(estimate_advantages(episodes[-1], self.config.returns))
                 phi = self.step(phi, stages[-1], k, dict(self.rates))
-        return made, stages
+        return episodes, stages
 
-    def step(self, phi: Parameters, seen: AdvantageBatch, k: int, rates: Parameters) -> dict[str, Tensor]:
-        """Line 7 of Algorithm 3 for all tasks at once; tasks share no parameter, so one gradient is that of each.
+    def step(self, phi: Parameters, batch: AdvantageBatch, k: int, rates: Parameters) -> dict[str, Tensor]:
+        """Lines 6 and 7 of Algorithm 3 for all tasks; as they share no parameter, one gradient is that of each.
 
         Args:
             k: how many steps came before.
@@ -147,39 +149,43 @@ class MetaPolicy(TrialLearner):
         differentiated = torch.is_grad_enabled() and not self.config.first_order
         with torch.enable_grad():
             at = phi if differentiated else {n: p.detach().requires_grad_() for n, p in phi.items()}
-            loss = inner_loss(self.policy, at, seen, self.config.estimator).sum()
+            loss = inner_loss(self.policy, at, batch, self.config.estimator).sum()
+            # Line 6: the gradient of the inner loss.
             gradient = torch.autograd.grad(loss, list(at.values()), create_graph=differentiated)
-        factor = (self.config.later_rate if k else 1.0) * self.stride(seen, rates)
+        factor = (self.config.later_rate if k else 1.0) * self.step_factor(batch, rates)
         alpha = {n: rates.get(n, self.config.inner_rate) for n in phi}
         longer = {n: factor.reshape(-1, *[1] * (p.ndim - 1)) for n, p in phi.items()}
+        # Line 7: phi = theta - alpha grad L(theta), alpha of each parameter its own (Meta-SGD).
         return {n: p - longer[n] * alpha[n] * g for (n, p), g in zip(phi.items(), gradient, strict=True)}
 
-    def stride(self, seen: AdvantageBatch, rates: Parameters) -> Tensor:
+    def step_factor(self, batch: AdvantageBatch, rates: Parameters) -> Tensor:
         """What alpha is multiplied by for each task, [task]: 1, or with `by_return` 1 + w (mean - return) / deviation.
 
         Advantages are standardised for each task, so their gradient has the direction to a goal and not the distance.
-        What the episodes earned has it. Mean and deviation are over tasks before adaptation, of late; w is learned.
+        What the episodes earned has it. Mean and deviation are over tasks before adaptation, running over training; w
+        is learned.
         """
         if not self.config.by_return:
-            return seen.earned.new_ones(len(seen.earned))
+            return batch.returns.new_ones(len(batch.returns))
         mean, deviation = self.usual
-        short = torch.where(deviation > 0, (mean - seen.earned.mean(1)) / deviation, 0.0)
+        short = torch.where(deviation > 0, (mean - batch.returns.mean(1)) / deviation, 0.0)
+        # Ours: max(0, 1 + w (mean - return) / deviation).
         return (1 + rates["by_return"] * short).clamp(min=0.0)
 
     def adapted(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> Parameters:
-        """phi as a function of theta, on the episodes that were collected."""
+        """phi as a function of theta, on the episodes that were collected; the last of the stages is not used."""
         rates = {n.removeprefix("rates."): p for n, p in theta.items() if n.startswith("rates.")}
         phi: Parameters = stack(self._policy(theta), len(stages[0].mask))
-        for k, seen in enumerate(stages[:-1]):
-            phi = self.step(phi, seen, k, rates)
+        for k, batch in enumerate(stages[:-1]):
+            phi = self.step(phi, batch, k, rates)
         return phi
 
     def outer_loss(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> tuple[Tensor, Tensor]:
         """The surrogate of minus the return after adaptation, and the mean divergence from the policies that acted."""
         after = stages[-1]
         now = self.policy.predict(self.adapted(theta, stages), after.observations)
-        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
-        return -after.mean(ratio * after.advantages).mean(), after.mean(after.old.kl(now)).mean()
+        # Algorithm 3, line 10, as TRPO's surrogate: -E[pi_phi / pi_old A], and E[KL(pi_old || pi_phi)].
+        return -after.mean(after.ratio(now) * after.advantages).mean(), after.mean(after.old.kl(now)).mean()
 
     def theta(self) -> dict[str, Tensor]:
         """The meta-parameters by name: 'policy.' and, where they are learned, 'rates.'."""
@@ -189,6 +195,7 @@ class MetaPolicy(TrialLearner):
         return {n.removeprefix("policy."): p for n, p in theta.items() if n.startswith("policy.")}
 
     def _trust_region(self, stages: Sequence[AdvantageBatch]) -> Figures:
+        """Line 10 of Algorithm 3 by a step of TRPO, whose Fisher matrix goes through the inner step."""
         theta = {n: p.detach().clone().requires_grad_() for n, p in self.theta().items()}
         loss, _ = self.outer_loss(theta, stages)
         gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
@@ -206,7 +213,7 @@ class MetaPolicy(TrialLearner):
         return figures | {"gradient-norm": float(gradient.norm())}
 
     def _proximal(self, stages: Sequence[AdvantageBatch]) -> Figures:
-        """Lines 6 to 10 of ProMP's Algorithm 1."""
+        """The last step of ProMP's Algorithm 1, several times on one meta-batch."""
         assert self.optimiser is not None
         figures: Figures = {}
         for _ in range(self.config.epochs):
@@ -218,13 +225,56 @@ class MetaPolicy(TrialLearner):
         """Eq. 11 of ProMP: PPO's clipped objective after adaptation, and the divergence before it."""
         after, before = stages[-1], stages[0]
         now = self.policy.predict(self.adapted(theta, stages), after.observations)
-        ratio = (now.log_prob(after.actions) - after.log_prob).exp()
-        loss = clipped(ratio, after, self.config.clip).mean()
+        loss = clipped_loss(after.ratio(now), after, self.config.clip).mean()
         kl = before.mean(before.old.kl(self.policy.predict(self._policy(theta), before.observations))).mean()
+        # Eq. 11 of ProMP, as a loss: -J_clip(theta) + eta KL(pi_old || pi_theta).
         return loss + self.config.penalty * kl, {"kl-before": float(kl.detach()), "loss": float(loss.detach())}
 
 
-def _every(seen: AdvantageBatch, n: int) -> AdvantageBatch:
+def _every(batch: AdvantageBatch, n: int) -> AdvantageBatch:
     """Every n-th step of all episodes."""
-    thin: AdvantageBatch = tree_map(lambda t: t[:, :, ::n] if t.ndim > 2 else t, seen)
+    thin: AdvantageBatch = tree_map(lambda t: t[:, :, ::n] if t.ndim > 2 else t, batch)
     return thin
+
+
+def _variant(**options: Any) -> Callable[[Settings, TaskFamily], MetaPolicy]:
+    """A builder that fixes these options, whatever the settings say."""
+    return lambda s, f: MetaPolicy(gaussian_policy(s, f), replace(s.algorithm, **options))
+
+
+_FINN = "Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017"
+_ROTHFUSS = "Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR 2019"
+
+METHODS = (
+    Method(
+        "maml-trpo",
+        "a policy that one step of policy gradient adapts; outer steps by TRPO",
+        _variant(outer="trpo"),
+        paper=_FINN,
+        settings=MetaPolicyConfig,
+        learns_from="trials",
+    ),
+    Method(
+        "maml-by-return",
+        "maml-trpo with longer steps where a task's episodes earned less (ours)",
+        _variant(outer="trpo", by_return=True),
+        settings=MetaPolicyConfig,
+        learns_from="trials",
+    ),
+    Method(
+        "maml-ppo",
+        "maml-trpo with outer steps by PPO",
+        _variant(outer="ppo", estimator="likelihood"),
+        paper=_FINN,
+        settings=MetaPolicyConfig,
+        learns_from="trials",
+    ),
+    Method(
+        "promp",
+        "MAML with credit for what the inner step samples; outer steps by PPO",
+        _variant(outer="ppo", estimator="lvc"),
+        paper=_ROTHFUSS,
+        settings=MetaPolicyConfig,
+        learns_from="trials",
+    ),
+)

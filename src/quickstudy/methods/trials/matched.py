@@ -1,11 +1,12 @@
 """From the first trial's transitions find the most similar known task, and go on learning from its policy.
 
-The similarity of tasks is learned as in the matching of demonstrations (`quickstudy.results.task_similarity`; Koch, Zemel, Salakhutdinov
-2015): an encoder of sets of transitions, whose embeddings of two sets of one task are to be more alike than those of
-different tasks (the classification over a batch of Sohn 2016, eq. 6).
+The similarity of tasks is learned as in the matching of demonstrations (`quickstudy.results.task_similarity`; Koch,
+Zemel, Salakhutdinov 2015): an encoder of sets of transitions, whose embeddings of two sets of one task are to be more
+alike than those of different tasks (the classification over a batch of Sohn 2016, eq. 6).
 
-The first policy, and what known tasks are learned from, is one policy for all tasks (`quickstudy.methods.trials.baselines`). A
-known task's policy is what PPO makes of it there; known tasks are training tasks.
+The first policy, and what known tasks are learned from, is one policy for all tasks
+(`quickstudy.methods.trials.baselines`). A known task's policy is what PPO makes of it there; known tasks are training
+tasks.
 """
 
 from collections.abc import Callable
@@ -17,19 +18,23 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.methods.trials.advantages import judge
-from quickstudy.methods.trials.baselines import OpponentConfig
+from quickstudy.families.base import SimulatedFamily
+from quickstudy.method import Method
+from quickstudy.methods.trials.advantages import estimate_advantages
+from quickstudy.methods.trials.baselines import BaselineConfig
 from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
-from quickstudy.methods.trials.policy import GaussianPolicy, stack
-from quickstudy.methods.trials.ppo import PPO, learn
-from quickstudy.methods.trials.rollout import Episodes, collect, parametric
-from quickstudy.nets import MLP, check_widths, unit
+from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
+from quickstudy.methods.trials.ppo import PPO, adapt_by_ppo
+from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
+from quickstudy.nets import MLP, unit
+from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings, Widths
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
-class MatchedConfig:
-    """Settings of the metric-based start.
+class MatchedConfig(Config):
+    """Settings of the start from the most similar known task.
 
     Attributes:
         known: tasks whose policies one can start from.
@@ -40,23 +45,17 @@ class MatchedConfig:
         learning: the settings of PPO.
     """
 
-    known: int = 40
-    known_rounds: int = 5
-    width: int = 16
-    hidden: tuple[int, ...] = (64, 64)
-    rate: float = 3e-3
-    sharpness: float = 10.0
-    learning: OpponentConfig = field(default_factory=OpponentConfig)
-
-    def __post_init__(self) -> None:
-        check_widths(hidden=self.hidden)
-        for name in ("known", "known_rounds", "width", "rate", "sharpness"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+    known: PositiveInt = 40
+    known_rounds: PositiveInt = 5
+    width: PositiveInt = 16
+    hidden: Widths = (64, 64)
+    rate: PositiveFloat = 3e-3
+    sharpness: PositiveFloat = 10.0
+    learning: BaselineConfig = field(default_factory=BaselineConfig)
 
 
-class Library(NamedTuple):
-    """What is known.
+class KnownTasks(NamedTuple):
+    """What one can start from.
 
     Attributes:
         embeddings: of each known task's first episodes, [known, width].
@@ -71,7 +70,7 @@ class MatchedStart(TrialLearner):
     """Skill: the policy of the most similar known task, and what PPO then makes of it.
 
     Args:
-        known: the env of this many training tasks with so many episodes_per_task each.
+        known: the environments of this many training tasks with so many episodes of each.
     """
 
     def __init__(
@@ -90,8 +89,8 @@ class MatchedStart(TrialLearner):
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
         """PPO on all tasks, and one step of the encoder on two halves of each task's episodes."""
-        episodes = collect(env, parametric(self.policy, self._ppo.parameters), rng)
-        self._ppo.improve(judge(episodes, self.config.learning.returns), rng)
+        episodes = collect(env, memoryless(self.policy, self._ppo.parameters), rng)
+        self._ppo.improve(estimate_advantages(episodes, self.config.learning.returns), rng)
         loss, accuracy = self.matching_loss(episodes)
         assert self.optimiser is not None
         finite_step(self.optimiser, self.encoder, loss, 1.0)
@@ -99,46 +98,47 @@ class MatchedStart(TrialLearner):
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
         """The first round's episodes choose; the second acts with the known policy as it is; PPO follows."""
-        first = collect(env, parametric(self.policy, self._ppo.parameters), rng)
+        first = collect(env, memoryless(self.policy, self._ppo.parameters), rng)
         if rounds == 0:
             return [first]
-        library = self.library(env.episodes_per_task)
-        chosen = self.match(first, library)
-        start = {n: p[chosen] for n, p in library.policies.items()}
+        known = self.known_tasks(env.episodes_per_task)
+        chosen = self.most_similar(first, known)
+        start = {n: p[chosen] for n, p in known.policies.items()}
         learning = self.config.learning
-        return [first, *learn(self.policy, start, env, rounds - 1, rng, learning.test, learning.returns)[0]]
+        return [first, *adapt_by_ppo(self.policy, start, env, rounds - 1, rng, learning.test, learning.returns)[0]]
 
     def embed(self, episodes: Episodes) -> Tensor:
         """Each task's transitions as one vector of length 1, [task, width]."""
         parts = [episodes.observations / self.policy.unit, episodes.actions, episodes.rewards[..., None]]
-        seen, mask = self.encoder(torch.cat(parts, -1)), episodes.mask[..., None]
-        return unit((seen * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0))
+        encoded, mask = self.encoder(torch.cat(parts, -1)), episodes.mask[..., None]
+        # The mean of the encoded real steps, divided by its length.
+        return unit((encoded * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1.0))
 
     def matching_loss(self, episodes: Episodes) -> tuple[Tensor, float]:
         """Cross-entropy of finding each task's second half among those of all tasks, and how often it is found."""
         half = episodes.mask.shape[1] // 2
         if half == 0:
-            raise QuickstudyError("Matching by trial needs at least two episodes_per_task; got 1.")
-        one, other = (self.embed(_lanes(episodes, some)) for some in (slice(half), slice(half, None)))
+            raise QuickstudyError("Method 'matched' needs two or more episodes_per_task; got 1.")
+        one, other = (self.embed(_pick(episodes, part)) for part in (slice(half), slice(half, None)))
+        # Eq. 6 of Sohn 2016: -log softmax_j(sharpness <one_i, other_j>) at j = i.
         scores, own = self.config.sharpness * one @ other.mT, torch.arange(len(one))
         return torch.nn.functional.cross_entropy(scores, own), float((scores.argmax(1) == own).float().mean())
 
     @torch.no_grad()
-    def match(self, episodes: Episodes, library: Library) -> Tensor:
-        """The most similar known task of each task, [task]."""
-        return (self.embed(episodes) @ library.embeddings.mT).argmax(1)
+    def most_similar(self, episodes: Episodes, known: KnownTasks) -> Tensor:
+        """The index of the most similar known task of each task, [task]."""
+        return (self.embed(episodes) @ known.embeddings.mT).argmax(1)
 
-    def library(self, episodes_per_task: int) -> Library:
+    def known_tasks(self, episodes_per_task: int) -> KnownTasks:
         """Made anew from the parameters as they are, always by the same random numbers."""
         rng, learning = torch.Generator().manual_seed(0), self.config.learning
-        env = self._known(self.config.known, episodes_per_task)
-        start = stack(self.policy.initial(), len(env.tasks))
-        episodes, policies = learn(
-            self.policy, start, env, self.config.known_rounds, rng, learning.test, learning.returns
-        )
-        env.close()
+        with self._known(self.config.known, episodes_per_task) as env:
+            start = stack(self.policy.initial(), len(env.tasks))
+            episodes, policies = adapt_by_ppo(
+                self.policy, start, env, self.config.known_rounds, rng, learning.test, learning.returns
+            )
         with torch.no_grad():
-            return Library(self.embed(episodes[0]), policies)
+            return KnownTasks(self.embed(episodes[0]), policies)
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"ppo": self._ppo.optimiser.state_dict()}
@@ -148,7 +148,29 @@ class MatchedStart(TrialLearner):
         self._ppo.optimiser.load_state_dict(state["ppo"])
 
 
-def _lanes(episodes: Episodes, some: slice) -> Episodes:
-    """These episodes_per_task of every task."""
-    picked: Episodes = tree_map(lambda t: t[:, some], episodes)
+def _pick(episodes: Episodes, part: slice) -> Episodes:
+    """These episodes of every task."""
+    picked: Episodes = tree_map(lambda t: t[:, part], episodes)
     return picked
+
+
+def _build(settings: Settings, family: TaskFamily) -> MatchedStart:
+    assert isinstance(family, SimulatedFamily)
+
+    def known(tasks: int, episodes_per_task: int) -> VectorEnv:
+        return family.vector_env(family.tasks("train", tasks), episodes_per_task)
+
+    policy = gaussian_policy(settings, family)
+    return MatchedStart(policy, family.observation_size, family.action_size, known, settings.algorithm)
+
+
+METHODS = (
+    Method(
+        "matched",
+        "starts from the policy of the most similar training task, then PPO",
+        _build,
+        paper="Koch, Zemel, Salakhutdinov: Siamese Neural Networks for One-shot Image Recognition, 2015 (adapted)",
+        settings=MatchedConfig,
+        learns_from="trials",
+    ),
+)

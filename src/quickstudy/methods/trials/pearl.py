@@ -1,17 +1,18 @@
-"""PEARL: infer from own transitions which task it is, and act as one who believes that; learned off-policy.
+"""PEARL: infer the task from own transitions, and act as if that belief were right; learned off-policy.
 
 Rakelly, Zhou, Quillen, Finn, Levine: Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
-Variables, ICML 2019 (Algorithms 1 and 2), on soft actor-critic (Haarnoja et al. 2018).
+Variables, ICML 2019 (Algorithms 1 and 2), on soft actor-critic (SAC; Haarnoja, Zhou, Abbeel, Levine, ICML 2018).
 
 q(z | c) is a product of Gaussians, one for each transition c_n and the prior (eq. 2 of the paper); z is drawn once an
 episode (posterior sampling). The critic's gradient trains the encoder, the actor takes z as given.
 
 Deviations: two critics with slow targets instead of a separate value network; a decoder that predicts rewards from z
 trains the encoder too (the paper, section 4.1, names that as another choice), because the critic's own targets say
-little for long; and the encoder's transitions are those of the first episodes of one trial. The paper draws the latest
-ones, of whatever trials: what is inferred from them, one trial alone does not tell.
+little for a long time; and the encoder's transitions are those of the first episodes of one trial. The paper draws the
+latest ones, of whatever trials: one trial alone does not tell what can be inferred from them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,26 +20,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.method import Method
 from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.methods.trials.policy import Gaussian
-from quickstudy.methods.trials.replay_buffer import Replay, Transitions, transitions
+from quickstudy.methods.trials.replay_buffer import ReplayBuffer, Transitions, transitions
 from quickstudy.methods.trials.rollout import Actor, Episodes, PolicyInput, collect
-from quickstudy.nets import MLP, check_widths
-from quickstudy.simulation.vector_env import Unit, VectorEnv
+from quickstudy.nets import MLP
+from quickstudy.settings import Config, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Widths
+from quickstudy.simulation.vector_env import VectorEnv
 
 
 @dataclass(frozen=True)
-class PEARLConfig:
+class PEARLConfig(Config):
     """Settings of PEARL.
 
     Attributes:
         latent: width of z.
         hidden: widths of all networks.
-        episodes: of each task when it is met; z comes from the prior in the first.
-        kept: tasks whose transitions the replay holds, the last ones met.
-        steps: transitions of each that it holds, the last ones.
-        updates: gradient steps after each meeting.
+        episodes: of each trial in training; z comes from the prior in the first.
+        kept: tasks whose transitions the replay buffer holds, the latest ones.
+        steps: transitions of each that it holds, the latest ones.
+        updates: gradient steps after each meta-batch of trials.
         tasks, context, batch: tasks of a gradient step, and transitions of each for the encoder and for the critic.
         rate: of Adam.
         discount: gamma.
@@ -48,27 +50,21 @@ class PEARLConfig:
         target: fraction by which the target critics follow.
     """
 
-    latent: int = 5
-    hidden: tuple[int, ...] = (64, 64)
-    episodes: int = 2
-    kept: int = 400
-    steps: int = 4000
-    updates: int = 50
-    tasks: int = 16
-    context: int = 64
-    batch: int = 64
-    rate: float = 1e-3
-    discount: float = 0.99
-    temperature: float = 0.02
-    divergence: float = 0.1
-    reconstruction: float = 1.0
-    target: float = 0.005
-
-    def __post_init__(self) -> None:
-        check_widths(hidden=self.hidden)
-        for name in ("latent", "episodes", "kept", "steps", "updates", "tasks", "context", "batch", "rate"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+    latent: PositiveInt = 5
+    hidden: Widths = (64, 64)
+    episodes: PositiveInt = 2
+    kept: PositiveInt = 400
+    steps: PositiveInt = 4000
+    updates: PositiveInt = 50
+    tasks: PositiveInt = 16
+    context: PositiveInt = 64
+    batch: PositiveInt = 64
+    rate: PositiveFloat = 1e-3
+    discount: Fraction = 0.99
+    temperature: NonNegativeFloat = 0.02
+    divergence: NonNegativeFloat = 0.1
+    reconstruction: NonNegativeFloat = 1.0
+    target: Fraction = 0.005
 
 
 class Squashed(Gaussian):
@@ -79,13 +75,14 @@ class Squashed(Gaussian):
 
     def draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The action that standard normal noise makes, differentiable, and its log probability (SAC, eq. 21)."""
+        # Eq. 21 of SAC: log pi(a | s) = log mu(u | s) - sum log(1 - tanh(u)^2), a = tanh(u).
         raw = self.mean + self.log_std.exp() * noise
         log_slope = 2 * (torch.log(torch.tensor(2.0)) - raw - softplus(-2 * raw))
         return raw.tanh(), self.log_prob(raw) - log_slope.sum(-1)
 
 
 class PEARL(TrialLearner):
-    """Skill: the belief about z, one for each lane."""
+    """Skill: the belief about z, one for each trial; each environment of a task has a trial of its own."""
 
     shares_experience = False
 
@@ -93,9 +90,9 @@ class PEARL(TrialLearner):
         self,
         observation_size: int,
         action_size: int,
-        unit: Unit,
+        unit: float | Sequence[float],
         config: PEARLConfig = PEARLConfig(),
-    ):
+    ) -> None:
         super().__init__()
         self.config, self.unit = config, torch.as_tensor(unit)
         both = observation_size + action_size
@@ -109,30 +106,33 @@ class PEARL(TrialLearner):
         learned = (self.encoder, self.decoder, self.critics, self.actor)
         trained = [p for part in learned for p in part.parameters()]
         self.optimiser = torch.optim.Adam(trained, config.rate)
-        self.replay = Replay(config.kept, config.steps)
+        self.replay = ReplayBuffer(config.kept, config.steps)
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        """Algorithm 1: meet tasks, then `updates` gradient steps on tasks of the replay."""
-        episodes = self._live(env, self.config.episodes - 1, rng)
+        """Algorithm 1: collect trials of the tasks, then `updates` gradient steps on tasks of the replay buffer."""
+        # Algorithm 1, data collection: z from the posterior, act by pi(a | s, z), add to the buffer of the task.
+        episodes = self._collect_trial(env, self.config.episodes - 1, rng)
         self.replay.add([task.name for task in env.tasks], [transitions(e) for e in episodes])
         figures: Figures = {}
-        for _ in range(self.config.updates):
+        for _ in range(self.config.updates):  # Algorithm 1, training steps
             figures = self._update(rng)
         return returns_by_round(episodes) | figures
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        """Algorithm 2."""
-        return self._live(env, rounds, rng)
+        """Algorithm 2: act with z from the prior, then from the posterior after all episodes before."""
+        return self._collect_trial(env, rounds, rng)
 
     def belief(self, context: Transitions) -> Gaussian:
         """q(z | c) [..., latent] of contexts [..., n, ...]: eq. 2, the prior being one of the factors."""
         seen = torch.cat([context.observations / self.unit, context.actions, context.rewards], -1)
         mean, spread = self.encoder(seen).chunk(2, -1)
+        # Eq. 2: q(z | c) ~ prod_n N(m_n, v_n), with the prior N(0, 1): precisions add up, means by their precisions.
         precision = context.mask / softplus(spread).clamp(min=1e-4)
         total = 1 + precision.sum(-2)
         return Gaussian((precision * mean).sum(-2) / total, -0.5 * total.log())
 
     def policy(self, observations: Tensor, z: Tensor) -> Squashed:
+        """pi(a | s, z)."""
         mean, log_std = self.actor(torch.cat([observations / self.unit, z], -1)).chunk(2, -1)
         return Squashed(mean, log_std.clamp(-5.0, 1.0))
 
@@ -144,16 +144,16 @@ class PEARL(TrialLearner):
         self.replay.restore(state["replay"])
 
     @torch.no_grad()
-    def _live(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        made: list[Episodes] = []
+    def _collect_trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
+        episodes: list[Episodes] = []
         for _ in range(rounds + 1):
-            made.append(collect(env, self._believing(made, env, rng), rng))
-        return made
+            episodes.append(collect(env, self._actor_after(episodes, env, rng), rng))
+        return episodes
 
-    def _believing(self, before: list[Episodes], env: VectorEnv, rng: torch.Generator) -> Actor:
+    def _actor_after(self, before: list[Episodes], env: VectorEnv, rng: torch.Generator) -> Actor:
         """Acts for one episode with a z that is drawn from the belief after the episodes before."""
-        nothing = torch.zeros(len(env.tasks), env.episodes_per_task, self.config.latent)
-        belief = Gaussian(nothing, nothing)
+        zeros = torch.zeros(*env.shape, self.config.latent)
+        belief = Gaussian(zeros, zeros)
         if before:
             parts = zip(*(transitions(e) for e in before), strict=True)
             belief = self.belief(Transitions(*(torch.cat(part, 2) for part in parts)))
@@ -172,10 +172,11 @@ class PEARL(TrialLearner):
         batch = self.replay.draw(tasks, c.batch, rng)
         z = belief.sample(rng)[:, None].expand(-1, c.batch, -1)
         critic = self._critic_loss(batch, z, rng)
-        nothing = torch.zeros_like(belief.mean)
-        divergence = belief.kl(Gaussian(nothing, nothing)).mean()
+        zeros = torch.zeros_like(belief.mean)
+        divergence = belief.kl(Gaussian(zeros, zeros)).mean()
         actor, entropy = self._actor_loss(batch.observations, z.detach(), rng)
         reward = self._reward_loss(batch, z)
+        # Eq. 1 of PEARL: the task loss of z and beta KL(q(z | c) || p(z)); the actor's loss does not reach the encoder.
         loss = critic + c.divergence * divergence + c.reconstruction * reward + actor
         trained = [p for p in self.parameters() if p.requires_grad]
         gradient = torch.autograd.grad(loss, trained)
@@ -200,28 +201,47 @@ class PEARL(TrialLearner):
         return (predicted - batch.rewards).square().mean()
 
     def _critic_loss(self, batch: Transitions, z: Tensor, rng: torch.Generator) -> Tensor:
-        """SAC's soft Bellman error (eqs. 7 and 8 of Haarnoja et al.), whose gradient reaches the encoder through z."""
+        """SAC's soft Bellman error, whose gradient reaches the encoder through z."""
         with torch.no_grad():
-            action, log_prob = self._acted(batch.following, z, rng)
+            action, log_prob = self._draw_action(batch.following, z, rng)
+            # Eq. 3 of SAC: V(s') = min Q(s', a') - alpha log pi(a' | s'), by the slow targets.
             ahead = self._value(self.targets, batch.following, action, z) - self.config.temperature * log_prob
+            # Eq. 8 of SAC: r + gamma V(s'); nothing follows where an episode terminated.
             target = batch.rewards[..., 0] + self.config.discount * (1 - batch.ended[..., 0]) * ahead
         inputs = torch.cat([batch.observations / self.unit, batch.actions, z], -1)
+        # Eq. 7 of SAC: E[(Q(s, a) - target)^2].
         errors = [(critic(inputs)[..., 0] - target).square().mean() for critic in self.critics]
         return errors[0] + errors[1]
 
     def _actor_loss(self, observations: Tensor, z: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Eq. 9 of Haarnoja et al., the critics held fast, and the policy's entropy."""
-        action, log_prob = self._acted(observations, z, rng)
+        """The actor's loss, with fixed critics, and the policy's entropy."""
+        action, log_prob = self._draw_action(observations, z, rng)
         self.critics.requires_grad_(False)
         value = self._value(self.critics, observations, action, z)
         self.critics.requires_grad_(True)
+        # Eq. 12 of SAC: E[alpha log pi(a | s) - Q(s, a)], a drawn by reparametrisation.
         return (self.config.temperature * log_prob - value).mean(), -log_prob.mean().detach()
 
-    def _acted(self, observations: Tensor, z: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_action(self, observations: Tensor, z: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions of the policy and their log probabilities."""
         policy = self.policy(observations, z)
         return policy.draw(torch.randn(policy.mean.shape, generator=rng))
 
     def _value(self, critics: nn.ModuleList, observations: Tensor, action: Tensor, z: Tensor) -> Tensor:
-        """The smaller of both."""
+        """The smaller value of both critics."""
         inputs = torch.cat([observations / self.unit, action, z], -1)
         return torch.minimum(*(critic(inputs)[..., 0] for critic in critics))
+
+
+METHODS = (
+    Method(
+        "pearl",
+        "infers the task from its transitions, off-policy by soft actor-critic",
+        lambda s, f: PEARL(f.observation_size, f.action_size, f.observation_unit, s.algorithm),
+        paper="Rakelly, Zhou, Quillen, Finn, Levine: Efficient Off-Policy Meta-Reinforcement Learning via "
+        "Probabilistic Context Variables, ICML 2019",
+        settings=PEARLConfig,
+        learns_from="trials",
+        changes={"training": {"meta_batch": 20, "episodes_per_task": 2}},
+    ),
+)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.learner import Parameters
-from quickstudy.simulation.vector_env import Unit
+from quickstudy.settings import Settings
+from quickstudy.task import TaskFamily
 
 _LEAST_LOG_STD = math.log(1e-3)
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
@@ -35,13 +36,14 @@ class Gaussian(NamedTuple):
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape, generator=rng, dtype=self.mean.dtype)
 
     def entropy(self) -> Tensor:
+        """In nats, [...]."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def kl(self, other: "Gaussian") -> Tensor:
         """KL(self || other), [...]."""
         ratio = (2 * (self.log_std - other.log_std)).exp()
-        apart = ((self.mean - other.mean) * (-other.log_std).exp()).square()
-        return (other.log_std - self.log_std + 0.5 * (ratio + apart - 1)).sum(-1)
+        distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
+        return (other.log_std - self.log_std + 0.5 * (ratio + distance - 1)).sum(-1)
 
 
 class GaussianPolicy(nn.Module):
@@ -57,7 +59,7 @@ class GaussianPolicy(nn.Module):
         observation_size: int,
         action_size: int,
         hidden: Sequence[int],
-        unit: Unit = 1.0,
+        unit: float | Sequence[float] = 1.0,
         std: float = 1.0,
         activation: str = "relu",
     ) -> None:
@@ -97,6 +99,22 @@ class GaussianPolicy(nn.Module):
             h = h.unflatten(1, x.shape[1:-1])
             log_std = log_std.reshape(len(log_std), *[1] * (x.ndim - 2), -1)
         return Gaussian(h, log_std.expand_as(h))
+
+
+def gaussian_policy(settings: Settings, family: TaskFamily, more_inputs: int = 0) -> GaussianPolicy:
+    """The policy that `settings.network` describes for a family.
+
+    Args:
+        more_inputs: numbers that it sees beside an observation.
+    """
+    return GaussianPolicy(
+        family.observation_size + more_inputs,
+        family.action_size,
+        settings.network.hidden,
+        family.observation_unit,
+        settings.network.std,
+        settings.network.activation,
+    )
 
 
 def clamped_log_std(log_std: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Proximal policy optimisation for many policies at once.
 
 Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017 (eq. 7, Algorithm 1). The
-linear baseline of `quickstudy.methods.trials.advantages` takes the place of a value network, as in Rothfuss et al. 2019: a few
-episodes fit it at once, and there is one for each task.
+linear baseline of `quickstudy.methods.trials.advantages` takes the place of a value network, as in Rothfuss et al.
+2019: a few episodes fit it at once, and there is one for each task.
 """
 
 from dataclasses import dataclass
@@ -11,41 +11,36 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
-from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, judge
+from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, estimate_advantages
 from quickstudy.methods.trials.policy import GaussianPolicy
-from quickstudy.methods.trials.rollout import Episodes, collect, parametric
+from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
+from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Config):
     """Settings of PPO.
 
     Attributes:
         rate: of Adam.
         epochs: passes over the collected episodes.
-        minibatches: parts of the episodes_per_task that each pass goes through.
+        minibatches: parts of the episodes that each pass goes through.
         clip: epsilon.
         entropy: weight of the entropy bonus.
         norm: largest norm of each policy's gradient.
     """
 
-    rate: float = 3e-3
-    epochs: int = 10
-    minibatches: int = 1
-    clip: float = 0.2
+    rate: PositiveFloat = 3e-3
+    epochs: PositiveInt = 10
+    minibatches: PositiveInt = 1
+    clip: PositiveFloat = 0.2
     entropy: float = 0.0
-    norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("rate", "epochs", "minibatches", "clip", "norm"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
+    norm: PositiveFloat = 1.0
 
 
-def learn(
+def adapt_by_ppo(
     policy: GaussianPolicy,
     start: Parameters,
     env: VectorEnv,
@@ -60,18 +55,19 @@ def learn(
         the episodes before each improvement and after the last, and the policies [task, ...] that came of it.
     """
     ppo = PPO(policy, {n: p.detach().clone().requires_grad_() for n, p in start.items()}, config)
-    made = []
+    episodes = []
     for k in range(rounds + 1):
-        made.append(collect(env, parametric(policy, ppo.parameters), rng))
+        episodes.append(collect(env, memoryless(policy, ppo.parameters), rng))
         if k < rounds:
-            ppo.improve(judge(made[-1], returns), rng)
-    return made, {n: p.detach() for n, p in ppo.parameters.items()}
+            ppo.improve(estimate_advantages(episodes[-1], returns), rng)
+    return episodes, {n: p.detach() for n, p in ppo.parameters.items()}
 
 
-def clipped(ratio: Tensor, seen: AdvantageBatch, clip: float) -> Tensor:
-    """Minus eq. 7, [task], for ratios [task, lane, step] of the new probability to the old one."""
-    gain = torch.minimum(ratio * seen.advantages, ratio.clamp(1 - clip, 1 + clip) * seen.advantages)
-    return -seen.mean(gain)
+def clipped_loss(ratio: Tensor, batch: AdvantageBatch, clip: float) -> Tensor:
+    """Minus eq. 7, [task], for ratios [task, episode, step] of the new probability to the old one."""
+    # Eq. 7: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
+    gain = torch.minimum(ratio * batch.advantages, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
+    return -batch.mean(gain)
 
 
 class PPO:
@@ -86,17 +82,17 @@ class PPO:
         self.policy, self.parameters, self.config = policy, parameters, config
         self.optimiser = torch.optim.Adam(self.parameters.values(), config.rate)
 
-    def improve(self, seen: AdvantageBatch, rng: torch.Generator) -> None:
-        """All epochs on these episodes; a policy whose gradient is not finite stays as it is for that step."""
-        episodes_per_task = seen.mask.shape[1]
+    def improve(self, batch: AdvantageBatch, rng: torch.Generator) -> None:
+        """All epochs on these episodes; a policy whose gradient is not finite gets a gradient of zero in that step."""
         for _ in range(self.config.epochs):
-            for some in torch.randperm(episodes_per_task, generator=rng).chunk(self.config.minibatches):
-                self._step(pick(seen, some))
+            for chosen in torch.randperm(batch.mask.shape[1], generator=rng).chunk(self.config.minibatches):
+                self._step(pick_episodes(batch, chosen))
 
-    def _step(self, seen: AdvantageBatch) -> None:
-        now = self.policy.predict(self.parameters, seen.observations)
-        ratio = (now.log_prob(seen.actions) - seen.log_prob).exp()
-        loss = clipped(ratio, seen, self.config.clip) - self.config.entropy * seen.mean(now.entropy())
+    def _step(self, batch: AdvantageBatch) -> None:
+        now = self.policy.predict(self.parameters, batch.observations)
+        # Eq. 9 without the value's loss: the clipped objective and the entropy bonus.
+        loss = clipped_loss(batch.ratio(now), batch, self.config.clip)
+        loss = loss - self.config.entropy * batch.mean(now.entropy())
         shared = self.parameters["log_std"].ndim == 1
         gradient = torch.autograd.grad(loss.mean() if shared else loss.sum(), list(self.parameters.values()))
         for p, g in zip(self.parameters.values(), shorten(gradient, self.config.norm, shared), strict=True):
@@ -110,13 +106,14 @@ def shorten(gradient: tuple[Tensor, ...], norm: float, shared: bool) -> list[Ten
         return [g[0] for g in shorten(tuple(g[None] for g in gradient), norm, False)]
     length = torch.stack([g.flatten(1).square().sum(1) for g in gradient]).sum(0).sqrt()
     factor = (norm / length.clamp(min=1e-12)).clamp(max=1.0)
-    fine = torch.isfinite(length)
+    finite = torch.isfinite(length)
     return [
-        torch.where(fine.view(-1, *[1] * (g.ndim - 1)), g * factor.view(-1, *[1] * (g.ndim - 1)), 0.0) for g in gradient
+        torch.where(finite.view(-1, *[1] * (g.ndim - 1)), g * factor.view(-1, *[1] * (g.ndim - 1)), 0.0)
+        for g in gradient
     ]
 
 
-def pick(seen: AdvantageBatch, episodes_per_task: Tensor) -> AdvantageBatch:
-    """These episodes_per_task of every task."""
-    picked: AdvantageBatch = tree_map(lambda t: t[:, episodes_per_task], seen)
+def pick_episodes(batch: AdvantageBatch, chosen: Tensor) -> AdvantageBatch:
+    """These episodes of every task."""
+    picked: AdvantageBatch = tree_map(lambda t: t[:, chosen], batch)
     return picked

@@ -1,11 +1,11 @@
 """Where the time of meta-training by trial goes: to simulation, to the policy, or to the update.
 
-No method is asked. VectorEnv are called in a fixed order, so that their clock sees it all: what passes between an answer
-and the next step is the policy's time, what passes between an answer and the next episode is that of the update.
+No method needs to take part. A vector environment is called in a fixed order, so its clock sees everything: the time
+between an answer and the next step is the policy's, the time between an answer and the next episode is the update's.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,13 @@ import numpy as np
 import torch
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.families.base import SimulatedFamily
 from quickstudy.methods.trials.learner import TrialLearner
-from quickstudy.methods.trials.outer_loop import TrialConfig
-from quickstudy.simulation.vector_env import StepResult, TrialFamily, VectorEnv
+from quickstudy.methods.trials.wrapper import VectorWrapper
+from quickstudy.settings import TrialConfig
+from quickstudy.simulation.vector_env import StepResult, VectorEnv
+
+PARTS = ("simulation", "policy", "update")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Profile:
     """One outer step.
 
     Attributes:
-        simulation: seconds of making env, of resets and steps.
+        simulation: seconds of making environments, of resets and steps.
         policy: seconds of choosing actions, and of keeping what was seen.
         update: the other seconds: advantages, adaptation and the outer update.
         steps: environment steps.
@@ -44,48 +48,44 @@ class Profile:
         return self.steps / self.seconds
 
 
-class Timed(VectorEnv):
-    """The same env with a clock that runs from the start."""
+class Timed(VectorWrapper):
+    """The same environments with a clock that runs from the moment before they are made."""
 
     def __init__(self, make: Callable[[], VectorEnv]) -> None:
-        self.seconds = {"simulation": 0.0, "policy": 0.0, "update": 0.0}
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps, self._since = 0, time.perf_counter()
-        self._worlds = env = make()
-        self.tasks, self.episodes_per_task, self.horizon = env.tasks, env.episodes_per_task, env.horizon
-        self.action_size = env.action_size
+        super().__init__(make())
         self.passed("simulation")
 
-    def reset(self, rng: np.random.Generator) -> np.ndarray:
+    def reset(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: np.ndarray | None = None,
+        disturbance: float = 0.0,
+    ) -> np.ndarray:
         self.passed("update")
-        observations = self._worlds.reset(rng)
+        observations = super().reset(generators, chosen, disturbance)
         self.passed("simulation")
         return observations
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         self.passed("policy")
-        outcome = self._worlds.step(actions, alive)
-        self.steps += int(alive.sum())
+        result = super().step(actions, active)
+        self.steps += int(active.sum())
         self.passed("simulation")
-        return outcome
-
-    def expert_action(self) -> np.ndarray:
-        return self._worlds.expert_action()
-
-    def measures(self) -> dict[str, np.ndarray]:
-        return self._worlds.measures()
-
-    def close(self) -> None:
-        self._worlds.close()
+        return result
 
     def passed(self, part: str) -> None:
-        """What passed since the last call was this part's."""
+        """Counts the time since the last call as this part's."""
         now = time.perf_counter()
         self.seconds[part] += now - self._since
         self._since = now
 
 
-def outer_step(learner: TrialLearner, make: Callable[[], VectorEnv], rng: torch.Generator) -> tuple[Profile, VectorEnv]:
-    """Times one outer step, making its env included; also returns these, still open."""
+def profile_step(
+    learner: TrialLearner, make: Callable[[], VectorEnv], rng: torch.Generator
+) -> tuple[Profile, VectorEnv]:
+    """Times one outer step, with making its environments; also returns these, still open."""
     env = Timed(make)
     with suppress(FloatingPointError):  # nothing was learned, but the time was spent
         learner.outer_step(env, rng)
@@ -94,7 +94,7 @@ def outer_step(learner: TrialLearner, make: Callable[[], VectorEnv], rng: torch.
 
 
 def profile(
-    learner: TrialLearner, family: TrialFamily, config: TrialConfig, steps: int, seed: int = 0
+    learner: TrialLearner, family: SimulatedFamily, config: TrialConfig, steps: int, seed: int = 0
 ) -> list[Profile]:
     """Profiles of `steps` outer steps, after one more that is not counted; `learner` learns on the way.
 
@@ -103,12 +103,12 @@ def profile(
     """
     if steps < 1:
         raise QuickstudyError(f"A profile needs at least one outer step; got {steps}.")
-    rng, found = torch.Generator().manual_seed(seed), []
+    rng, profiles = torch.Generator().manual_seed(seed), []
     for _ in range(steps + 1):
         tasks = family.draw(config.meta_batch, rng)
-        made, env = outer_step(learner, partial(family.vector_env, tasks, config.episodes_per_task), rng)
+        made, env = profile_step(learner, partial(family.vector_env, tasks, config.episodes_per_task), rng)
         env.close()
         if made.steps == 0:
             raise QuickstudyError("This method learns nothing from the training tasks: there is no step to profile.")
-        found.append(made)
-    return found[1:]
+        profiles.append(made)
+    return profiles[1:]

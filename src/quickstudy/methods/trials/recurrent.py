@@ -1,8 +1,9 @@
-"""A policy with a memory that lives as long as a trial: what it learned of the task is the state of its core.
+"""A policy with a memory that lasts for a trial: what it learned of the task is the state of its core.
 
 Duan et al. (2016, RL^2) and Wang et al. (2016, Learning to Reinforcement Learn): several episodes of one task make a
 *trial*. The policy sees its observation, its last action, the last reward and whether a new episode has begun; its
-state is reset between trials only. How it is trained is the matter of `quickstudy.methods.trials.rl2` and `quickstudy.methods.trials.dagger`.
+state is reset between trials only. How it is trained is said in `quickstudy.methods.trials.rl2` and
+`quickstudy.methods.trials.dagger`.
 
 The core is an LSTM, or the external memory of `quickstudy.methods.demonstrations.mann` (Santoro et al. 2016).
 """
@@ -21,37 +22,38 @@ from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory
 from quickstudy.methods.trials.learner import TrialLearner
 from quickstudy.methods.trials.policy import Gaussian
 from quickstudy.methods.trials.rollout import Episodes, PolicyInput, collect
-from quickstudy.simulation.vector_env import Unit, VectorEnv
+from quickstudy.settings import Config, PositiveInt
+from quickstudy.simulation.vector_env import VectorEnv
 
 
 @dataclass(frozen=True)
-class CoreConfig:
+class CoreConfig(Config):
     """Settings of the memory of a recurrent policy.
 
     Attributes:
         core: 'lstm' or 'mann'.
-        width: of the LSTM, or of what the memory's controller hands out.
+        width: of the LSTM, or of what the memory's controller gives out.
         memory: of 'mann'.
     """
 
     core: Literal["lstm", "mann"] = "lstm"
-    width: int = 64
+    width: PositiveInt = 64
     memory: MANNConfig = field(default_factory=lambda: MANNConfig(slots=16, width=16, heads=2, controller=64))
 
 
 class Core(nn.Module, ABC):
-    """A recurrent network, for any number of episodes_per_task at once."""
+    """A recurrent network, for any number of trials at once."""
 
     @abstractmethod
-    def begin(self, episodes_per_task: int) -> Any:
-        """The state before a trial, a tree of [lane, ...]."""
+    def begin(self, trials: int) -> Any:
+        """The state before a trial, a tree of [trial, ...]."""
 
     @abstractmethod
     def advance(self, state: Any, x: Tensor) -> tuple[Tensor, Any]:
-        """Features [lane, width] for inputs [lane, in], and the next state."""
+        """Features [trial, width] for inputs [trial, in], and the next state."""
 
     def unroll(self, x: Tensor) -> Tensor:
-        """Features [lane, step, width] along whole trials [lane, step, in]."""
+        """Features [trial, step, width] along whole trials [trial, step, in]."""
         state, features = self.begin(len(x)), []
         for inputs in x.unbind(1):
             feature, state = self.advance(state, inputs)
@@ -66,8 +68,8 @@ class LSTMCore(Core):
         super().__init__()
         self.cell = nn.LSTM(inputs, width, batch_first=True)
 
-    def begin(self, episodes_per_task: int) -> tuple[Tensor, Tensor]:
-        zeros = torch.zeros(episodes_per_task, self.cell.hidden_size)
+    def begin(self, trials: int) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(trials, self.cell.hidden_size)
         return zeros, zeros
 
     def advance(self, state: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Any]:
@@ -89,15 +91,15 @@ class MemoryCore(Core):
         super().__init__()
         self.mann = MANN(BaseLearner(nn.Identity(), inputs), inputs, width, config)
 
-    def begin(self, episodes_per_task: int) -> Memory:
-        return tree_map(lambda t: t.expand(episodes_per_task, *t.shape), self.mann.begin())
+    def begin(self, trials: int) -> Memory:
+        return tree_map(lambda t: t.expand(trials, *t.shape), self.mann.begin())
 
     def advance(self, state: Memory, x: Tensor) -> tuple[Tensor, Memory]:
         return self.mann.write(state, x)
 
 
 class Recurrent(TrialLearner):
-    """Skill: the state of the core, one for each lane.
+    """Skill: the state of the core, one for each trial; each environment of a task has a trial of its own.
 
     Args:
         unit: what observations are divided by, one number for all or one for each.
@@ -105,7 +107,9 @@ class Recurrent(TrialLearner):
 
     shares_experience = False
 
-    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: CoreConfig) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: CoreConfig
+    ) -> None:
         super().__init__()
         self.unit = torch.as_tensor(unit)
         inputs = observation_size + action_size + 2
@@ -118,36 +122,37 @@ class Recurrent(TrialLearner):
         """Actions' distributions for the core's features [..., width]."""
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        return self.live(env, rounds, rng)[0]
+        return self.collect_trial(env, rounds, rng)[0]
 
     @torch.no_grad()
-    def live(
-        self, env: VectorEnv, rounds: int, rng: torch.Generator, watch: Callable[[], None] | None = None
+    def collect_trial(
+        self, env: VectorEnv, rounds: int, rng: torch.Generator, before_step: Callable[[], None] | None = None
     ) -> tuple[list[Episodes], list[Tensor]]:
-        """Episodes of whole trials, one for each lane, and what the core saw in each [task, lane, step, in].
+        """A whole trial in each environment: its episodes, and the core's inputs in each [task, trial, step, in].
 
         Args:
-            watch: is called before each step.
+            before_step: is called before each step.
         """
-        memory = _Remembering(self, len(env.tasks) * env.episodes_per_task, watch)
-        made, inputs = [], []
+        memory = _RecurrentActor(self, env.size, before_step)
+        episodes, inputs = [], []
         for _ in range(rounds + 1):
-            made.append(collect(env, memory, rng, memory.carried))
+            episodes.append(collect(env, memory, rng, memory.last_step))
             inputs.append(torch.stack(memory.inputs, 2))
-            memory.end(made[-1])
-        return made, inputs
+            memory.end(episodes[-1])
+        return episodes, inputs
 
-    def see(self, seen: PolicyInput) -> Tensor:
-        """The core's inputs [task, lane, in]."""
+    def inputs(self, seen: PolicyInput) -> Tensor:
+        """What the core sees [task, trial, in]: observation, last action, last reward, and whether an episode ended."""
         extra = torch.stack([seen.reward, seen.done], -1)
+        # Section 2.2 of RL^2: (s, a, r, d).
         return torch.cat([seen.observation / self.unit, seen.action.clamp(-1, 1), extra], -1)
 
 
-class Joined:
-    """Episodes of trials, one after the other, so that the real steps of each trial come first.
+class JoinedEpisodes:
+    """Puts the episodes of each trial one after the other, so that the real steps of each trial come first.
 
     Args:
-        masks: of the episodes, [task, lane, step] each.
+        masks: of the episodes, [task, trial, step] each.
     """
 
     def __init__(self, masks: Sequence[Tensor]) -> None:
@@ -156,36 +161,36 @@ class Joined:
         self.mask = self(masks)
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts [task, lane, step, ...] of all episodes as one [task x lane, step, ...]."""
+        """Parts [task, trial, step, ...] of all episodes as one [task x trial, step, ...]."""
         joined = torch.cat(list(parts), 2).flatten(0, 1)
         return joined[torch.arange(len(self._order))[:, None], self._order]
 
 
-class _Remembering:
-    """An actor that carries the core's state through the episodes of a trial."""
+class _RecurrentActor:
+    """An actor that keeps the core's state through the episodes of a trial."""
 
-    def __init__(self, learner: Recurrent, episodes_per_task: int, watch: Callable[[], None] | None) -> None:
-        self.learner, self.state, self.watch = learner, learner.core.begin(episodes_per_task), watch
-        self.carried: PolicyInput | None = None
+    def __init__(self, learner: Recurrent, trials: int, before_step: Callable[[], None] | None) -> None:
+        self.learner, self.state, self.before_step = learner, learner.core.begin(trials), before_step
+        self.last_step: PolicyInput | None = None
         self.inputs: list[Tensor] = []
 
     def __call__(self, seen: PolicyInput) -> Gaussian:
-        if self.watch is not None:
-            self.watch()
-        x = self.learner.see(seen)
+        if self.before_step is not None:
+            self.before_step()
+        x = self.learner.inputs(seen)
         self.inputs.append(x)
         features, following = self.learner.core.advance(self.state, x.flatten(0, 1))
-        alive = seen.alive.flatten()
+        active = seen.active.flatten()
         self.state = tree_map(
-            lambda new, old: torch.where(alive.reshape(-1, *[1] * (new.ndim - 1)), new, old), following, self.state
+            lambda new, old: torch.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old), following, self.state
         )
-        return self.learner.act(features.unflatten(0, seen.alive.shape))
+        return self.learner.act(features.unflatten(0, seen.active.shape))
 
     def end(self, episodes: Episodes) -> None:
-        """Remembers the last real action and reward for the first step of the next episode."""
+        """Keeps the last real action and reward for the first step of the next episode."""
         last = (episodes.mask.sum(-1) - 1).clamp(min=0).long()
         action = episodes.actions.gather(2, last[..., None, None].expand(-1, -1, 1, episodes.actions.shape[-1]))
         reward = episodes.rewards.gather(2, last[..., None]).squeeze(2)
-        started = torch.ones_like(reward)
-        self.carried = PolicyInput(episodes.last, action.squeeze(2), reward, started, started.bool())
+        ones = torch.ones_like(reward)
+        self.last_step = PolicyInput(episodes.last, action.squeeze(2), reward, ones, ones.bool())
         self.inputs = []

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import ReturnsConfig
 from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
-from quickstudy.methods.trials.policy import GaussianPolicy, stack
-from quickstudy.methods.trials.ppo import PPOConfig, learn
+from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
+from quickstudy.methods.trials.ppo import PPOConfig, adapt_by_ppo
 from quickstudy.methods.trials.rollout import Episodes
+from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
 
 
 @dataclass(frozen=True)
-class ReptilePolicyConfig:
+class ReptilePolicyConfig(Config):
     """Settings of Reptile on rewards.
 
     Attributes:
@@ -29,15 +30,10 @@ class ReptilePolicyConfig:
         returns: advantages.
     """
 
-    inner_steps: int = 2
-    outer_rate: float = 0.5
+    inner_steps: PositiveInt = 2
+    outer_rate: PositiveFloat = 0.5
     ppo: PPOConfig = field(default_factory=PPOConfig)
     returns: ReturnsConfig = field(default_factory=ReturnsConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("inner_steps", "outer_rate"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
 
 
 class ReptilePolicy(TrialLearner):
@@ -49,19 +45,35 @@ class ReptilePolicy(TrialLearner):
 
     @torch.no_grad()
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        episodes, phi = self._learn(env, self.config.inner_steps, rng)
+        # Algorithm 2: phi_i = U(theta), k rounds of PPO on task i.
+        episodes, phi = self._act_and_adapt(env, self.config.inner_steps, rng)
         pulls = {n: phi[n].mean(0) - p for n, p in self.policy.named_parameters()}
         if not all(pull.isfinite().all() for pull in pulls.values()):
             raise FloatingPointError("what the inner loop made of theta is not finite")
         for name, p in self.policy.named_parameters():
+            # Algorithm 2: theta <- theta + epsilon mean(phi_i - theta).
             p.add_(self.config.outer_rate * pulls[name])
         length = torch.stack([pull.square().sum() for pull in pulls.values()]).sum().sqrt()
         return returns_by_round(episodes) | {"pull": float(length)}
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
-        return self._learn(env, rounds, rng)[0]
+        return self._act_and_adapt(env, rounds, rng)[0]
 
-    def _learn(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> tuple[list[Episodes], dict[str, Tensor]]:
+    def _act_and_adapt(
+        self, env: VectorEnv, rounds: int, rng: torch.Generator
+    ) -> tuple[list[Episodes], dict[str, Tensor]]:
         start = stack(self.policy.initial(), len(env.tasks))
         with torch.enable_grad():
-            return learn(self.policy, start, env, rounds, rng, self.config.ppo, self.config.returns)
+            return adapt_by_ppo(self.policy, start, env, rounds, rng, self.config.ppo, self.config.returns)
+
+
+METHODS = (
+    Method(
+        "reptile-ppo",
+        "moves a policy towards what PPO makes of it on each task",
+        lambda s, f: ReptilePolicy(gaussian_policy(s, f), s.algorithm),
+        paper="Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018",
+        settings=ReptilePolicyConfig,
+        learns_from="trials",
+    ),
+)

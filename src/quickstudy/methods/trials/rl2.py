@@ -1,24 +1,26 @@
-"""RL squared: a recurrent policy whose memory, carried from episode to episode, is what it learned of the task.
+"""RL squared: a recurrent policy whose memory, kept from episode to episode, is what it learned of the task.
 
 Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel: RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning,
-2016; Wang et al.: Learning to Reinforcement Learn, 2016. What the policy of `quickstudy.methods.trials.recurrent` maximises is the
-return of the whole trial, episodes' ends or not. The outer algorithm is PPO.
+2016; Wang et al.: Learning to Reinforcement Learn, 2016. What the policy of `quickstudy.methods.trials.recurrent`
+maximises is the return of the whole trial, episodes' ends or not. The outer algorithm is PPO.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import gae
 from quickstudy.methods.trials.learner import Figures, finite_step, returns_by_round
 from quickstudy.methods.trials.policy import Gaussian, clamped_log_std
-from quickstudy.methods.trials.recurrent import CoreConfig, Joined, Recurrent
+from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
 from quickstudy.methods.trials.rollout import Episodes
-from quickstudy.simulation.vector_env import Unit, VectorEnv
+from quickstudy.settings import Changes, Fraction, PositiveFloat, PositiveInt, Settings
+from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,21 @@ class RL2Config(CoreConfig):
         entropy: weight of the entropy bonus.
     """
 
-    episodes: int = 2
-    std: float = 0.7
-    rate: float = 1e-3
-    epochs: int = 5
-    minibatches: int = 2
-    clip: float = 0.2
-    norm: float = 1.0
-    discount: float = 0.99
-    gae_lambda: float = 0.95
+    episodes: PositiveInt = 2
+    std: PositiveFloat = 0.7
+    rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 5
+    minibatches: PositiveInt = 2
+    clip: PositiveFloat = 0.2
+    norm: PositiveFloat = 1.0
+    discount: Fraction = 0.99
+    gae_lambda: Fraction = 0.95
     value: float = 0.5
     entropy: float = 0.0
 
-    def __post_init__(self) -> None:
-        for name in ("width", "episodes", "std", "rate", "epochs", "minibatches", "clip", "norm"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
 
-
-class Trial(NamedTuple):
-    """Trials as sequences, their episodes one after the other, [lane, step, ...]; padding comes last.
+class TrialBatch(NamedTuple):
+    """Trials as sequences, their episodes one after the other, [trial, step, ...]; padding comes last.
 
     Attributes:
         inputs: what the core sees.
@@ -72,11 +69,17 @@ class Trial(NamedTuple):
 
 
 class RL2(Recurrent):
-    """Skill: the state of the core, one for each lane."""
+    """Skill: the state of the core, one for each trial."""
 
-    scale: Tensor
+    scale: Tensor  # unit of the critic's values, a quarter of the deviation of the first trials' returns
 
-    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: RL2Config = RL2Config()) -> None:
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        unit: float | Sequence[float],
+        config: RL2Config = RL2Config(),
+    ) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
         head = nn.Linear(config.width, action_size)
@@ -89,16 +92,17 @@ class RL2(Recurrent):
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
 
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        episodes, inputs = self.live(env, self.config.episodes - 1, rng)
-        trial = self._judge(episodes, inputs)
+        """Section 2.2 of RL^2: trials of tasks just drawn, then PPO on their whole returns."""
+        episodes, inputs = self.collect_trial(env, self.config.episodes - 1, rng)
+        batch = self._estimate_advantages(episodes, inputs)
         figures: Figures = {}
         for _ in range(self.config.epochs):
-            for some in torch.randperm(len(trial.mask), generator=rng).chunk(self.config.minibatches):
-                figures = self._improve(Trial(*(t[some] for t in trial)))
+            for chosen in torch.randperm(len(batch.mask), generator=rng).chunk(self.config.minibatches):
+                figures = self._improve(TrialBatch(*(t[chosen] for t in batch)))
         return returns_by_round(episodes) | figures
 
     def unroll(self, inputs: Tensor) -> tuple[Gaussian, Tensor]:
-        """Actions' distributions [lane, step, act] and values [lane, step] along sequences of inputs."""
+        """Actions' distributions [trial, step, act] and values [trial, step] along sequences of inputs."""
         features = self.core.unroll(inputs)
         return self.act(features), self.critic(features).squeeze(-1)
 
@@ -106,16 +110,18 @@ class RL2(Recurrent):
         mean = self.actor(features)
         return Gaussian(mean, clamped_log_std(self.log_std).expand_as(mean))
 
-    def loss(self, trial: Trial) -> tuple[Tensor, Figures]:
+    def loss(self, batch: TrialBatch) -> tuple[Tensor, Figures]:
         """PPO's clipped objective, the value's squared error in units of its scale, and the entropy bonus."""
-        gaussian, values = self.unroll(trial.inputs)
-        count = trial.mask.sum()
-        ratio = (gaussian.log_prob(trial.actions) - trial.log_prob).exp()
+        gaussian, values = self.unroll(batch.inputs)
+        count = batch.mask.sum()
+        ratio = (gaussian.log_prob(batch.actions) - batch.log_prob).exp()
         bounded = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
-        gain = torch.minimum(ratio * trial.advantages, bounded * trial.advantages)
-        policy = -(gain * trial.mask).sum() / count
-        value = ((values - trial.targets / self.scale).square() * trial.mask).sum() / count
-        entropy = (gaussian.entropy() * trial.mask).sum() / count
+        # Eq. 7 of PPO: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
+        gain = torch.minimum(ratio * batch.advantages, bounded * batch.advantages)
+        policy = -(gain * batch.mask).sum() / count
+        value = ((values - batch.targets / self.scale).square() * batch.mask).sum() / count
+        entropy = (gaussian.entropy() * batch.mask).sum() / count
+        # Eq. 9 of PPO, as a loss: -L_clip + c_1 L_value - c_2 S.
         loss = policy + self.config.value * value - self.config.entropy * entropy
         return loss, {
             "loss": float(policy.detach()),
@@ -123,24 +129,57 @@ class RL2(Recurrent):
             "entropy": float(entropy.detach()),
         }
 
-    def _improve(self, trial: Trial) -> Figures:
-        loss, figures = self.loss(trial)
+    def _improve(self, batch: TrialBatch) -> Figures:
+        loss, figures = self.loss(batch)
         assert self.optimiser is not None
         return figures | {"gradient-norm": finite_step(self.optimiser, self, loss, self.config.norm)}
 
     @torch.no_grad()
-    def _judge(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor]) -> Trial:
-        """Advantages over whole trials; with the trial all is over, so nothing is worth anything after it."""
-        joined = Joined([e.mask for e in episodes])
+    def _estimate_advantages(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor]) -> TrialBatch:
+        """Advantages over whole trials: an episode's end does not cut the return, and after a trial nothing follows."""
+        joined = JoinedEpisodes([e.mask for e in episodes])
         mask, x = joined.mask, joined(inputs)
         rewards, actions = joined([e.rewards for e in episodes]), joined([e.actions for e in episodes])
         gaussian, values = self.unroll(x)
         if self.scale == 0:
             self.scale.copy_((rewards * mask).sum(1).std().clamp(min=1e-3) / 4)
         values = values * self.scale
-        nothing = torch.zeros(len(mask))
+        after = torch.zeros(len(mask))
         over = torch.ones(len(mask), dtype=torch.bool)
-        advantages = gae(rewards, values, nothing, over, mask, self.config.discount, self.config.gae_lambda)
+        # Eq. 16 of GAE, with the trial in place of the episode.
+        advantages = gae(rewards, values, after, over, mask, self.config.discount, self.config.gae_lambda)
         real = mask.bool()
         standard = (advantages - advantages[real].mean()) / advantages[real].std().clamp(min=1e-8) * mask
-        return Trial(x, actions, rewards, mask, gaussian.log_prob(actions), standard, advantages + values)
+        return TrialBatch(x, actions, rewards, mask, gaussian.log_prob(actions), standard, advantages + values)
+
+
+def _build(settings: Settings, family: TaskFamily, core: Literal["lstm", "mann"]) -> RL2:
+    config = replace(settings.algorithm, core=core)
+    return RL2(family.observation_size, family.action_size, family.observation_unit, config)
+
+
+TRIALS: Changes = {"training": {"meta_batch": 40, "episodes_per_task": 2}}
+"""What a method with a memory needs: many tasks with few trials each."""
+
+METHODS = (
+    Method(
+        "rl2",
+        "an LSTM that learns a task by acting in it",
+        lambda s, f: _build(s, f, "lstm"),
+        paper="Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel: RL^2: Fast Reinforcement Learning via Slow "
+        "Reinforcement Learning, 2016",
+        settings=RL2Config,
+        learns_from="trials",
+        changes=TRIALS,
+    ),
+    Method(
+        "rl2-mann",
+        "rl2 with the external memory of MANN in place of the LSTM",
+        lambda s, f: _build(s, f, "mann"),
+        paper="Santoro, Bartunov, Botvinick, Wierstra, Lillicrap: Meta-Learning with Memory-Augmented Neural "
+        "Networks, ICML 2016",
+        settings=RL2Config,
+        learns_from="trials",
+        changes=TRIALS,
+    ),
+)

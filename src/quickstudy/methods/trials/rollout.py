@@ -15,20 +15,20 @@ from quickstudy.simulation.vector_env import VectorEnv
 
 
 class PolicyInput(NamedTuple):
-    """What a policy may look at before it acts, [task, lane, ...].
+    """What a policy may look at before it acts, [task, episode, ...].
 
     Attributes:
-        observation: [task, lane, obs].
+        observation: [task, episode, obs].
         action, reward: of the step before, zeros in the first one.
-        done: [task, lane], 1 in the first step of an episode that another one came before.
-        alive: [task, lane], False in a lane whose episode is over; a memory must stay as it is there.
+        done: [task, episode], 1 in the first step of an episode that follows another one of the same trial.
+        active: [task, episode], False where the episode is over; a memory must stay as it is there.
     """
 
     observation: Tensor
     action: Tensor
     reward: Tensor
     done: Tensor
-    alive: Tensor
+    active: Tensor
 
 
 Actor = Callable[[PolicyInput], Gaussian]
@@ -36,20 +36,20 @@ Actor = Callable[[PolicyInput], Gaussian]
 
 
 class Episodes(NamedTuple):
-    """One episode of every lane.
+    """One episode in every environment.
 
     Attributes:
-        observations: [task, lane, step, obs].
-        actions: [task, lane, step, act], as drawn; an environment clips them to -1..1.
-        rewards: [task, lane, step].
-        mean, log_std: of the distribution that each action was drawn from, [task, lane, step, act].
-        mask: [task, lane, step], 1 for a real step; what is 0 comes last and must change no result.
-        last: the observation after the last real step, [task, lane, obs].
-        terminated: [task, lane], the episode ended by the task's rule. If not, it was truncated and its last
+        observations: [task, episode, step, obs].
+        actions: [task, episode, step, act], as drawn; an environment clips them to -1..1.
+        rewards: [task, episode, step].
+        mean, log_std: of the distribution that each action was drawn from, [task, episode, step, act].
+        mask: [task, episode, step], 1 for a real step; what is 0 comes last and must change no result.
+        last: the observation after the last real step, [task, episode, obs].
+        terminated: [task, episode], the episode ended by the task's rule. If not, it was truncated and its last
             observation still has a value.
-        success, success_last: [task, lane], at any step, and at the last one.
-        broken: [task, lane], the episode was cut short because the environment failed or its reward was no number.
-        measures: what else its env have to say of it, by name, [task, lane].
+        success, success_last: [task, episode], at any step, and at the last one.
+        broken: [task, episode], the episode was cut short because the environment failed or its reward was no number.
+        measures: what else the environments have to say of it, by name, [task, episode].
     """
 
     observations: Tensor
@@ -67,7 +67,7 @@ class Episodes(NamedTuple):
 
     @property
     def returns(self) -> Tensor:
-        """Undiscounted, [task, lane]."""
+        """Undiscounted, [task, episode]."""
         return (self.rewards * self.mask).sum(-1)
 
     @property
@@ -76,66 +76,65 @@ class Episodes(NamedTuple):
         return Gaussian(self.mean, self.log_std)
 
 
-def parametric(policy: GaussianPolicy, parameters: Parameters) -> Actor:
-    """A policy without memory."""
+def memoryless(policy: GaussianPolicy, parameters: Parameters) -> Actor:
+    """An actor that looks at observations alone."""
     return lambda seen: policy.predict(parameters, seen.observation)
 
 
 @torch.no_grad()
-def collect(env: VectorEnv, actor: Actor, rng: torch.Generator, carried: PolicyInput | None = None) -> Episodes:
-    """One episode in every lane.
+def collect(env: VectorEnv, actor: Actor, rng: torch.Generator, before: PolicyInput | None = None) -> Episodes:
+    """One episode in every environment.
 
     A step whose reward or observation is not finite, or whose environment failed, ends its episode just before it.
 
     Args:
-        carried: the action and reward of the last step of the episode before, where an actor remembers them.
+        before: the action and reward of the last step of the episode before, where an actor remembers them.
 
     Raises:
         QuickstudyError: all environments of a task are broken in their first step.
     """
     observation = _tensor(env.reset_all(numpy_rng(rng)))
-    alive = np.ones(observation.shape[:2], bool)
-    ended, success, success_last, broken = (np.zeros_like(alive) for _ in range(4))
+    active = np.ones(observation.shape[:2], bool)
+    terminated, success, success_last, broken = (np.zeros_like(active) for _ in range(4))
     last, steps = observation, []
-    seen = _first(observation, env.action_size, carried)
+    seen = _first_input(observation, env.action_size, before)
     for _ in range(env.horizon):
-        given = actor(seen)
-        action = given.sample(rng)
-        outcome = env.step(action.numpy(), alive)
-        fine = np.isfinite(outcome.rewards) & np.isfinite(outcome.observations).all(-1) & ~outcome.broken
-        broken |= alive & ~fine
-        env.faults += int((alive & ~fine & ~outcome.broken).sum())
-        alive &= fine
-        real = torch.from_numpy(alive)
-        following = torch.where(real[..., None], _tensor(outcome.observations), last)
-        reward = torch.where(real, _tensor(outcome.rewards), 0.0)
-        steps.append((seen.observation, action, reward, *given, real.float()))
-        success_last, ended = np.where(alive, outcome.success, success_last), ended | (alive & outcome.terminated)
-        success |= alive & outcome.success
-        alive = alive & ~outcome.terminated & ~outcome.truncated
-        last, seen = (
-            following,
-            PolicyInput(following, action, reward, torch.zeros_like(reward), torch.from_numpy(alive)),
-        )
-        if not alive.any():
+        distribution = actor(seen)
+        action = distribution.sample(rng)
+        result = env.step(action.numpy(), active)
+        sound = np.isfinite(result.rewards) & np.isfinite(result.observations).all(-1) & ~result.broken
+        broken |= active & ~sound
+        env.faults += int((active & ~sound & ~result.broken).sum())
+        active &= sound
+        real = torch.from_numpy(active)
+        following = torch.where(real[..., None], _tensor(result.observations), last)
+        reward = torch.where(real, _tensor(result.rewards), 0.0)
+        steps.append((seen.observation, action, reward, *distribution, real.float()))
+        success_last = np.where(active, result.success, success_last)
+        terminated |= active & result.terminated
+        success |= active & result.success
+        active = active & ~result.over
+        last = following
+        seen = PolicyInput(following, action, reward, torch.zeros_like(reward), torch.from_numpy(active))
+        if not active.any():
             break
     padded = [torch.stack(part, 2) for part in zip(*steps, strict=True)]
-    flags = [torch.from_numpy(flag) for flag in (ended, success, success_last.astype(bool), broken)]
+    flags = [torch.from_numpy(flag) for flag in (terminated, success, success_last.astype(bool), broken)]
     measures = {name: torch.from_numpy(values) for name, values in env.measures().items()}
     episodes = Episodes._make([*padded, last, *flags, measures])
-    _report(env, episodes)
+    _report_broken(env, episodes)
     return episodes
 
 
-def _first(observation: Tensor, action_size: int, carried: PolicyInput | None) -> PolicyInput:
-    alive = torch.ones(observation.shape[:2], dtype=torch.bool)
-    if carried is not None:
-        return carried._replace(observation=observation, alive=alive)
-    nothing = observation.new_zeros(observation.shape[:2])
-    return PolicyInput(observation, observation.new_zeros(*alive.shape, action_size), nothing, nothing, alive)
+def _first_input(observation: Tensor, action_size: int, before: PolicyInput | None) -> PolicyInput:
+    active = torch.ones(observation.shape[:2], dtype=torch.bool)
+    if before is not None:
+        return before._replace(observation=observation, active=active)
+    zeros = observation.new_zeros(observation.shape[:2])
+    return PolicyInput(observation, observation.new_zeros(*active.shape, action_size), zeros, zeros, active)
 
 
-def _report(env: VectorEnv, episodes: Episodes) -> None:
+def _report_broken(env: VectorEnv, episodes: Episodes) -> None:
     """Names the tasks with a broken episode; nothing can be learned of a task that has no step at all."""
     if not episodes.broken.any():
         return

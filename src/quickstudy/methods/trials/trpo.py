@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.learner import Parameters
 from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.settings import Config, NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
-class TRPOConfig:
+class TRPOConfig(Config):
     """Settings of a step.
 
     Attributes:
@@ -31,19 +31,12 @@ class TRPOConfig:
             the line search looks at all of them.
     """
 
-    max_kl: float = 0.02
-    cg_steps: int = 6
-    damping: float = 1e-5
-    backtracks: int = 15
-    shrink: float = 0.8
-    fisher_every: int = 8
-
-    def __post_init__(self) -> None:
-        for name in ("max_kl", "cg_steps", "backtracks", "fisher_every"):
-            if not getattr(self, name) > 0:
-                raise QuickstudyError(f"{name} must be positive; got {getattr(self, name)}.")
-        if not 0 < self.shrink < 1:
-            raise QuickstudyError(f"shrink must be between 0 and 1; got {self.shrink}.")
+    max_kl: PositiveFloat = 0.02
+    cg_steps: PositiveInt = 6
+    damping: NonNegativeFloat = 1e-5
+    backtracks: PositiveInt = 15
+    shrink: OpenFraction = 0.8
+    fisher_every: PositiveInt = 8
 
 
 class Fisher:
@@ -63,11 +56,12 @@ class Fisher:
         w = weights.detach().unsqueeze(-1)
         self._metric = (w * (-2 * gaussian.log_std.detach()).exp(), 2 * w)
         self._dummy = [torch.zeros_like(z, requires_grad=True) for z in self._z]
-        # J^T u is linear in u, so its derivative by u, applied to v, is J v.
+        # J^T u is linear in u, so its derivative by u, applied to v, is J v (forward mode by two backward passes).
         self._pulled = torch.autograd.grad(self._z, self._theta, self._dummy, create_graph=True)
 
     def __call__(self, v: Tensor) -> Tensor:
         """(F + damping) v, flat as v."""
+        # Appendix C.1: F v = J^T M (J v).
         pushed = torch.autograd.grad(self._pulled, self._dummy, unflatten(v, self._theta), retain_graph=True)
         weighted = [m * p for m, p in zip(self._metric, pushed, strict=True)]
         return flatten(torch.autograd.grad(self._z, self._theta, weighted, retain_graph=True)) + self._damping * v
@@ -80,6 +74,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, steps: in
     for _ in range(steps):
         if square < tolerance:
             break
+        # Hestenes & Stiefel: alpha = r^T r / p^T A p, x <- x + alpha p, r <- r - alpha A p, p <- r + beta p.
         image = product(direction)
         length = square / (direction @ image)
         x, residual = x + length * direction, residual - length * image
@@ -90,7 +85,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, steps: in
 
 def trust_region_step(
     theta: Parameters,
-    judged: Callable[[Parameters], tuple[Tensor, Tensor]],
+    loss_and_kl: Callable[[Parameters], tuple[Tensor, Tensor]],
     gradient: Tensor,
     fisher: Fisher,
     config: TRPOConfig,
@@ -98,23 +93,26 @@ def trust_region_step(
     """theta after one step, or theta itself where no step is both within the region and better.
 
     Args:
-        judged: loss and mean KL divergence of parameters, scalars.
+        loss_and_kl: loss and mean KL divergence of parameters, scalars.
         gradient: of the loss at theta, flat.
 
     Returns:
         also what to log: 'kl', 'improvement' of the loss, 'step' (the fraction of the longest one; 0: none accepted).
     """
     values = list(theta.values())
+    # Appendix C: the direction s solves F s = g, by conjugate gradient.
     direction = conjugate_gradient(fisher, gradient, config.cg_steps)
     curvature = direction @ fisher(direction)
+    # The longest step within the region: beta = sqrt(2 delta / s^T F s).
     longest = (2 * config.max_kl / curvature.clamp(min=1e-12)).sqrt() * direction
     with torch.no_grad():
-        before, _ = judged(theta)
+        before, _ = loss_and_kl(theta)
+        # The line search: shorter steps until the loss falls and the divergence is within delta.
         fraction = 1.0
         for _ in range(config.backtracks):
             moved = [p - fraction * d for p, d in zip(values, unflatten(longest, values), strict=True)]
             tried = dict(zip(theta, moved, strict=True))
-            loss, kl = judged(tried)
+            loss, kl = loss_and_kl(tried)
             if loss < before and kl <= config.max_kl:  # a NaN is neither
                 return tried, {"kl": float(kl), "improvement": float(before - loss), "step": fraction}
             fraction *= config.shrink
@@ -122,9 +120,11 @@ def trust_region_step(
 
 
 def flatten(tensors: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    """All numbers of the tensors, one after the other."""
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
 def unflatten(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """What `flatten` made flat, in the shapes of `like`."""
     parts = flat.split([t.numel() for t in like])
     return [part.view_as(t) for part, t in zip(parts, like, strict=True)]

@@ -1,0 +1,318 @@
+"""An experiment: a family, a method and settings with a seed.
+
+It is the only thing that `train`, `evaluate`, `compare`, `resume`, `report` and `push` know, alike for methods that
+learn from demonstrations and for those that learn by trial.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy import families, methods
+from quickstudy.batching import usable
+from quickstudy.data import DemonstrationSet, DrawsFresh, Source
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.families.base import SimulatedFamily
+from quickstudy.io import checkpoint, files
+from quickstudy.io.budget import Budget, OutOfTime
+from quickstudy.method import Method
+from quickstudy.methods.demonstrations.warm_start import start_from
+from quickstudy.settings import Changes, Settings
+from quickstudy.task import TaskFamily
+from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
+
+TRAINING_SECONDS = "training-seconds.json"
+"""File of a training's folder: how long it took, validation included."""
+
+COST = "cost.json"
+"""File of a training's folder: what it learned from, see `Cost`."""
+
+ROUNDS = (0, 1, 2, 3)
+"""Rounds of own trials that a learner by trial is evaluated after where nobody says otherwise."""
+
+_SCALE_TASKS = 50
+"""Training tasks that are recorded for a method which takes only the scale of observations from them."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What meta-training used.
+
+    Attributes:
+        train_tasks: training tasks.
+        demonstrations: of all of them together.
+        env_steps: environment steps in these demonstrations; None where a family has no steps, or by trial. Roll-outs
+            on validation tasks, which choose among checkpoints, are not counted.
+    """
+
+    train_tasks: int | None = None
+    demonstrations: int | None = None
+    env_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, and how.
+
+    Raises:
+        QuickstudyError: when made of a method that cannot learn the family's tasks.
+    """
+
+    family: TaskFamily
+    method: Method
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        if reason := self.method.why_not(self.family):
+            raise QuickstudyError(reason)
+
+    @classmethod
+    def of(
+        cls,
+        family: str | TaskFamily,
+        method: str | Method | None = None,
+        seed: int = 0,
+        changes: Changes | None = None,
+        start: str = "",
+    ) -> "Experiment":
+        """The experiment with default settings but for `changes`.
+
+        Args:
+            family: a family, or what `quickstudy.families.get` knows it by.
+            method: a method, or what `quickstudy.methods.get` knows it by; the family's default where not given.
+            changes: by part of the settings, such as `{"training": {"steps": 100}, "algorithm": {"inner_steps": 3}}`.
+            start: a run whose base network the training starts from.
+
+        Raises:
+            QuickstudyError: an unknown family, method or value, or a method that does not suit the family.
+        """
+        made = families.get(family) if isinstance(family, str) else family
+        record = methods.get(method or made.default_method) if not isinstance(method, Method) else method
+        name = family if isinstance(family, str) else made.name
+        if reason := record.why_not(made):
+            raise QuickstudyError(reason)
+        settings = record.defaults(name, made, seed)
+        called = method if isinstance(method, str) else record.name
+        return cls(made, record, replace(settings.changed(changes or {}), method=called, start=start))
+
+    def named(self, family: str) -> "Experiment":
+        """The same, whose settings call the family by another name, such as the path that it comes from."""
+        return replace(self, settings=replace(self.settings, family=family))
+
+    @property
+    def by_trial(self) -> bool:
+        """Whether it is learned by trial; if not, from demonstrations."""
+        return self.method.learns_from == "trials"
+
+    @property
+    def simulated(self) -> SimulatedFamily:
+        """The family, which must be simulated to be learned by trial.
+
+        Raises:
+            QuickstudyError: it is not.
+        """
+        if not isinstance(self.family, SimulatedFamily):
+            raise QuickstudyError(f"Learning by trial needs a simulated family; '{self.family.name}' is none.")
+        return self.family
+
+    def build(self) -> Any:
+        """The learner, with initial parameters drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return self.method.build(self.settings, self.family)
+
+    def source(self) -> Source | None:
+        """The training demonstrations that the settings ask for; the same for every method and seed.
+
+        None where nothing is learned from demonstrations of training tasks.
+
+        Raises:
+            QuickstudyError: meta-batches as the settings want them cannot be had.
+        """
+        if self.by_trial or self.method.uses == "nothing":
+            return None
+        training, data = self.settings.training, self.settings.data
+        wanted = training.meta_batch, max(training.shots, training.most_shots), training.queries
+        if isinstance(self.family, DrawsFresh):
+            fresh = self.family.fresh()
+            fresh.sample(torch.Generator(), *wanted)  # what it cannot give is told before a folder is made
+            return fresh
+        tasks = data.tasks if self.method.uses == "all" else min(_SCALE_TASKS, data.tasks)
+        source = DemonstrationSet.record(self.family, self.family.tasks("train", tasks), data.demonstrations, seed=0)
+        if self.method.uses == "all":
+            source.check(*wanted)
+        return source
+
+    def validation(self) -> Validation:
+        """The family's metric on validation tasks, after as much experience as in training."""
+        return Validation(self.family.metric, self._measure, self.family.higher_is_better)
+
+    def _measure(self, learner: Any) -> Any:
+        if self.by_trial:
+            from quickstudy.methods.trials.outer_loop import validate
+
+            return validate(learner, self.simulated, self.settings.training)
+        data, shots = self.settings.data, self.settings.training.shots
+        return on_validation(learner, self.family, shots, data.validation_tasks, data.validation_episodes)
+
+    def train(
+        self,
+        folder: Path | str | None = None,
+        *,
+        source: Source | None = None,
+        resume: bool = True,
+        budget: Budget | None = None,
+        device: str = "cpu",
+        goes_on: str = "the same call goes on from there",
+    ) -> Any:
+        """Builds and meta-trains the learner; `folder` gets its checkpoints, TensorBoard log and costs.
+
+        A finished training is loaded, an unfinished one goes on (unless `resume` is False), on whatever device.
+
+        Args:
+            source: the training demonstrations, where they were recorded before.
+            device: what torch trains on; learning by trial is done by the processor.
+            goes_on: what goes on with a training that was stopped, as part of a sentence.
+
+        Returns:
+            the learner, with its best parameters on the validation tasks.
+
+        Raises:
+            QuickstudyError: there is no such device, or what `quickstudy.train.run` raises.
+            OutOfTime: the budget ended first; the training goes on from its last checkpoint.
+            KeyboardInterrupt: it was stopped.
+        """
+        budget, folder = budget or Budget(), None if folder is None else Path(folder)
+        place = usable(device)
+        if self.by_trial and place.type != "cpu":
+            raise QuickstudyError(f"Method '{self.method.name}' learns by trial, on the processor; got '{device}'.")
+        learner = self.build()
+        if self.settings.start:
+            start_from(learner, Path(self.settings.start))
+        source = source or self.source()
+        if source is not None and source.batch is not None:
+            learner.standardise(source.batch)
+        learner.to(place)
+        about = {"settings": asdict(self.settings)}
+        if self.method.uses != "all":
+            if folder is not None:
+                checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
+            return learner
+        if folder is not None:
+            files.write(folder / COST, json.dumps(asdict(self._cost(source))))
+        options: dict[str, Any] = {
+            "seed": self.settings.seed,
+            "validation": self.validation(),
+            "folder": folder,
+            "about": about,
+            "resume": resume,
+            "logger": None if folder is None else TensorBoard(folder / "tensorboard"),
+            "title": f"{self.method.name}, seed {self.settings.seed}",
+            "out_of_time": budget.over,
+            "goes_on": goes_on,
+        }
+        with clock(None if folder is None else folder / TRAINING_SECONDS):
+            trained = self._outer_loop(learner, source, options)
+        if trained.interrupted:
+            raise OutOfTime if budget.over() else KeyboardInterrupt
+        return learner
+
+    def _outer_loop(self, learner: Any, source: Source | None, options: dict[str, Any]) -> Trained:
+        training = self.settings.training
+        if self.by_trial:
+            from quickstudy.methods.trials.outer_loop import TrialSteps
+
+            return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
+        assert source is not None
+        return meta_train(learner, source, training, **options)
+
+    def _cost(self, source: Source | None) -> Cost:
+        training = self.settings.training
+        seen = None if source is None else source.batch
+        if isinstance(source, DemonstrationSet) and seen is not None:
+            tasks, shots, _ = seen.mask.shape
+            return Cost(tasks, tasks * shots, int(seen.mask.sum()))
+        tasks = training.steps * training.meta_batch
+        return Cost(tasks, None if self.by_trial else tasks * (training.shots + training.queries))
+
+    def evaluate(
+        self,
+        learner: Any,
+        split: str | None = None,
+        *,
+        shots: Sequence[int] | None = None,
+        tasks: int | None = None,
+        episodes: int | None = None,
+        seed: int = 0,
+    ) -> Evaluation:
+        """Adapts to the first `tasks` tasks of a split and lets the learner act, for each number of shots.
+
+        Args:
+            split: of the family; the first test split by default.
+            shots: demonstrations to adapt from, or rounds of own trials; by default those of the family, or `ROUNDS`.
+            tasks: 100 by default, or all where there are fewer.
+            episodes: of each task, of which every one counts; by default 5, or all where there are fewer; by trial, in
+                each round, as many as the family says.
+
+        Raises:
+            QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
+        """
+        split = split or self.family.test_splits[0]
+        tasks = tasks or min(100, self.family.sizes.get(split) or 100)
+        shots = tuple(self.default_shots if shots is None else shots)
+        episodes = episodes or self.default_episodes
+        if not shots or min(shots) < 0 or episodes < 1:
+            raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
+        if self.by_trial:
+            from quickstudy.methods.trials.evaluation import evaluate_trials
+
+            return evaluate_trials(
+                learner, self.simulated, split, shots=shots, tasks=tasks, episodes=episodes, seed=seed
+            )
+        return evaluate(learner, self.family, split, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+
+    @property
+    def default_shots(self) -> tuple[int, ...]:
+        """What an evaluation adapts from where nobody says otherwise."""
+        return ROUNDS if self.by_trial else self.family.shots
+
+    @property
+    def default_episodes(self) -> int:
+        """Episodes of each task in an evaluation where nobody says otherwise."""
+        return self.family.episodes_per_task if self.by_trial else min(5, self.family.most_episodes or 5)
+
+    def parameters(self) -> int | None:
+        """How many numbers the method learns in meta-training; None if it learns nothing there."""
+        if self.method.uses != "all":
+            return None
+        return sum(p.numel() for p in self.build().parameters() if p.requires_grad)
+
+
+def on_validation(learner: Any, family: TaskFamily, shots: int, tasks: int, episodes: int) -> float:
+    """The mean of the family's metric on validation tasks after `shots` demonstrations."""
+    result = evaluate(learner, family, "validation", shots=[shots], tasks=tasks, episodes=episodes)
+    return float(result.metrics[family.metric].mean())
+
+
+@contextmanager
+def clock(path: Path | None) -> Iterator[None]:
+    """Adds what a part of a training took, finished or interrupted, to the seconds of the parts before it."""
+    before = 0.0 if path is None else seconds_so_far(path)
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        if path is not None:
+            files.write(path, json.dumps(before + time.perf_counter() - started))
+
+
+def seconds_so_far(path: Path) -> float:
+    """What `clock` has counted."""
+    return float(json.loads(path.read_text())) if path.exists() else 0.0

@@ -1,0 +1,245 @@
+"""Gymnasium environments as a vector environment: each in Python, one that fails is named, made anew and counted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from quickstudy.errors import QuickstudyError
+from quickstudy.io.progress import console
+from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.task import Task
+
+MOST_FAULTS = 20
+"""Failures of environments made together before it is given up."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Actions as learners see them: a side with bounds is scaled to -1..1, one without stays as it is.
+
+    Attributes:
+        middle, half, reach: [act]; `reach` is what a scaled action is clipped to.
+        shape: of the environment's own action.
+    """
+
+    middle: np.ndarray
+    half: np.ndarray
+    reach: np.ndarray
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, box: spaces.Box) -> "Scale":
+        low, high = box.low.ravel().astype("f8"), box.high.ravel().astype("f8")
+        both = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(both, low, -1.0), np.where(both, high, 1.0)
+        return cls((low + high) / 2, (high - low) / 2, np.where(both, 1.0, np.inf).astype("f4"), box.shape)
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        return (np.asarray(action, "f8").ravel() - self.middle) / self.half
+
+    def undo(self, action: np.ndarray) -> np.ndarray:
+        """A learner's action as the environment wants it."""
+        clipped = np.clip(np.asarray(action, "f8"), -self.reach, self.reach)
+        return (self.middle + self.half * clipped).astype("f4").reshape(self.shape)
+
+
+class Flat(gymnasium.Wrapper):
+    """An environment as learners see it: flat float32 observations, scaled actions, at most `horizon` steps.
+
+    Attributes:
+        raw: the environment's own last observation.
+    """
+
+    raw: Any = None
+
+    def __init__(self, env: gymnasium.Env, horizon: int) -> None:
+        super().__init__(env)
+        self.scale = Scale.of(as_box(env.action_space, "actions"))
+        self._horizon, self._left = horizon, horizon
+        box = as_box(env.observation_space, "observations")
+        low, high = (end.ravel().astype("f4") for end in (box.low, box.high))
+        self.observation_size = len(low)
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Box(-self.scale.reach, self.scale.reach, dtype=np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self._left = self._horizon
+        self.raw, info = self.env.reset(seed=seed, options=options)
+        return np.asarray(self.raw, "f4").ravel(), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.raw, reward, terminated, truncated, info = self.env.step(self.scale.undo(action))
+        self._left -= 1
+        over = bool(truncated) or (self._left <= 0 and not terminated)
+        return np.asarray(self.raw, "f4").ravel(), float(reward), bool(terminated), over, info
+
+
+def as_box(space: gymnasium.Space[Any], what: str) -> spaces.Box:
+    """The space, if it is a box.
+
+    Raises:
+        QuickstudyError: it is not.
+    """
+    if not isinstance(space, spaces.Box):
+        raise QuickstudyError(
+            f"A family needs environments whose {what} are a Box of numbers; got {space}. Gymnasium's wrappers "
+            "(FlattenObservation, say) change that."
+        )
+    return space
+
+
+Expert = Callable[[gymnasium.Env, np.ndarray], np.ndarray]
+"""The user's own environment and its observation to the action that solves it."""
+Judge = Callable[[Mapping[str, Any], float], bool]
+"""The info of an episode's last step and its return to whether it succeeded."""
+
+
+class GymVectorEnv(VectorEnv):
+    """Gymnasium environments of some tasks.
+
+    An episode ends where its environment says so, by termination or by truncation, at the latest after the horizon; its
+    success is that of its last step. An environment that raises, or observes what is not finite, is made anew.
+
+    Args:
+        make: the environment of a task.
+        horizon: of an episode.
+        judge: whether an episode succeeded.
+        expert: where there is one.
+        threads: environments stepped at the same time; worth it where a step frees the interpreter.
+        most_faults: failures before it is given up.
+
+    Raises:
+        QuickstudyError: from `step` or `reset`, after `most_faults` failures in all.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        episodes_per_task: int,
+        make: Callable[[Task], Flat],
+        horizon: int,
+        judge: Judge,
+        expert: Expert | None = None,
+        threads: int = 1,
+        most_faults: int = MOST_FAULTS,
+    ) -> None:
+        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        self._make, self._judge, self._expert, self._most_faults = make, judge, expert, most_faults
+        self._envs = [make(task) for task in self.tasks for _ in range(episodes_per_task)]
+        self.action_size = len(self._envs[0].scale.half)
+        self._observations = np.zeros((self.size, self._envs[0].observation_size), "f4")
+        self._returns, self._over = np.zeros(self.size), np.ones(self.size, bool)
+        self._noise: dict[int, np.random.Generator] = {}
+        self._disturbance = 0.0
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def reset(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: np.ndarray | None = None,
+        disturbance: float = 0.0,
+    ) -> np.ndarray:
+        indices = as_indices(chosen, self.size).tolist()
+        self._noise, self._disturbance = dict(zip(indices, generators, strict=True)), disturbance
+        for i, rng in self._noise.items():
+            self._observations[i] = self._begin(i, int(rng.integers(1 << 31)))
+        self._returns[indices], self._over[indices] = 0.0, False
+        return self._grid(self._observations.copy())
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        flat = np.asarray(actions).reshape(self.size, -1)
+        indices: list[int] = np.flatnonzero(active & ~self._grid(self._over)).tolist()
+        if self._disturbance:
+            flat = flat.astype("f8")
+            for i in indices:
+                flat[i] += self._disturbance * self._noise[i].normal(size=self.action_size)
+        tried = list((self._pool.map if self._pool else map)(self._try, indices, flat[indices]))
+        rewards, flags = np.zeros(self.size), np.zeros((4, self.size), bool)
+        terminated, truncated, success, broken = flags
+        for i, result in zip(indices, tried, strict=True):
+            if isinstance(result, Exception):
+                self._restart(i, result)
+                broken[i] = self._over[i] = True
+                continue
+            self._observations[i], rewards[i], terminated[i], truncated[i], info = result
+            self._returns[i] += rewards[i]
+            self._over[i] = terminated[i] or truncated[i]
+            success[i] = self._over[i] and self._judge(info, self._returns[i])
+        return StepResult(*(self._grid(values) for values in (self._observations.copy(), rewards, *flags)))
+
+    def expert_action(self) -> np.ndarray:
+        """What the user's expert would do now, as learners see it, [task, episode, act]; NaN where an episode is over.
+
+        Raises:
+            QuickstudyError: there is no expert, or it gives no action.
+        """
+        if self._expert is None:
+            return super().expert_action()
+        actions = np.full((self.size, self.action_size), np.nan)
+        for i in np.flatnonzero(~self._over).tolist():
+            given = np.asarray(self._expert(self._envs[i].env, self._envs[i].raw))
+            if given.size != self.action_size or not np.isfinite(given).all():
+                task = self._task(i)
+                raise QuickstudyError(
+                    f"The expert of '{task.family}' must return {self.action_size} finite numbers; got {given} for "
+                    f"task {task.name}."
+                )
+            actions[i] = self._envs[i].scale(given)
+        return self._grid(actions)
+
+    def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+        """A picture of one environment, as large as it draws itself."""
+        frame = self._envs[index].render()
+        if not isinstance(frame, np.ndarray):
+            raise QuickstudyError(
+                f"Environments of '{self._task(index).family}' draw no rgb_array; got {type(frame).__name__}."
+            )
+        return frame
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _try(self, i: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]] | Exception:
+        try:
+            result = self._envs[i].step(action)
+            if not np.isfinite(result[0]).all():
+                raise ValueError("an observation is not finite")
+        except Exception as error:  # any failure of a user's environment is the user's to hear of, by name
+            return error
+        return result
+
+    def _begin(self, i: int, seed: int) -> np.ndarray:
+        while True:
+            try:
+                observation, _ = self._envs[i].reset(seed=seed)
+                if not np.isfinite(observation).all():
+                    raise ValueError("its first observation is not finite")
+                return observation
+            except Exception as error:
+                self._restart(i, error)
+
+    def _restart(self, i: int, error: Exception) -> None:
+        self.faults += 1
+        said = f"The environment of {self._task(i).name} failed ({type(error).__name__}: {error})"
+        if self.faults >= self._most_faults:
+            raise QuickstudyError(
+                f"{said}; that was failure {self.faults}, and {self._most_faults} are the limit."
+            ) from error
+        console.print(f"{said}; it was made anew (failure {self.faults} of at most {self._most_faults}).")
+        self._envs[i] = self._make(self._task(i))
+
+    def _task(self, i: int) -> Task:
+        return self.tasks[i // self.episodes_per_task]
+
+    def _grid(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(*self.shape, *values.shape[1:])

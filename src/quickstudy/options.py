@@ -1,0 +1,144 @@
+"""The options of `train` and `profile`: the settings of the named family and method, with their defaults for these.
+
+The family is found wherever it stands. What was guessed from the words before parsing is held against what was parsed,
+so that no training ever takes the defaults of another family or method.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from quickstudy import families, methods
+from quickstudy.errors import QuickstudyError
+from quickstudy.experiment import Experiment
+from quickstudy.method import Method
+from quickstudy.settings import Settings
+from quickstudy.task import TaskFamily
+
+_OTHERS: dict[str, list[tuple[str, Any, Any, str]]] = {
+    "train": [
+        ("output_dir", Path | None, None, "The run folder; runs/<family>-<method>/<time> by default."),
+        ("resume", bool, False, "Go on with the training in --output-dir exactly where it stopped."),
+        (
+            "device",
+            str,
+            "cpu",
+            "What torch trains on, such as cuda; validation episodes are simulated by the processor all the same.",
+        ),
+    ],
+    "profile": [("outer_steps", int, 3, "Steps of the outer loop that count; one more goes before.")],
+}
+
+
+def parse(command: str, words: Sequence[str], about: str) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment that the words describe, and the other options of the command.
+
+    Raises:
+        QuickstudyError: an unknown family or method, or a value that a setting does not allow.
+    """
+    program, asked = f"quickstudy {command}", _after(words, "--method")
+    place = _family(words)
+    if place is None:
+        general = methods.get(asked) if asked else None
+        tyro.cli(_options(command, general, None, about), prog=program, args=list(words) or ["--help"])
+        raise QuickstudyError(f"'{program}' needs a family; 'quickstudy families' lists them.")
+    name = words[place]
+    family = families.get(name)
+    record = methods.get(asked or family.default_method)
+    if reason := record.why_not(family):
+        raise QuickstudyError(reason)
+    defaults = dataclasses.replace(record.defaults(name, family), method=asked or record.name)
+    ordered = [name, *words[:place], *words[place + 1 :]]  # after an option with many values it would be one of them
+    made: Any = tyro.cli(_options(command, record, defaults, about, family), prog=program, args=ordered)
+    assert (made.family, made.method) == (name, defaults.method)
+    parts = {f.name: getattr(made, f.name) for f in dataclasses.fields(Settings) if hasattr(made, f.name)}
+    others = {option: getattr(made, option) for option, *_ in _OTHERS[command]}
+    return Experiment(family, record, dataclasses.replace(defaults, **parts)), others
+
+
+def _options(
+    command: str, record: Method | None, defaults: Settings | None, about: str, family: TaskFamily | None = None
+) -> type:
+    """A dataclass of all options, for tyro; without settings, of those that every method has."""
+    s = defaults or Settings("", "maml")
+    known = [name for name, m in methods.records().items() if family is None or not m.why_not(family)]
+    said = f"One of: {' '.join(known)}; or one of your own, as package.module:attribute."
+    fields: list[tuple[str, Any, Any]] = [
+        ("family", _FAMILY, dataclasses.MISSING),
+        ("method", _helped(str, said), dataclasses.field(default=s.method)),
+        ("seed", _helped(int, "Draws the initial parameters, and the meta-batches."), dataclasses.field(default=0)),
+    ]
+    if record is None or record.learns_from == "demonstrations":
+        started = "A run whose base network the training starts from, as far as the two are alike."
+        fields.append(("start", _helped(str, started), dataclasses.field(default="")))
+    fields += [(n, _helped(kind, text), dataclasses.field(default=value)) for n, kind, value, text in _OTHERS[command]]
+    if record is not None and defaults is not None:
+        parts = {"algorithm": "", "network": "network", "training": "training", "data": "data"}
+        for part, prefix in parts.items():
+            value = getattr(s, part)
+            if dataclasses.fields(value) and (part != "data" or record.learns_from == "demonstrations"):
+                kind = Annotated[type(value), arg(name=prefix)]  # type: ignore[valid-type]
+                fields.append((part, kind, dataclasses.field(default=value)))
+    made = [(n, kind, f) if f is not dataclasses.MISSING else (n, kind) for n, kind, f in fields]
+    return dataclasses.make_dataclass(command, made, frozen=True, namespace={"__doc__": about})
+
+
+_FAMILY = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
+
+
+def _helped(kind: Any, text: str) -> Any:
+    return Annotated[kind, arg(help=text)]
+
+
+def _after(words: Sequence[str], option: str) -> str | None:
+    """The last value that an option is given."""
+    found = None
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            found = words[i + 1]
+        elif word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+    return found
+
+
+def _family(words: Sequence[str]) -> int | None:
+    """Where the family stands: the first word that is neither an option nor the value of one."""
+    switches, many = {"help", "h", "resume", "no-resume"}, set[str]()
+    for record in methods.records().values():
+        for prefix, kind in (("", record.settings), ("network.", record.network), ("training.", record.training)):
+            for name, hint in _leaves(kind, prefix):
+                if hint is bool:
+                    head, _, last = name.rpartition(".")
+                    switches |= {name, f"{head}.no-{last}" if head else f"no-{last}"}
+                elif "tuple" in str(hint):
+                    many.add(name)
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if not word.startswith("-"):
+            return place
+        name = word.lstrip("-").replace("_", "-")
+        place += 1
+        if "=" in name or name in switches:
+            continue
+        if name in many:
+            while place < len(words) and words[place].isdigit():
+                place += 1
+        else:
+            place += 1
+    return None
+
+
+def _leaves(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The options that a settings class becomes, and their types."""
+    for name, hint in typing.get_type_hints(kind).items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _leaves(hint, f"{option}.")
+        else:
+            yield option, hint

@@ -1,0 +1,154 @@
+"""Rows of a table from evaluations, alike for methods that learn from demonstrations and by trial."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.evaluate import Evaluation
+from quickstudy.method import Method
+from quickstudy.results import statistics
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
+from quickstudy.task import TaskFamily
+
+UNITS = {"mse": "squared error", "error": "squared error"}
+"""What a metric counts in, where its name does not say it all."""
+
+_TITLES = {"success": "success at any step, %", "success_last": "success at the last step, %"}
+"""Secondary metrics in words, with their units."""
+
+
+def rows(
+    method: Method,
+    family: TaskFamily,
+    evaluations: Sequence[Evaluation],
+    reference: Sequence[Evaluation] | None = None,
+) -> list[Row]:
+    """One row for each number of shots.
+
+    Args:
+        evaluations: one for each seed.
+        reference: of the opponent that probabilities of improvement are over.
+    """
+    first, made = evaluations[0], []
+    tasks, episodes = first.metrics[family.metric].shape[1:]
+    for i, shots in enumerate(first.shots):
+        values = scores(evaluations, family.metric, i)
+        likely: dict[str, Any] = {}
+        if reference is not None and shots in reference[0].shots and reference[0].learns_from == first.learns_from:
+            other = scores(reference, family.metric, reference[0].shots.index(shots))
+            better, worse = (values, other) if family.higher_is_better else (other, values)
+            likely = {
+                "improvement": round(statistics.improvement(better, worse), 4),
+                "improvement_ci95": _rounded(statistics.improvement_interval(better, worse)),
+            }
+        made.append(
+            Row(
+                method=method.name,
+                role=method.role,
+                learns_from=method.learns_from,
+                shots=shots,
+                steps=None if first.steps is None else first.steps[i],
+                value=round(float(values.mean()), 4),
+                ci95=_rounded(bootstrap(values)),
+                iqm=round(float(statistics.iqm(values)), 4),
+                iqm_ci95=_rounded(statistics.interval(values)),
+                **likely,
+                seeds=len(evaluations),
+                tasks=tasks,
+                episodes=episodes,
+                ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
+                secondary_metrics=_secondary(method, family, evaluations, i) or None,
+            )
+        )
+    return made
+
+
+def _secondary(method: Method, family: TaskFamily, evaluations: Sequence[Evaluation], place: int) -> dict[str, float]:
+    """The means over seeds, tasks and episodes of what a table shows beside the metric; by trial the return too."""
+    names = [*family.secondary_metrics, *(["return"] if method.learns_from == "trials" else [])]
+    means = {}
+    for name in dict.fromkeys(name for name in names if name != family.metric):
+        mean = float(np.mean([e.metrics[name][place] for e in evaluations]))
+        title = _TITLES.get(name, name)
+        means[title] = round(100 * mean if "%" in title else mean, 4)
+    return means
+
+
+def scores(evaluations: Sequence[Evaluation], metric: str, place: int) -> np.ndarray:
+    """[seed, task], each the mean over the task's episodes, after the number of shots at `place`."""
+    return np.stack([e.metrics[metric][place].mean(-1) for e in evaluations])
+
+
+def rows_by_task(method: Method, family: TaskFamily, evaluations: Sequence[Evaluation]) -> list[Row]:
+    """One row for each task, named by its caption, and number of shots: the mean over seeds and episodes."""
+    first = evaluations[0]
+    captions = [family.caption(task) for task in family.tasks(first.split, len(first.tasks))]
+    values = np.stack([e.metrics[family.metric] for e in evaluations])
+    return [
+        Row(
+            method.name,
+            shots,
+            round(float(values[:, i, j].mean()), 4),
+            seeds=len(evaluations),
+            episodes=values.shape[-1],
+            workload=caption,
+            role=method.role,
+            learns_from=method.learns_from,
+        )
+        for j, caption in enumerate(captions)
+        for i, shots in enumerate(first.shots)
+    ]
+
+
+def write_cell(
+    family: TaskFamily,
+    split: str,
+    made: Sequence[Row],
+    seconds: float,
+    folder: Path,
+    command: str,
+    reference: str = "",
+) -> Cell:
+    """The table of one split, also written to `folder/results/<family>-<split>.json`."""
+    shares = family.metric.startswith(("success", "accuracy"))
+    cell = Cell.measured_here(
+        cell=f"{family.name}-{split}",
+        metric=family.metric,
+        unit="fraction" if shares else UNITS.get(family.metric, ""),
+        protocol=describe(family, split, {row.learns_from for row in made}),
+        command=command,
+        seconds=seconds,
+        rows=list(made),
+        reference=reference,
+    )
+    cell.write(folder / "results" / f"{cell.cell}.json")
+    return cell
+
+
+def describe(family: TaskFamily, split: str, experience: set[str]) -> str:
+    """The protocol in one sentence.
+
+    Args:
+        experience: what the table's methods learn from.
+    """
+    whose = "Held-out tasks" if family.holds_out_tasks else "Tasks that training has too, new episodes of them,"
+    words = []
+    if "demonstrations" in experience:
+        words.append("each learner adapts to a task from its demonstrations alone, every episode of the quota counts")
+    if "trials" in experience:
+        words.append(
+            "a learner by trial adapts to its own episodes with their rewards and sees no demonstration, every episode "
+            "counts, exploration included"
+        )
+    what = {"return": "undiscounted return"}.get(family.metric, family.metric)
+    return (
+        f"{whose} of split '{split}'; {family.protocol}; {'; '.join(words)}; mean {what} with a 95 % bootstrap interval "
+        "over tasks and seeds."
+    )
+
+
+def _rounded(bounds: Sequence[float]) -> list[float]:
+    return [round(bound, 4) for bound in bounds]
