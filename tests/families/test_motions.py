@@ -1,7 +1,6 @@
 """Recorded motions: their files, their arithmetic by hand, and what the family keeps. No recording is needed."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from quickstudy import DemonstrationSet, evaluate
+from quickstudy import DemonstrationSet, Experiment, families
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
+from quickstudy.evaluate import evaluate
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
 from quickstudy.families.motions.family import (
@@ -42,9 +41,7 @@ from quickstudy.families.motions.trajectories import (
     warped_phases,
 )
 from quickstudy.learner import imitation_loss
-from quickstudy.methods.catalogue import build, defaults
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
-from quickstudy.results.compare import source_for
 from quickstudy.task import Task
 
 
@@ -198,9 +195,8 @@ def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
     assert torch.equal(other.query.y, query.y)
     with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query demonstrations a task; .* has 6,"):
         source.sample(torch.Generator(), 2, 4, 3)
-    chosen = defaults("motions")
     with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query"):
-        source_for(replace(chosen, training=replace(chosen.training, most_shots=4)), family)
+        Experiment.of(family, changes={"training": {"most_shots": 4}}).source()
 
 
 def test_errors_by_hand():
@@ -295,10 +291,10 @@ def test_made_up_tasks_vary_like_demonstrations(family):
 
 
 def test_it_is_learned_by_the_error_that_it_is_judged_by(family):
-    learner = build(defaults("motions"), family)
+    learner = Experiment.of(family).build()
     batch = Batch(torch.zeros(1, 2, 3), torch.zeros(1, 2, 6), torch.tensor([[1.0, 0.0]]), torch.zeros(1, 0))
     assert learner.base.criterion(torch.full((1, 2, 6), 0.3), batch).item() == pytest.approx(0.3, rel=1e-4)
-    assert build(defaults("sinusoid"), Sinusoid()).base.criterion is imitation_loss
+    assert Experiment.of(Sinusoid()).build().base.criterion is imitation_loss
 
 
 def test_learners_run_on_it(family):
@@ -324,10 +320,12 @@ def test_files_of_ones_own(tmp_path):
     np.testing.assert_array_equal(motions[1].demonstrations[2], demonstrations[7])
     family = families.get(str(tmp_path / "own.npz"))
     assert (family.name, family.test_splits, family.most_episodes) == ("own", ["positions"], 2)
-    own = defaults(str(tmp_path / "own.npz"), "matching")
-    assert (own.matching, own.network) == (defaults("motions").matching, defaults("motions").network)
-    assert (own.data.validation_episodes, own.training.queries) == (2, 1)
-    assert source_for(own, family).sample(torch.Generator(), 2, 3, 1).support.x.shape == (2, 3, STEPS, OBSERVATION)
+    own, whole = Experiment.of(str(tmp_path / "own.npz")), Experiment.of(Motions(motions=recorded()))
+    assert own.method.name == "matching"
+    assert (own.settings.algorithm, own.settings.network) == (whole.settings.algorithm, whole.settings.network)
+    for made, numbers in ((own, (2, 1)), (whole, (3, 3))):
+        assert (made.settings.data.validation_episodes, made.settings.training.queries) == numbers
+    assert own.source().sample(torch.Generator(), 2, 3, 1).support.x.shape == (2, 3, STEPS, OBSERVATION)
     assert family.run(family.tasks("positions", 2), 2, lambda x: np.zeros((2, 2, 6)), 0)["rmse"].shape == (2, 2)
 
 
