@@ -18,7 +18,7 @@ EVERYWHERE = np.ones((1, 2), bool)
 
 
 class Counting(gymnasium.Env):
-    """Observes the steps so far, terminates after `ends` of them, and fails or sees nonsense in its second where told."""
+    """Observes the steps so far, terminates after `ends` of them, and may fail or see nonsense in its second."""
 
     action_space = spaces.Box(-2.0, 4.0, (1,), np.float64)
     observation_space = spaces.Box(-10, 10, (1,), np.float64)
