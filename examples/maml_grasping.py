@@ -1,6 +1,6 @@
 """MAML in one page: an arm learns to learn how an object it has never seen must be grasped, from one demonstration.
 
-`python examples/maml_grasping.py` takes about two minutes. The library's own version is quickstudy/methods/demonstrations/maml.py.
+`python examples/maml_grasping.py` takes about two minutes. The library's own version is methods/demonstrations/maml.py.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Writes docs/reference/command-line.md: what `quickstudy COMMAND --help` prints, for every command.
 
-    python tools/make_reference.py
+python tools/make_reference.py
 """
 
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs/reference/command-line.md"
 
-COMMANDS = (
-    "demo families check record data train evaluate adapt match compare resume runs report push pull profile".split()
-)
+COMMANDS = [
+    *("demo", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare"),
+    *("resume", "runs", "report", "push", "pull", "profile"),
+]
 """In the order of the page; a test compares them with the command line."""
 
 EXAMPLES = {
@@ -47,7 +48,10 @@ def main() -> None:
     ]
     for command in COMMANDS:
         parts.append(f"## {command}\n")
-        parts += [f"```text\n$ quickstudy {words} --help\n{help_of(words)}\n```\n" for words in EXAMPLES.get(command, [command])]
+        parts += [
+            f"```text\n$ quickstudy {words} --help\n{help_of(words)}\n```\n"
+            for words in EXAMPLES.get(command, [command])
+        ]
     PAGE.write_text("\n".join(parts), encoding="utf-8")
     print(f"{PAGE} written.")
 

@@ -63,3 +63,13 @@ if "gymnasium" in sys.modules:  # whoever has imported it may ask it for our env
     from quickstudy.families.gymnasium.registration import register
 
     register()
+
+
+def _register() -> None:
+    """Makes the environments known to Gymnasium by name; nothing is built before it is made."""
+    from quickstudy.families.gymnasium.registration import register
+
+    register()
+
+
+_register()

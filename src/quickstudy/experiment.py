@@ -100,11 +100,7 @@ class Experiment:
             raise QuickstudyError(reason)
         settings = record.defaults(name, made, seed)
         called = method if isinstance(method, str) else record.name
-        try:
-            settings = settings.changed(changes or {})
-        except TypeError as error:
-            raise QuickstudyError(f"There is no such setting of '{record.name}': {error}.") from error
-        return cls(made, record, replace(settings, method=called, start=start))
+        return cls(made, record, replace(settings.changed(changes or {}), method=called, start=start))
 
     def named(self, family: str) -> "Experiment":
         """The same, whose settings call the family by another name, such as the path that it comes from."""

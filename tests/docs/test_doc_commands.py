@@ -19,7 +19,9 @@ NEEDS_MORE = re.compile(
 
 @cache
 def shown() -> list[str]:
-    texts = (page.read_text(encoding="utf-8") for page in documents() if page.name not in ("CHANGELOG.md", "glossary.md"))
+    texts = (
+        page.read_text(encoding="utf-8") for page in documents() if page.name not in ("CHANGELOG.md", "glossary.md")
+    )
     return sorted({command for text in texts for command in commands(text)})
 
 

@@ -76,6 +76,9 @@ def test_settings_of_every_method(of: GraspingTries) -> None:
         if method.name in ("rl2", "rl2-mann", "rl2-dagger", "pearl"):
             assert settings.algorithm.episodes == 5
             assert settings.training.validation_rounds == 4
+        if method.name in ("maml-trpo", "promp"):
+            assert (settings.algorithm.returns.gae_lambda, settings.algorithm.returns.discount) == (1.0, 0.99)
+            assert settings.algorithm.trpo.fisher_every == 1
 
 
 def test_grasping_numbers_by_hand() -> None:

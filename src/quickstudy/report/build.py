@@ -96,7 +96,7 @@ def headline(cells: Sequence[Cell]) -> str:
             beside = [f"{_figure(cell, before)} before"] if before is not None else []
             if other is not None:
                 beside.append(f"{_figure(cell, other)} by {other.method}, the best baseline")
-            took = f" in {best.ms:.0f} ms" if best.ms else ""
+            took = f" in {best.ms:.{0 if best.ms >= 10 else 1}f} ms" if best.ms else ""
             sentences.append(
                 f"{cell.cell}: {best.method} adapts{took} and reaches {_figure(cell, best)} after "
                 f"{amount(kind, best.shots or 0)}{', against ' if beside else ''}{' and '.join(beside)}."

@@ -203,8 +203,8 @@ def training(
                 x, y = zip(*points, strict=True)
                 series.append(Series(label, x, y, baseline=label.split(",")[0] in baselines))
         if series:
-            title = name[0].upper() + name[1:]
-            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", name, series, share))
+            title, y = name[0].upper() + name[1:], name.split(",")[0]
+            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", y, series, share))
     return charts
 
 

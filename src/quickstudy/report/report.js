@@ -139,7 +139,12 @@ class Chart {
       const middle = 4 + 27 * row + 11;
       const text = make("text", {x: left - 8, y: middle + 4, "text-anchor": "end", class: "name"}, svg, name);
       const most = Math.floor((left - 10) / 7);
-      if (name.length > most) text.textContent = name.slice(0, most - 1) + "…";
+      const [first, ...rest] = name.split(", "); // a long name goes on in a second line
+      if (name.length > most && rest.length) {
+        text.setAttribute("y", middle - 2);
+        text.textContent = first;
+        make("tspan", {x: left - 8, dy: 12, class: "label"}, text, rest.join(", "));
+      } else if (name.length > most) text.textContent = name.slice(0, most - 1) + "…";
       if (kind === "stack") {
         let start = 0;
         series.forEach((s, i) => {

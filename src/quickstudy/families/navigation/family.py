@@ -55,7 +55,7 @@ class Navigation(SimulatedFamily):
         "progress along the shortest way in metres, 2 at the goal, less 0.05 for a step that ends in touch with a wall"
     )
     metric: ClassVar[str] = "success"
-    secondary_metrics: ClassVar[tuple[str, ...]] = ("spl", "collisions", "return")
+    secondary_metrics: tuple[str, ...] = ("spl", "collisions", "return")
     rate = 5.0
     observation_size = len(OBSERVATION)
     observation_limit = OBSERVATION_LIMIT
