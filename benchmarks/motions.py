@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.catalogue import Settings, defaults
 
 from quickstudy.evaluate import evaluate
 from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
 from quickstudy.families.motions.trajectories import at_phases, phases
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import Settings, defaults
 from quickstudy.methods.demonstrations.baselines import Transfer
 from quickstudy.results.compare import (
     TRAINING_SECONDS,
@@ -42,7 +42,8 @@ from quickstudy.results.compare import (
     train,
     tune,
 )
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 Foretell = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Poses that were shown [demonstration, step, 6] and start poses [query, 6] to poses [query, step, 6]."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import tyro
+from quickstudy.methods.catalogue import Settings, build, defaults
 
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
@@ -27,7 +28,6 @@ from quickstudy.families import own as families
 from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import Settings, build, defaults
 from quickstudy.results.compare import (
     TRAINING_SECONDS,
     bootstrap,
@@ -37,7 +37,8 @@ from quickstudy.results.compare import (
     source_for,
     train,
 )
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.task import TaskFamily
 
 NARROW = "-narrow"

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.catalogue import defaults
 
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
 from quickstudy.evaluate import run_tasks
 from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import defaults
 from quickstudy.results.compare import bootstrap, clock, seconds_so_far, source_for, train
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
 STEPS: dict[str, tuple[int | None, ...]] = {

@@ -203,8 +203,8 @@ def training(
                 x, y = zip(*points, strict=True)
                 series.append(Series(label, x, y, baseline=label.split(",")[0] in baselines))
         if series:
-            title, y = name[0].upper() + name[1:], name.split(",")[0]
-            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", y, series, share))
+            title, axis = name[0].upper() + name[1:], name.split(",")[0]
+            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", axis, series, share))
     return charts
 
 

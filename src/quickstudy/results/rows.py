@@ -123,6 +123,7 @@ def write_cell(
         seconds=seconds,
         rows=list(made),
         reference=reference,
+        higher_is_better=family.higher_is_better,
     )
     cell.write(folder / "results" / f"{cell.cell}.json")
     return cell
