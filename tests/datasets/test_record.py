@@ -8,13 +8,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from quickstudy import Demonstration, datasets
+from quickstudy import Demonstration, Experiment, datasets, families
 from quickstudy.cli import main
 from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
-from quickstudy import families
-from quickstudy.methods.catalogue import defaults
 from quickstudy.results.evidence import Cell
 from recorded import recordings, refused, same, walks
 
@@ -204,7 +202,7 @@ def test_inspect_looks_through_videos(tmp_path, capsys):
 def test_train_on_own_data(tmp_path, capsys):
     path = tmp_path / "My walks"
     datasets.save(path, walks(10, 5), ABOUT, "lerobot")
-    settings = defaults(str(path))
+    settings = Experiment.of(str(path)).settings
     assert (settings.data.tasks, settings.data.demonstrations, settings.data.validation_tasks) == (6, 5, 2)
     assert (settings.training.meta_batch, settings.training.queries) == (6, 2)
     run = tmp_path / "run"

@@ -68,7 +68,7 @@ def migrated(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_GONE = frozenset({"inner_optimiser", "vote", "checkpoint"})
+_GONE = frozenset({"vote", "checkpoint"})
 """Settings of methods that nothing ever set otherwise than by default, and that no longer exist."""
 
 
