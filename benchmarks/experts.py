@@ -15,7 +15,8 @@ import tyro
 from quickstudy.families import own as families
 from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
 from quickstudy.results.compare import bootstrap
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.task import Task
 
 SPLITS = {"train": TRAIN_SHAPES, "sizes": TRAIN_SHAPES, "shapes": HELD_OUT_SHAPES}

@@ -14,7 +14,8 @@ from quickstudy.families.metaworld.agreement import OBSERVATION_LIMIT, REWARD_LI
 from quickstudy.families.metaworld.catalogue import TASKS
 from quickstudy.families.metaworld.worlds import PORTS
 from quickstudy.io.progress import progress
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from metaworld.types import Task
 from quickstudy.families.metaworld import official as stock
 from quickstudy.families.metaworld.catalogue import ML10_TRAIN, TASKS
 from quickstudy.families.metaworld.worlds import ACTION, MetaWorlds
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
 PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]

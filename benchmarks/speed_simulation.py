@@ -15,14 +15,15 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
-
-from quickstudy.evaluate import SkillPolicy
 from quickstudy.families.grasping.episode import SUBSTEPS, Episodes
-from quickstudy.families.grasping.family import Grasping, build
 from quickstudy.methods.catalogue import build as build_learner
 from quickstudy.methods.catalogue import defaults
-from quickstudy.results.evidence import Cell, Row, print_table
+from torch.utils._pytree import tree_map
+
+from quickstudy.evaluation import SkillPolicy
+from quickstudy.families.grasping.family import Grasping, build
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.simulation.worlds import STATE
 from quickstudy.task import Policy, Task
 

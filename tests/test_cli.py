@@ -127,7 +127,7 @@ def test_demonstrations_that_do_not_fit(run, capsys, tmp_path):
 
 
 def test_zero_demonstrations(run):
-    from quickstudy.evaluate import adapt
+    from quickstudy.evaluation import adapt
     from quickstudy.results.runs import load
 
     with pytest.raises(QuickstudyError, match="at least one demonstration; got none"):

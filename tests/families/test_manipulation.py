@@ -11,7 +11,7 @@ from quickstudy import check, families, methods
 from quickstudy.data import Batch, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.evaluation import SkillPolicy, skills_after
 from quickstudy.families.gymnasium.registration import register
 from quickstudy.families.metaworld import Manipulation, ml1, ml10, ml45, official, tools
 from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, TASKS

@@ -17,7 +17,7 @@ import numpy as np
 from quickstudy import methods
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime

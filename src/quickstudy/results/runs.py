@@ -33,7 +33,7 @@ from quickstudy import datasets, families, methods
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import adapt
+from quickstudy.evaluation import adapt
 from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.remote import RemoteFamily
