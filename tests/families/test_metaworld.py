@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.metaworld import official as stock
-from quickstudy.families.metaworld import rewards
+from quickstudy.families.metaworld import official, rewards
 from quickstudy.families.metaworld.agreement import compare
 from quickstudy.families.metaworld.catalogue import (
     ML10_TEST,
@@ -55,12 +54,12 @@ def test_the_catalogue_has_the_packages_tasks_and_spaces():
 
 @pytest.mark.parametrize("name", ["push-v3", "assembly-v3", "drawer-open-v3", "sweep-into-v3", "soccer-v3"])
 def test_a_draw_is_from_the_packages_space(name):
-    env = stock.environment(name)
+    env = official.environment(name)
     low, high = env._random_reset_space.low, env._random_reset_space.high
     np.testing.assert_allclose(TASKS[name].low, low, atol=1e-12)
     np.testing.assert_allclose(TASKS[name].high, high, atol=1e-12)
     vector = TASKS[name].vector(np.random.default_rng(0))
-    stock.fix(env, vector)
+    official.fix(env, vector)
     env.reset()
 
 
@@ -115,8 +114,8 @@ def test_a_vector_that_puts_object_and_goal_too_close_is_refused():
     close = np.array([0.0, 0.65, 0.02, 0.0, 0.7, 0.1])
     with pytest.raises(QuickstudyError, match=r"closer than 0\.15 m, where Meta-World's own reset never ends"):
         MetaWorlds(["reach-v3"], threads=1).reset([close])
-    env = stock.environment("reach-v3")
-    stock.fix(env, close)
+    env = official.environment("reach-v3")
+    official.fix(env, close)
     with pytest.raises(QuickstudyError, match="object and goal are too close"):
         env.reset()
 

@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium.envs.mujoco
-import mujoco
 import numpy as np
-from mujoco import rollout
 
 from quickstudy.families.base import FamilyRecord, SimulatedFamily
 from quickstudy.settings import Changes
@@ -36,6 +33,10 @@ class CheetahEnv(VectorEnv):
     def __init__(
         self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, wanted: np.ndarray, speeds: bool
     ) -> None:
+        import gymnasium.envs.mujoco  # here, so that families can be listed without MuJoCo
+        import mujoco
+        from mujoco import rollout
+
         self.tasks, self.episodes_per_task, self.horizon, self._speeds = list(tasks), episodes_per_task, horizon, speeds
         path = Path(gymnasium.envs.mujoco.__path__[0]) / "assets/half_cheetah.xml"
         self._model = mujoco.MjModel.from_xml_path(str(path))
@@ -82,6 +83,15 @@ class CheetahEnv(VectorEnv):
         never = np.zeros(self.shape, bool)
         return StepResult(self._observe(), rewards, never, self._steps >= self.horizon, success, never)
 
+    def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+        import mujoco
+
+        from quickstudy.simulation.rendering import frame
+
+        mujoco.mj_setState(self._model, self._data[0], self._state[index], mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        mujoco.mj_forward(self._model, self._data[0])
+        return frame(self._model, self._data[0], camera="track", width=width or 480, height=height or 360)
+
     def close(self) -> None:
         self._pool.close()
 
@@ -117,7 +127,7 @@ class Cheetah(SimulatedFamily):
 
 
 class CheetahDirection(Cheetah):
-    """Run forwards or backwards. There are two tasks, and so they are those of every split, as in the paper.
+    """Run forwards or backwards. There are two tasks, so every split has both, as in the paper: none is held out.
 
     They take turns, so that neither a meta-batch nor an evaluation has more of one than of the other.
     """
@@ -127,7 +137,7 @@ class CheetahDirection(Cheetah):
         "the wanted direction is hidden, training has both, an episode has 200 steps; success is to go that way at "
         "0.5 m/s at its end"
     )
-    test_tasks_are_new = False
+    holds_out_tasks = False
     key, speeds = "direction", False
     # To turn a gait round takes a long step of adaptation. Without credit for sampling the return rose to 380, then
     # fell.

@@ -59,10 +59,14 @@ FAMILIES = (
         for task, what, environment in _ML1
     ),
     *(FamilyRecord(f"ml1-{task}-fixed-start", f"{what}: {_FIXED}", _ml1_fixed_start(task)) for task, what, _ in _ML1),
-    FamilyRecord("ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml10"), "ML10-v0"),
+    FamilyRecord(
+        "ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml10"), "ML10-v0"
+    ),
     FamilyRecord("ml10-fixed-start", f"ML10, {_FIXED}", partial(_fixed_start, "ml10")),
     FamilyRecord("ml10-imitation", "ML10 with visible goals", partial(_family, "ml10", "visible")),
-    FamilyRecord("ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml45"), "ML45-v0"),
+    FamilyRecord(
+        "ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml45"), "ML45-v0"
+    ),
     FamilyRecord("ml45-imitation", "ML45 with visible goals", partial(_family, "ml45", "visible")),
     FamilyRecord("tools", "hammer, stick, peg and wrench of other lengths", partial(_family, "tools"), "ToolUse-v0"),
 )

@@ -56,7 +56,7 @@ class Manipulation(SimulatedFamily):
     """Tasks of Meta-World; see the module's text and `ml1`, `ml10`, `ml45` and `tools`."""
 
     metric: ClassVar[str] = "success"
-    secondary_metrics = ("success_last",)
+    secondary_metrics: tuple[str, ...] = ("success_last",)
     rate = 80.0
     observation_size = OBSERVATION
     action_size = ACTION
@@ -66,6 +66,8 @@ class Manipulation(SimulatedFamily):
     episodes_per_task = 10
     repeat = 1
     """For how many of Meta-World's steps an action is held."""
+    begins_with: ClassVar[Literal["goal", "vector"]] = "goal"
+    """What of an episode's random vector belongs to the task: see `MetaWorldEnv`."""
 
     def __init__(
         self,
@@ -114,6 +116,8 @@ class Manipulation(SimulatedFamily):
         self._classes = {"train": classes["train"], "validation": others or classes["train"], **classes}
         self._all = list(dict.fromkeys(task for tasks in self._classes.values() for task in tasks))
         self._lengths = lengths
+        new = {task for tasks in classes.values() for task in tasks} - {*classes["train"]}
+        self.holds_out_tasks = bool(new or others or scramble)  # door-open, say, has no goal: all its tasks are alike
         self.sizes = {split: 100_000 if split == "train" else 10_000 for split in self._classes}
         self.hidden_size = 3 + (len(self._all) if len(self._all) > 1 else 0)
         self.hidden_size += 2 * (lengths is not None) + OBSERVATION * scramble
@@ -135,6 +139,12 @@ class Manipulation(SimulatedFamily):
             tail=self.tail if demonstrating else None,
             threads=self.threads,
         )
+
+    def check(self, task: Task) -> Task:
+        """The task itself, if it belongs to this family; raises QuickstudyError otherwise."""
+        if self.begins_with not in task.parameters:  # the other family, whose tasks may have the same name
+            raise QuickstudyError(f"Task {task.name} is not of the family '{self.name}'.")
+        return super().check(task)
 
     def worth_another(self, demonstration: Demonstration, attempt: int) -> bool:
         """Whether it took longer than `QUICK` steps to its success, in the first `QUICK_ATTEMPTS` attempts."""

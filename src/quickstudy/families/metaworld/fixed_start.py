@@ -27,13 +27,10 @@ from quickstudy.task import Task
 
 
 class FixedStart(Manipulation):
-    """Tasks of Meta-World that only rewards tell apart; see the module's text, `ml1` and `ml10`.
+    """Tasks of Meta-World that differ in their rewards alone; see the module's text, `ml1` and `ml10`."""
 
-    Attributes:
-        seed_name: what seeds the vectors; that of `Manipulation`'s family with the same tasks.
-    """
-
-    secondary_metrics = ("success_last", "return")
+    secondary_metrics: tuple[str, ...] = ("success_last", "return")
+    begins_with = "vector"
 
     def __init__(
         self,
@@ -48,7 +45,7 @@ class FixedStart(Manipulation):
     ) -> None:
         """
         Args:
-            seed_name: what seeds the vectors; the family's name is this and '-fixed-start'.
+            seed_name: `Task.family` of its tasks, which seeds them; the family's name is this and '-fixed-start'.
             classes: Meta-World's tasks in each split: 'train', 'validation', 'test'.
             horizon: Meta-World's steps in an episode; 500 by its definition, many papers on ML1 have fewer.
             repeat: how many of these an action is held for, as one step of the learner with their mean reward.
@@ -70,7 +67,7 @@ class FixedStart(Manipulation):
         if recombine:
             self.sizes["train"] *= vectors
         self.rate, self.film_every = self.rate / repeat, max(1, self.film_every // repeat)
-        self.default_method = "maml-trpo"
+        self.default_method, self.holds_out_tasks = "maml-trpo", True
 
     @property
     def learned_from(self) -> tuple[str, ...]:
@@ -90,7 +87,7 @@ class FixedStart(Manipulation):
             mixed = [*parameters["vector"][:3], *goal]
             if TASKS[parameters["task"]].accepts(np.array(mixed)):
                 parameters["vector"] = mixed
-        return Task(self.name, split, index, parameters)
+        return Task(self.seed_name, split, index, parameters)
 
     def draw(self, count: int, rng: torch.Generator) -> list[Task]:
         """Training tasks for one step of the outer loop, no two alike, with equal shares of Meta-World's tasks."""
