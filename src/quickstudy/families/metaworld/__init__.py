@@ -1,6 +1,6 @@
 """Meta-World (v3 tasks, v2 rewards) stepped many worlds at a time, equal to the package step for step.
 
-`worlds` runs any mixture of the 50 tasks. The tasks in `pushing`, `articulated` and `tool_use` are written for many worlds
+`worlds` runs any mixture of the 50 tasks. Those in `pushing`, `articulated` and `tool_use` are written for many worlds
 at once; the rest go through the package's own environments (`official`), behind the same interface. `env` is the vector
 environment that `family` (starts drawn anew) and `fixed_start` (one start and one goal a task) share.
 """
@@ -59,10 +59,14 @@ FAMILIES = (
         for task, what, environment in _ML1
     ),
     *(FamilyRecord(f"ml1-{task}-fixed-start", f"{what}: {_FIXED}", _ml1_fixed_start(task)) for task, what, _ in _ML1),
-    FamilyRecord("ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml10"), "ML10-v0"),
+    FamilyRecord(
+        "ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml10"), "ML10-v0"
+    ),
     FamilyRecord("ml10-fixed-start", f"ML10, {_FIXED}", partial(_fixed_start, "ml10")),
     FamilyRecord("ml10-imitation", "ML10 with visible goals", partial(_family, "ml10", "visible")),
-    FamilyRecord("ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml45"), "ML45-v0"),
+    FamilyRecord(
+        "ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml45"), "ML45-v0"
+    ),
     FamilyRecord("ml45-imitation", "ML45 with visible goals", partial(_family, "ml45", "visible")),
     FamilyRecord("tools", "hammer, stick, peg and wrench of other lengths", partial(_family, "tools"), "ToolUse-v0"),
 )
