@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from quickstudy import methods
-from quickstudy.evaluate import SkillPolicy
+from quickstudy.evaluation import SkillPolicy
 from quickstudy.families.base import EPISODE, generators
 from quickstudy.families.grasping.family import Grasping
 from quickstudy.families.grasping.spaces import SUBSTEPS
