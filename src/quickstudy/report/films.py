@@ -87,7 +87,8 @@ def film_after(learner: MetaLearner, family: TaskFamily, task: Task, shots: int,
 
 def film_trials(learner: TrialLearner, family: SimulatedFamily, task: Task, rounds: int, seed: int) -> np.ndarray:
     """The first of its own episodes after `rounds` adaptations to the task, uint8 [frame, height, width, 3]."""
-    with family.vector_env([task], family.episodes_per_task, visual=True) as env:
+    together = family.episodes_per_task if learner.shares_experience else 1
+    with family.vector_env([task], together, visual=True) as env:
         camera = _Camera(env, family.film_every, rounds)
         learner.trial(camera, rounds, torch.Generator().manual_seed(seed))
     return np.stack(camera.frames)
