@@ -14,7 +14,7 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: demo test lint bench results
+.PHONY: demo test lint bench results docs
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -34,6 +34,13 @@ bench: $(STAMP)
 
 results: $(STAMP)
 	@$(BIN)/python tools/fill_tables.py
+
+# Dead links fail the build, which needs no network once the packages are there.
+docs: $(STAMP)
+	@$(BIN)/python -c 'import mkdocstrings, zensical' 2>/dev/null || \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) -e '.[docs]'
+	@$(BIN)/python tools/make_reference.py
+	@$(BIN)/zensical build --strict --clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=; for candidate in $(CANDIDATES); do \

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from quickstudy import BaseLearner, TrainConfig, evaluate, meta_train
-from quickstudy.families import own as families
+from quickstudy import BaseLearner, TrainConfig, evaluate, families, meta_train
 from quickstudy.learner import recognition_loss
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 from quickstudy.methods.demonstrations.prototypical import PrototypicalNetworks

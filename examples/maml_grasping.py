@@ -1,6 +1,6 @@
 """MAML in one page: an arm learns to learn how an object it has never seen must be grasped, from one demonstration.
 
-`python examples/maml_grasping.py` takes about two minutes. The library's own version is quickstudy/learners/maml.py.
+`python examples/maml_grasping.py` takes about two minutes. The library's own version is methods/demonstrations/maml.py.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 import quickstudy
 from quickstudy import DemonstrationSet
-from quickstudy.families import own as families
+from quickstudy.families.grasping import Grasping
 from quickstudy.nets import MLP
 
 
@@ -64,7 +64,7 @@ def meta_train(learner, demonstrations, steps):
 
 def main(train_tasks=150, test_tasks=40, steps=600):
     torch.manual_seed(0)
-    family = families.get("grasping")
+    family = Grasping()
     demonstrations = DemonstrationSet.record(family, family.tasks("train", train_tasks), count=4, seed=0)
     learner = MetaLearner(BaseLearner(family.observation_size, family.action_size))
     learner.standardise(demonstrations.batch)

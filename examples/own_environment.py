@@ -7,9 +7,7 @@ through what a family has to keep.
 import gymnasium
 import numpy as np
 
-from quickstudy import DemonstrationSet, TrainConfig, evaluate, meta_train
-from quickstudy.families import own as families
-from quickstudy.methods.catalogue import build, defaults
+from quickstudy import Experiment, families
 
 
 class Cart(gymnasium.Env):
@@ -38,12 +36,10 @@ def family():
 
 
 def main(steps=300, tasks=20):
-    cart, settings = family(), defaults("cart", "hypernet")
-    source = DemonstrationSet.record(cart, cart.tasks("train", 100), 4, seed=0)
-    learner = build(settings, cart)
-    learner.standardise(source.batch)
-    meta_train(learner, source, TrainConfig(steps, batching="vmap"))
-    return evaluate(learner, cart, "test", shots=[0, 1], tasks=tasks, episodes=3).metrics["success"].mean((1, 2))
+    training = {"steps": steps, "validate_every": steps, "batching": "vmap"}
+    changes = {"training": training, "data": {"tasks": 100, "demonstrations": 4}}
+    experiment = Experiment.of(family(), "hypernet", changes=changes)
+    return experiment.evaluate(experiment.train(), tasks=tasks, episodes=3).metrics["success"].mean((1, 2))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ family: DemonstrationSet.record, meta_train, evaluate. docs/grasping.md says wha
 import mujoco
 import numpy as np
 
+from quickstudy.families.grasping import Grasping
 from quickstudy.families.grasping.arm import Arm, carry_by_mocap, furnish
-from quickstudy.families.grasping.family import Grasping
 
 MJCF = """
 <mujoco>
@@ -74,8 +74,7 @@ class GraspingGantry(Grasping):
 def main(tasks: int = 40) -> float:
     """The share of unseen objects that the expert lifts with this robot."""
     family = GraspingGantry()
-    some = family.tasks("shapes", tasks)
-    return float(family.run(some, 1, family.expert_policy(some), seed=0)["success"].mean())
+    return float(family.run_expert(family.tasks("shapes", tasks), 1, seed=0)["success"].mean())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from quickstudy import methods
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation, SkillPolicy, evaluate
@@ -18,7 +19,9 @@ from quickstudy.methods.demonstrations.baselines import (
     recorded_base,
 )
 from quickstudy.nets import MLP
-from quickstudy.results.compare import Protocol, bootstrap, rows, tune
+from quickstudy.results.rows import rows
+from quickstudy.results.statistics import bootstrap
+from quickstudy.results.tuning import Tuning, tune
 
 FAMILY = PointNavigation()
 
@@ -109,9 +112,9 @@ def test_tuning_chooses_on_validation_tasks_alone(monkeypatch):
         good = learner.config == FineTuneConfig(20, 3e-3)
         return Evaluation(split, ["t"], [1], {"success": np.full((1, 1, 1), float(good))}, [1.0])
 
-    monkeypatch.setattr("quickstudy.results.compare.evaluate", fake)
+    monkeypatch.setattr("quickstudy.experiment.evaluate", fake)
     learner = Transfer(BaseLearner(MLP(2, 2, [4]), 2))
-    assert tune(learner, FAMILY, Protocol(), 1) == FineTuneConfig(20, 3e-3)
+    assert tune(learner, FAMILY, Tuning(), 1) == FineTuneConfig(20, 3e-3)
     assert learner.config == FineTuneConfig(20, 3e-3)
     assert set(asked) == {"validation"}
 
@@ -130,7 +133,7 @@ def test_the_bootstrap_covers_the_mean_and_counts_tasks_not_episodes():
 def test_rows_keep_seeds_apart_until_the_last_moment():
     metrics = [{"success": np.array([[[1.0, 0.0], [1.0, 1.0]]])}, {"success": np.array([[[0.0, 0.0], [1.0, 1.0]]])}]
     evaluations = [Evaluation("test", ["a", "b"], [1], m, [ms]) for m, ms in zip(metrics, (4.0, 8.0), strict=True)]
-    (row,) = rows("maml", FAMILY, Protocol(seeds=2, tasks=2, episodes=2), evaluations)
+    (row,) = rows(methods.get("maml"), FAMILY, evaluations)
     assert row.value == pytest.approx(0.625)
     assert (row.seeds, row.tasks, row.episodes, row.shots, row.ms) == (2, 2, 2, 1, 6.0)
     assert row.ci95[0] <= 0.625 <= row.ci95[1]

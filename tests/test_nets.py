@@ -1,7 +1,5 @@
 """Networks: exact under second-order vmap, what normalisation does to a query alone, and what settings are refused."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.func import vmap
@@ -9,11 +7,12 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
+from quickstudy.experiment import Experiment
 from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import BaseLearner, recognition_loss
-from quickstudy.methods.catalogue import DataConfig, NetworkConfig, build, defaults
 from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import BatchStatistics, ConvClassifier, ConvNet, distorted
+from quickstudy.settings import DataConfig, NetworkConfig
 
 
 def images(tasks: int = 3, shots: int = 2, seed: int = 0) -> Batch:
@@ -97,14 +96,13 @@ def test_settings_of_networks_are_checked(bad):
 
 @pytest.mark.parametrize("bad", [{"tasks": 0}, {"demonstrations": -1}, {"validation_episodes": 0}])
 def test_settings_of_data_are_checked(bad):
-    with pytest.raises(QuickstudyError, match=f"{next(iter(bad))} must be 1 or more"):
+    with pytest.raises(QuickstudyError, match=f"{next(iter(bad))} must be positive"):
         DataConfig(**bad)
 
 
 def test_without_an_embedding_observations_themselves_are_compared():
     family = Sinusoid()
     for method in ("matching", "siamese", "mann"):
-        settings = defaults("sinusoid", method)
-        learner = build(replace(settings, network=replace(settings.network, embedding=0)), family)
+        learner = Experiment.of(family, method, changes={"network": {"embedding": 0}}).build()
         assert not list(learner.base.parameters())
         assert learner.base(torch.tensor([[2.0]])).tolist() == [[2.0]]

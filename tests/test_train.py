@@ -9,10 +9,12 @@ import torch
 
 from quickstudy.data import DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.classic import FreshSinusoids, PointNavigation, Sinusoid
+from quickstudy.experiment import Experiment
+from quickstudy.families.classic import PointNavigation, Sinusoid
+from quickstudy.families.classic.fresh import FreshSinusoids
 from quickstudy.io import checkpoint
-from quickstudy.methods.catalogue import NetworkConfig, Settings, build
-from quickstudy.train import TrainConfig, Validation, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import Validation, meta_train
 
 FAMILY = PointNavigation()
 CONFIG = TrainConfig(steps=30, meta_batch=4, validate_every=10, batching="vmap")
@@ -24,7 +26,7 @@ def source() -> DemonstrationSet:
 
 
 def learner(method: str = "maml"):
-    return build(Settings("point-navigation", method, network=NetworkConfig((16,), 2)), FAMILY)
+    return Experiment.of(FAMILY, method, changes={"network": {"hidden": (16,), "context": 2}}).build()
 
 
 def parameters(module) -> torch.Tensor:
@@ -186,6 +188,6 @@ def test_the_number_of_shots_varies_where_it_is_asked_to():
             seen.append(shots)
             return super().sample(rng, tasks, shots, queries)
 
-    learner = build(Settings("sinusoid", "no-adaptation", network=NetworkConfig((4,), 0)), Sinusoid())
+    learner = Experiment.of(Sinusoid(), "no-adaptation", changes={"network": {"hidden": (4,), "context": 0}}).build()
     meta_train(learner, Watched(), TrainConfig(steps=60, meta_batch=2, shots=2, most_shots=4, queries=1))
     assert set(seen) == {2, 3, 4}

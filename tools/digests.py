@@ -93,16 +93,16 @@ NEED_DATA = ("omniglot", "motions")
 
 
 def changed(settings: Any, changes: Changes) -> Any:
-    """Settings with some groups' fields replaced."""
-    for group, fields in changes.items():
-        then = getattr(settings, group)
+    """Settings with some parts' fields replaced."""
+    for part, fields in changes.items():
+        then = getattr(settings, part)
         values = {k: min(getattr(then, k), v.number) if isinstance(v, Most) else v for k, v in fields.items()}
-        settings = replace(settings, **{group: replace(then, **values)})
+        settings = replace(settings, **{part: replace(then, **values)})
     return settings
 
 
 def family_of(name: str | Path) -> Any:
-    """A family of demonstrations by its name, by the file of its data, or 'cart': that of `Cart`."""
+    """A family by its name, by the file of its data, or 'cart': that of `Cart`."""
     from quickstudy import QuickstudyError, families
 
     if name == "cart":
@@ -117,13 +117,24 @@ def family_of(name: str | Path) -> Any:
         raise Skipped(str(error)) from error
 
 
-def left_in(folder: Path, state: str) -> tuple[Mapping[str, torch.Tensor], Any]:
+def experiment_of(name: str | Path, method: str | None, changes: Changes) -> Any:
+    """A family learned by a method, or by its own one where None, with changed settings."""
+    from quickstudy import Experiment
+
+    made = Experiment.of(family_of(name), method)
+    return replace(made, settings=changed(made.settings, changes))
+
+
+def left_in(folder: Path, *state: str) -> tuple[Mapping[str, torch.Tensor], Any]:
     """The weights of a run folder's last checkpoint, or of its best one alone, and a part of its training state."""
-    from quickstudy import checkpoint
+    from quickstudy.io import checkpoint
 
     last = folder / "checkpoints/last"
     saved = checkpoint.load(last if checkpoint.exists(last) else folder / "checkpoints/best")
-    return saved.tensors, (saved.training or {}).get(state)
+    found = saved.training
+    for name in state:
+        found = None if found is None else found.get(name)
+    return saved.tensors, found
 
 
 def demonstration_case(
@@ -136,37 +147,35 @@ def demonstration_case(
     folder: Path,
 ) -> Outcome:
     """Learning from demonstrations by a method, or by the family's own one where None, and its evaluation."""
-    from quickstudy import compare, evaluate, methods
-
-    family = family_of(name)
     actions: list[np.ndarray] = []
-    settings = changed(methods.defaults(str(name), method), changes)
-    learner = compare.train(settings, family, compare.source_for(settings, family), folder)
-    run = family.run
-    family.run = lambda tasks, episodes, policy, seed: run(tasks, episodes, kept(policy, given=actions), seed)
-    result = evaluate(learner, family, family.test_splits[0], shots=shots, tasks=tasks, episodes=episodes, seed=0)
-    weights, optimiser = left_in(folder, "optimiser")
+    experiment = experiment_of(name, method, changes)
+    learner = experiment.train(folder)
+    run = experiment.family.run
+    experiment.family.run = lambda tasks, episodes, policy, seed: run(
+        tasks, episodes, kept(policy, given=actions), seed
+    )
+    result = experiment.evaluate(learner, shots=shots, tasks=tasks, episodes=episodes, seed=0)
+    weights, optimiser = left_in(folder, "steps", "optimiser")
     return Outcome(weights, optimiser, result.metrics, actions)
 
 
-def trial_case(name: str, method: str, changes: Changes, rounds: int, tasks: int, lanes: int, folder: Path) -> Outcome:
+def trial_case(
+    name: str, method: str, changes: Changes, rounds: int, tasks: int, episodes: int, folder: Path
+) -> Outcome:
     """Learning by trial and its evaluation."""
-    from quickstudy.rl import methods, runs
-    from quickstudy.rl.evaluate import evaluate_trials
-
     actions: list[np.ndarray] = []
-    runs.train(changed(methods.defaults(name, method), changes), methods.family(name), folder)
-    _, family, learner = runs.load(folder)
-    make = family.worlds
+    experiment = experiment_of(name, method, changes)
+    learner = experiment.train(folder)
+    make = experiment.family.vector_env
 
-    def worlds(tasks: Sequence[Any], lanes: int) -> Any:
-        made = make(tasks, lanes)
+    def vector_env(tasks: Sequence[Any], episodes_per_task: int) -> Any:
+        made = make(tasks, episodes_per_task)
         made.step = kept(made.step, seen=actions)
         return made
 
-    family.worlds = worlds
-    result = evaluate_trials(learner, family, family.test_splits[0], rounds, tasks, lanes, seed=0)
-    weights, optimiser = left_in(folder, "learner")
+    experiment.family.vector_env = vector_env
+    result = experiment.evaluate(learner, shots=range(rounds + 1), tasks=tasks, episodes=episodes, seed=0)
+    weights, optimiser = left_in(folder, "steps", "learner")
     return Outcome(weights, optimiser or None, result.metrics, actions)
 
 
@@ -435,7 +444,7 @@ FEW: Changes = {
 }
 SMALL: Changes = {"training": {"meta_batch": 2}, "data": {"tasks": 3, "validation_tasks": 2, "validation_episodes": 1}}
 """Where simulation or a network is dear."""
-EVERY_KIND: Changes = {"maml": {"inner_rate": 0.01}, "data": {"tasks": 10}}
+EVERY_KIND: Changes = {"algorithm": {"inner_rate": 0.01}, "data": {"tasks": 10}}
 """Where a learner diverges on kinds of tasks that training did not hold."""
 
 SKILLS = (
@@ -483,36 +492,41 @@ TRIALS_FEW: Changes = {
         "steps": 3,
         "validate_every": 3,
         "meta_batch": Most(4),
-        "lanes": Most(4),
+        "episodes_per_task": Most(4),
         "validation_tasks": 2,
         "validation_rounds": Most(1),
     },
 }
-TRIALS_SMALL: Changes = {"training": {"steps": 2, "validate_every": 2, "meta_batch": 2, "lanes": 2}}
-FEW_UPDATES: Changes = {"dagger": {"updates": Most(10), "batch": Most(16)}, "pearl": {"updates": 10}}
+TRIALS_SMALL: Changes = {"training": {"steps": 2, "validate_every": 2, "meta_batch": 2, "episodes_per_task": 2}}
+FEW_UPDATES: dict[str, Changes] = {
+    "rl2-dagger": {"algorithm": {"updates": Most(10), "batch": Most(16)}},
+    "pearl": {"algorithm": {"updates": 10}},
+}
+
+FIXED_START = tuple(f"{name}-fixed-start" for name in ("ml1-reach", "ml1-push", "ml1-pick-place", "ml10"))
 
 BY_TRIAL: dict[tuple[str, str], Changes] = {
     **{
         (method, "navigation2d"): {}
         for method in (
             *("maml-trpo", "maml-by-return", "maml-ppo", "promp", "reptile-ppo", "rl2", "rl2-mann", "rl2-dagger"),
-            *("pearl", "meta-lstm", "scratch", "transfer", "domain-randomisation", "oracle"),
+            *("pearl", "meta-lstm-ppo", "scratch-ppo", "transfer-ppo", "domain-randomisation", "oracle-ppo"),
         )
     },
-    ("matched", "navigation2d"): {"matched": {"known": 3, "known_rounds": 2}},
+    ("matched", "navigation2d"): {"algorithm": {"known": 3, "known_rounds": 2}},
     **{
         ("rl2-dagger", family): TRIALS_SMALL
         for family in (
-            *("navigation2d-sparse", "ml1-reach", "ml1-push", "ml1-pick-place", "ml10"),
-            *("navigation", "navigation-dynamics", "grasping"),
+            *("navigation2d-sparse", *FIXED_START),
+            *("navigation", "navigation-dynamics", "grasping-tries"),
         )
     },
     **{
         ("maml-trpo", family): TRIALS_SMALL
-        for family in ("cheetah-direction", "cheetah-velocity", "navigation", "ml1-reach", "grasping")
+        for family in ("cheetah-direction", "cheetah-velocity", "navigation", "ml1-reach-fixed-start", "grasping-tries")
     },
-    **{("rl2", family): TRIALS_SMALL for family in ("cheetah-velocity", "navigation", "grasping")},
-    **{("pearl", family): TRIALS_SMALL for family in ("grasping", "ml1-reach")},
+    **{("rl2", family): TRIALS_SMALL for family in ("cheetah-velocity", "navigation", "grasping-tries")},
+    **{("pearl", family): TRIALS_SMALL for family in ("grasping-tries", "ml1-reach-fixed-start")},
 }
 """Learning by trial: (method, family), and what is reduced there beside `TRIALS_FEW` and `FEW_UPDATES`."""
 
@@ -544,7 +558,7 @@ def cases() -> dict[str, Case]:
             by_demonstrations, family, given, merged(FEW, changes), shots
         )
     for (method, family), changes in BY_TRIAL.items():
-        every = merged(TRIALS_FEW, FEW_UPDATES, changes)
+        every = merged(TRIALS_FEW, FEW_UPDATES.get(method, {}), changes)
         made[f"trials/{method}/{family}"] = partial(by_trial, family, method, every)
     return made
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 # Threads of torch wait for each other by spinning, by default for milliseconds: on a machine that is busy with other
@@ -56,3 +57,19 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'quickstudy' has no attribute '{name}'")
     return getattr(importlib.import_module(f"quickstudy.{_HOME[name]}"), name)
+
+
+if "gymnasium" in sys.modules:  # whoever has imported it may ask it for our environments
+    from quickstudy.families.gymnasium.registration import register
+
+    register()
+
+
+def _register() -> None:
+    """Makes the environments known to Gymnasium by name; nothing is built before it is made."""
+    from quickstudy.families.gymnasium.registration import register
+
+    register()
+
+
+_register()

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,19 +91,24 @@ def load(name: str) -> TaskFamily:
 
 
 def check(family: TaskFamily) -> list[Point]:
-    """Goes through all points; one that fails, however it does, does not keep the others from being looked at."""
-    looked, found = _Looked(family), []
-    with progress(f"checking {getattr(family, 'name', '?')}", len(POINTS)) as advance:
-        for name, look in POINTS.items():
+    """Goes through all points of the contract of a family."""
+    return go_through(f"checking {getattr(family, 'name', '?')}", POINTS, _Looked(family))
+
+
+def go_through(title: str, points: Mapping[str, Callable[[Any], str]], subject: Any) -> list[Point]:
+    """Looks at every point; one that fails, however it does, does not keep the others from being looked at."""
+    found = []
+    with progress(title, len(points)) as advance:
+        for name, look in points.items():
             try:
-                found.append(Point(name, True, look(looked)))
+                found.append(Point(name, True, look(subject)))
             except SkippedError as reason:
                 found.append(Point(name, None, str(reason)))
             except BrokenError as reason:
                 found.append(Point(name, False, str(reason)))
             except QuickstudyError as reason:
                 found.append(Point(name, False, str(reason)))
-            except Exception as error:  # a user's family may fail in any way, and the report has to go on
+            except Exception as error:  # a user's code may fail in any way, and the report has to go on
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 where = f"in {place.name}, {os.path.basename(place.filename)}, line {place.lineno}"
                 found.append(Point(name, False, f"{type(error).__name__}: {error} ({where})"))

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.progress import console
 
 _ABOUT = "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. Start with: demo"
@@ -111,12 +111,13 @@ class Check:
 
     def run(self) -> None:
         from quickstudy import check, families, methods
+        from quickstudy.methods import contract
 
         family = families.get(self.family)
         if self.method is None:
             points, whose = check.check(family), "a family"
         else:
-            points, whose = check.check_method(methods.get(self.method), family), "a method"
+            points, whose = contract.check_method(methods.get(self.method), family), "a method"
         table = Table("", Column(f"the contract of {whose}", no_wrap=True), "found, or what to do")
         signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]does not apply[/]"}
         for point in points:
@@ -569,10 +570,12 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
         experiment, others = parse(arguments[0], arguments[1:], _COMMANDS[arguments[0]].__doc__ or "")
         return _COMMANDS[arguments[0]](experiment, **others)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
+        raise unknown("command", arguments[0], _COMMANDS)
     union: Any = None
     for name, command in _COMMANDS.items():
-        shown = _placeholder(command) if command in (Train, Profile) else command
-        one = Annotated[shown, subcommand(name)]
+        shown: Any = _placeholder(command) if command in (Train, Profile) else command
+        one: Any = Annotated[shown, subcommand(name)]
         union = one if union is None else union | one
     return tyro.cli(union, prog="quickstudy", description=_ABOUT, args=list(arguments) or ["--help"])
 
@@ -586,12 +589,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments and arguments[0].startswith("rl-"):
-            from quickstudy.io.migration import today
-
+        if arguments and arguments[0] in RENAMED:
             arguments = today(arguments)
-            renamed = shlex.join(["quickstudy", *arguments])
-            console.print(f"This command has a new name: {escape(renamed)}", soft_wrap=True, highlight=False)
+            renamed = escape(shlex.join(["quickstudy", *arguments]))
+            console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
         _parsed(arguments).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from quickstudy.report import films
 from quickstudy.report.build import evaluations, headline, write_report
 from quickstudy.results import tables
 from quickstudy.results.compare import Protocol, compare
-from quickstudy.results.runs import save_example
+from quickstudy.results.runs import load, save_example
 from quickstudy.results.tuning import Tuning
 from quickstudy.settings import Changes
 from quickstudy.simulation import rendering
@@ -31,9 +31,7 @@ METHODS = (
     "oracle",
 )
 """Few of them, so that it stays a matter of minutes."""
-PROTOCOL = Protocol(
-    seeds=1, tasks=50, episodes=2, tuning=Tuning(tasks=20, steps=(20, 100), rates=(3e-4, 1e-3, 3e-3))
-)
+PROTOCOL = Protocol(seeds=1, tasks=50, episodes=2, tuning=Tuning(tasks=20, steps=(20, 100), rates=(3e-4, 1e-3, 3e-3)))
 SHORT: Changes = {
     "training": {"steps": 600, "validate_every": 300},
     "data": {"tasks": 200, "demonstrations": 4, "validation_tasks": 25, "validation_episodes": 2},
@@ -58,15 +56,15 @@ def demo(folder: Path, video: bool) -> Path:
         "An arm learns to learn how objects must be grasped: meta-training on "
         f"{filmed.settings.data.tasks} objects, then one demonstration of each object it has never seen."
     )
-    cells = compare(
-        filmed.family, METHODS, PROTOCOL, folder, experiment_for=experiment_for, command="quickstudy demo"
-    )
+    cells = compare(filmed.family, METHODS, PROTOCOL, folder, experiment_for=experiment_for, command="quickstudy demo")
     run = folder / f"{FILMED}-seed0"
     example = save_example(filmed.family, run)
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
     elif video:
-        films.take(folder, run, {split: evaluations(folder, split) for split in filmed.family.test_splits})
+        _, learner = load(run)
+        evaluated = {split: evaluations(folder, split) for split in filmed.family.test_splits}
+        films.take(folder, FILMED, filmed.family, learner, evaluated)
     tables.print_comparison(cells)
     report = write_report(folder, "quickstudy demo", video)
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from quickstudy import families, methods
 from quickstudy.batching import usable
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint, files
 from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.method import Method
@@ -100,11 +100,7 @@ class Experiment:
             raise QuickstudyError(reason)
         settings = record.defaults(name, made, seed)
         called = method if isinstance(method, str) else record.name
-        try:
-            settings = settings.changed(changes or {})
-        except TypeError as error:
-            raise QuickstudyError(f"There is no such setting of '{record.name}': {error}.") from error
-        return cls(made, record, replace(settings, method=called, start=start))
+        return cls(made, record, replace(settings.changed(changes or {}), method=called, start=start))
 
     def named(self, family: str) -> "Experiment":
         """The same, whose settings call the family by another name, such as the path that it comes from."""
@@ -114,6 +110,17 @@ class Experiment:
     def by_trial(self) -> bool:
         """Whether it is learned by trial; if not, from demonstrations."""
         return self.method.learns_from == "trials"
+
+    @property
+    def simulated(self) -> SimulatedFamily:
+        """The family, which must be simulated to be learned by trial.
+
+        Raises:
+            QuickstudyError: it is not.
+        """
+        if not isinstance(self.family, SimulatedFamily):
+            raise QuickstudyError(f"Learning by trial needs a simulated family; '{self.family.name}' is none.")
+        return self.family
 
     def build(self) -> Any:
         """The learner, with initial parameters drawn from the seed."""
@@ -151,7 +158,7 @@ class Experiment:
         if self.by_trial:
             from quickstudy.methods.trials.outer_loop import validate
 
-            return validate(learner, self.family, self.settings.training)
+            return validate(learner, self.simulated, self.settings.training)
         data, shots = self.settings.data, self.settings.training.shots
         return on_validation(learner, self.family, shots, data.validation_tasks, data.validation_episodes)
 
@@ -217,12 +224,12 @@ class Experiment:
             raise OutOfTime if budget.over() else KeyboardInterrupt
         return learner
 
-    def _outer_loop(self, learner: nn.Module, source: Source | None, options: dict[str, Any]) -> Trained:
+    def _outer_loop(self, learner: Any, source: Source | None, options: dict[str, Any]) -> Trained:
         training = self.settings.training
         if self.by_trial:
             from quickstudy.methods.trials.outer_loop import TrialSteps
 
-            return run(TrialSteps(learner, self.family, training), learner, training, **options)
+            return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
         assert source is not None
         return meta_train(learner, source, training, **options)
 
@@ -266,7 +273,9 @@ class Experiment:
         if self.by_trial:
             from quickstudy.methods.trials.evaluation import evaluate_trials
 
-            return evaluate_trials(learner, self.family, split, shots, tasks, episodes, seed)
+            return evaluate_trials(
+                learner, self.simulated, split, shots=shots, tasks=tasks, episodes=episodes, seed=seed
+            )
         return evaluate(learner, self.family, split, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
 
     @property

@@ -68,7 +68,7 @@ def profile(experiment: Experiment, steps: int) -> list[Profile]:
     if experiment.by_trial:
         from quickstudy.methods.trials.profile import profile as profile_trials
 
-        found = profile_trials(learner, experiment.family, settings.training, steps, settings.seed)
+        found = profile_trials(learner, experiment.simulated, settings.training, steps, settings.seed)
         parts = ("simulation", "policy", "update")
         return [Profile({part: getattr(one, part) for part in parts}, one.steps) for one in found]
     source = experiment.source()

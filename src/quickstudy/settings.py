@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 
 PositiveInt = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0)]
@@ -39,7 +39,8 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, allowed in _allowed(type(self)).items():
+        kind: Any = type(self)
+        for name, allowed in _allowed(kind).items():
             value = getattr(self, name)
             if problem := _problem(value, allowed):
                 raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")
@@ -229,8 +230,25 @@ class Settings:
     data: DataConfig = field(default_factory=DataConfig)
 
     def changed(self, changes: Changes) -> Self:
-        """With other values of some fields, by part."""
-        return replace(self, **{part: replace(getattr(self, part), **of) for part, of in changes.items()})
+        """With other values of some fields, by part.
+
+        Raises:
+            QuickstudyError: there is no such field, or it does not allow the value.
+        """
+        made: Self = _changed(self, changes)
+        return made
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A dataclass with other values; those of a field that is a dataclass itself are changed one by one."""
+    values = dict(changes)
+    for name, value in changes.items():
+        own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        if name not in own:
+            raise unknown("setting", name, own)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(own[name]):
+            values[name] = _changed(own[name], value)
+    return replace(config, **values)
 
 
 def from_plain(kind: type, plain: Mapping[str, Any], where: str) -> Any:

@@ -92,7 +92,7 @@ class TaskFamily(ABC):
     """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
     metric: ClassVar[str]
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
-    secondary_metrics: ClassVar[tuple[str, ...]] = ()
+    secondary_metrics: tuple[str, ...] = ()
     """Other keys of it whose means a table shows beside."""
     higher_is_better: ClassVar[bool] = True
     labelled: ClassVar[bool] = False

@@ -61,8 +61,8 @@ def test_statistics_are_those_of_all_steps(walked):
 
 
 def test_files_of_limited_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot, "_FILE_BYTES", 2000)
-    monkeypatch.setattr(lerobot, "_FILES_IN_A_CHUNK", 3)
+    monkeypatch.setattr(lerobot.writing, "_FILE_BYTES", 2000)
+    monkeypatch.setattr(lerobot.writing, "_FILES_IN_A_CHUNK", 3)
     datasets.save(tmp_path / "many", walks(), ABOUT, "lerobot")
     files = sorted(path.relative_to(tmp_path / "many/data") for path in (tmp_path / "many/data").glob("*/*"))
     assert len(files) >= 4

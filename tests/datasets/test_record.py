@@ -8,13 +8,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from quickstudy import Demonstration, datasets
+from quickstudy import Demonstration, Experiment, datasets, families
 from quickstudy.cli import main
 from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
-from quickstudy.methods.catalogue import defaults
 from quickstudy.results.evidence import Cell
 from recorded import recordings, refused, same, walks
 
@@ -204,7 +202,7 @@ def test_inspect_looks_through_videos(tmp_path, capsys):
 def test_train_on_own_data(tmp_path, capsys):
     path = tmp_path / "My walks"
     datasets.save(path, walks(10, 5), ABOUT, "lerobot")
-    settings = defaults(str(path))
+    settings = Experiment.of(str(path)).settings
     assert (settings.data.tasks, settings.data.demonstrations, settings.data.validation_tasks) == (6, 5, 2)
     assert (settings.training.meta_batch, settings.training.queries) == (6, 2)
     run = tmp_path / "run"
@@ -264,8 +262,9 @@ def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, c
     """What three times as many episodes take more is not half of what there is more of them, whatever readers fetch
     ahead; benchmarks/data_memory.py has 10,000."""
     monkeypatch.setattr("quickstudy.datasets.table._BLOCK", 1 << 14)
-    monkeypatch.setattr("quickstudy.datasets.lerobot._ROWS", 1000)
-    monkeypatch.setattr("quickstudy.datasets.lerobot._FILE_BYTES", 500_000)
+    for part in ("reading", "writing"):
+        monkeypatch.setattr(f"quickstudy.datasets.lerobot.{part}.ROWS", 1000)
+    monkeypatch.setattr("quickstudy.datasets.lerobot.writing._FILE_BYTES", 500_000)
 
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.{format}"

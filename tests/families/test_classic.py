@@ -7,9 +7,10 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from quickstudy import families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
-from quickstudy.families.classic import FreshSinusoids, PointNavigation, Sinusoid
+from quickstudy.families.classic import PointNavigation, Sinusoid
+from quickstudy.families.classic.point_navigation import REACH
 from quickstudy.task import Task
 
 CLASSIC = [Sinusoid(), PointNavigation()]
@@ -35,7 +36,7 @@ def test_a_sinusoid_by_hand():
 
 
 def test_fresh_sinusoids_are_within_the_papers_ranges():
-    source = FreshSinusoids()
+    source = Sinusoid().fresh()
     support, query = source.sample(torch.Generator().manual_seed(0), 500, 5, 10)
     assert support.x.shape == (500, 5, 1, 1)
     assert query.x.shape == (500, 10, 1, 1)
@@ -58,12 +59,16 @@ def test_the_point_moves_as_in_the_paper():
     assert reward == pytest.approx(-float(np.square(position - [0.2, 0.0]).sum()), abs=1e-6)
     assert not terminated
     assert not truncated
-    assert info == {"success": False}
+    assert info["success"] is False
+    assert [env.step(np.zeros(2))[3] for _ in range(19)] == [False] * 18 + [True]
 
 
 def test_the_environment_is_a_gymnasium_environment():
     family = PointNavigation()
-    check_env(family.make(family.tasks("test", 1)[0]), skip_render_check=True)
+    env = family.make(family.tasks("test", 1)[0])
+    check_env(env, skip_render_check=True)
+    assert env.action_space.high.tolist() == pytest.approx([REACH] * 2)
+    assert env.observation_space.high.tolist() == [2.5] * 2
 
 
 def test_the_expert_arrives_and_doing_nothing_does_not():
@@ -74,6 +79,31 @@ def test_the_expert_arrives_and_doing_nothing_does_not():
     assert expert["success"].shape == (30, 3)
     assert (expert["success"] == 1).all()
     assert family.run(tasks, 3, np.zeros_like, seed=0)["success"].mean() < 0.1
+    for name, values in family.run_expert(tasks, 3, seed=0).items():
+        np.testing.assert_allclose(values, expert[name], atol=1e-6)
+
+
+def test_points_are_learned_by_trial_too():
+    family = PointNavigation()
+    assert family.learned_from == ("demonstrations", "trials")
+    env = family.vector_env(family.tasks("train", 2), 3)
+    seen = env.reset_all(np.random.default_rng(0))
+    assert len(np.unique(seen[..., 0])) == 6
+    active = np.ones((2, 3), bool)
+    active[0, 0] = False
+    one = env.step(env.expert_action(), active)
+    assert np.array_equal(one.observations[0, 0], seen[0, 0])
+    np.testing.assert_allclose(one.rewards, -np.square(env.measures()["distance"]))
+    for _ in range(19):
+        assert not one.truncated[active].any()
+        one = env.step(env.expert_action(), active)
+    assert one.truncated.tolist() == one.success.tolist() == active.tolist()
+    assert not one.terminated.any()
+    pushed = env.reset([np.random.default_rng(i) for i in range(2)], np.array([1, 4]), disturbance=0.2)
+    nowhere = env.step(np.zeros((2, 3, 2)), np.ones((2, 3), bool)).observations
+    moved = np.abs(nowhere - pushed).reshape(6, 2).max(1)
+    assert (moved[[1, 4]] > 0).all()
+    assert (moved[[0, 2, 3, 5]] == 0).all()
 
 
 @pytest.mark.parametrize("family", CLASSIC, ids=lambda family: family.name)
@@ -127,8 +157,8 @@ def test_a_family_without_an_environment_says_so():
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=12))
 def test_an_unknown_family_gets_one_sentence(name):
-    assume(name not in families.FAMILIES and "/" not in name and not name.startswith(("ml1-", ".")))
+    assume(name not in families.records() and not {"/", ":"} & set(name) and not name.startswith(("ml1-", ".")))
     assume(not name.endswith((".npz", ".csv")))  # what may be a path is read as one
     with pytest.raises(QuickstudyError) as error:
         families.get(name)
-    assert all(known in str(error.value) for known in families.FAMILIES)
+    assert all(known in str(error.value) for known in families.records())

@@ -9,13 +9,16 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.grasping import scene
-from quickstudy.families.grasping.episode import HIDDEN_SCALE, HORIZON, LIFT, TILT, Episodes
+from quickstudy.families.grasping import Grasping, scene
 from quickstudy.families.grasping.expert import expert
-from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, WIDTHS, Grasping, build
+from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, WIDTHS
 from quickstudy.families.grasping.sawyer import SAWYER
+from quickstudy.families.grasping.scene import build
+from quickstudy.families.grasping.spaces import HIDDEN_SCALE, HORIZON
+from quickstudy.families.grasping.vector_env import LIFT, TILT, GraspingVectorEnv
 from quickstudy.simulation import rendering
-from quickstudy.task import Task
+from quickstudy.simulation.vector_env import StepResult
+from quickstudy.task import Policy, Task
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,19 @@ def of_every_shape(family: Grasping, each: int) -> list[Task]:
     of = {shape: [task for task in tasks if task.parameters["shape"] == shape][:each] for shape in scene.SHAPES}
     assert all(len(found) == each for found in of.values())
     return [task for found in of.values() for task in found]
+
+
+def expert_of(family: Grasping, tasks: list[Task]) -> Policy:
+    hidden = np.stack([family.hidden(task) for task in tasks])[:, None]
+    return lambda seen: expert(seen, hidden)
+
+
+def one(task: Task, visual: bool = False) -> GraspingVectorEnv:
+    return GraspingVectorEnv([task], 1, threads=1, visual=visual)
+
+
+def act(env: GraspingVectorEnv, action: np.ndarray) -> StepResult:
+    return env.step(np.broadcast_to(action, (*env.shape, 5)), np.ones(env.shape, bool))
 
 
 def never_closes(observations: np.ndarray) -> np.ndarray:
@@ -84,12 +100,12 @@ def test_an_object_is_as_wide_as_its_task_says_and_rests_on_the_table(family: Gr
     assert high - low == pytest.approx(task.parameters["grip_width"], abs=1e-4)
     assert high == pytest.approx(-low, abs=1e-4)
     assert model.body("object").subtreemass[0] == pytest.approx(task.parameters["mass"])
-    state = Episodes([model], threads=1)
-    state.reset([np.random.default_rng(0)])
-    start = state.worlds.data[0].qpos[-7:].copy()
+    env = one(task)
+    env.reset([np.random.default_rng(0)])
+    start = env.worlds.data[0].qpos[-7:].copy()
     for _ in range(20):
-        state.step(np.zeros((1, 5)))
-    assert np.linalg.norm(state.worlds.data[0].qpos[-7:] - start) < 0.01  # it neither falls nor rolls nor explodes
+        act(env, np.zeros(5))
+    assert np.linalg.norm(env.worlds.data[0].qpos[-7:] - start) < 0.01  # it neither falls nor rolls nor explodes
 
 
 def _extent_along_y(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, float]:
@@ -108,14 +124,14 @@ def _extent_along_y(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, 
 
 
 def test_fingers_open_and_close_symmetrically(family: Grasping):
-    state = Episodes([build(family.task("train", 0))], threads=1)
-    state.reset([np.random.default_rng(0)])
+    env = one(family.task("train", 0))
+    env.reset([np.random.default_rng(0)])
     for grip, opening in ((1.0, SAWYER.narrowest), (-1.0, SAWYER.widest)):
         for _ in range(15):
-            seen = state.step(np.array([[0.0, 0.0, 1.0, 0.0, grip]]))
-        fingers = state.worlds.readings["sensordata"][0, scene.SENSORS["fingers"]]
+            seen = act(env, np.array([0.0, 0.0, 1.0, 0.0, grip])).observations[0, 0]
+        fingers = env.read("fingers")[0]
         assert fingers[0] == pytest.approx(fingers[1], abs=1e-3)
-        assert 0.1 * seen[0, 4] == pytest.approx(opening, abs=3e-3)
+        assert 0.1 * seen[4] == pytest.approx(opening, abs=3e-3)
 
 
 # ---- the environment
@@ -137,6 +153,19 @@ def test_an_expert_solves_the_environment(family: Grasping):
     assert 30 < step < HORIZON
 
 
+def test_a_grasp_is_rewarded_once_in_the_step_that_completes_it(family: Grasping):
+    tasks = family.tasks("train", 2)
+    env = family.vector_env(tasks, 2)
+    env.reset_all(np.random.default_rng(0))
+    active, total = np.ones((2, 2), bool), np.zeros((2, 2))
+    for _ in range(HORIZON):
+        result = env.step(env.expert_action(), active)
+        assert np.array_equal(result.rewards, (result.success & active).astype(float))
+        total, active = total + result.rewards, active & ~result.over
+    assert np.array_equal(total, np.ones((2, 2)))
+    assert family.learned_from == ("demonstrations", "trials")
+
+
 def test_time_out_is_truncation(family: Grasping):
     env = family.make(family.task("train", 1))
     env.reset(seed=0)
@@ -148,12 +177,13 @@ def test_time_out_is_truncation(family: Grasping):
 
 def test_the_visual_scene_has_the_same_dynamics(family: Grasping):
     for task in of_every_shape(family, 1):
-        hidden = family.hidden(task)
-        light, visual = (Episodes([build(task, visual=look)], threads=1) for look in (False, True))
-        seen = [state.reset([task.generator(0, 0, 0)]) for state in (light, visual)]
-        while light.active.any():
+        light, visual = (one(task, look) for look in (False, True))
+        seen = [env.reset([task.generator(0, 0, 0)]) for env in (light, visual)]
+        over = False
+        while not over:
             assert np.array_equal(*seen)
-            seen = [state.step(expert(seen[0], hidden)) for state in (light, visual)]
+            results = [act(env, env.expert_action()) for env in (light, visual)]
+            seen, over = [result.observations for result in results], results[0].over.all()
         assert light.success[0]
         assert visual.success[0]
 
@@ -178,7 +208,7 @@ def test_film_and_snapshot(family: Grasping):
 
 def test_the_expert_succeeds_in_every_shape(family: Grasping):
     tasks = of_every_shape(family, 8)
-    result = family.run(tasks, 1, family.expert_policy(tasks), seed=0)
+    result = family.run_expert(tasks, 1, seed=0)
     success = result["success"].reshape(len(scene.SHAPES), 8)
     assert success.mean() >= 0.97
     assert np.all(success.mean(axis=1) >= 0.87)
@@ -194,7 +224,7 @@ def test_doing_nothing_never_succeeds(family: Grasping):
 
 
 def test_the_demonstration_is_needed(family: Grasping):
-    tasks = family.tasks("train", 40)
+    tasks = family.tasks("train", 25)
     average = np.mean([family.hidden(task) for task in family.tasks("train", 300)], axis=0)
     assert family.run(tasks, 1, lambda seen: expert(seen, average), seed=1)["success"].mean() < 0.25
     others = np.roll([family.hidden(task) for task in tasks], 1, axis=0)[:, None]
@@ -203,8 +233,8 @@ def test_the_demonstration_is_needed(family: Grasping):
 
 def test_the_first_observation_tells_nothing_about_what_is_hidden(family: Grasping):
     tasks = family.tasks("train", 300)
-    state = Episodes([build(task) for task in tasks], threads=2)
-    start = state.reset([task.generator(0, 0, 0) for task in tasks])
+    env = GraspingVectorEnv(tasks, 1, threads=2)
+    start = env.reset([task.generator(0, 0, 0) for task in tasks])[:, 0]
     hidden = np.stack([family.hidden(task) for task in tasks])
     correlation = np.corrcoef(start[:, :4].T, hidden.T)[:4, 4:]
     assert np.abs(correlation).max() < 0.2  # 0.06 is one standard error
@@ -225,7 +255,7 @@ def test_a_replayed_demonstration_mostly_fails(family: Grasping):
 
 def test_letting_go_after_the_lift_is_a_failure(family: Grasping):
     tasks = family.tasks("train", 4)
-    right = family.expert_policy(tasks)
+    right = expert_of(family, tasks)
 
     def lets_go(seen: np.ndarray) -> np.ndarray:
         actions = right(seen)
@@ -242,31 +272,30 @@ def test_letting_go_after_the_lift_is_a_failure(family: Grasping):
 def test_a_lifted_object_that_turns_or_moves_in_the_hand_counts_as_slipped(family: Grasping):
     for change in (tilt, shift):
         task = family.task("train", 1)
-        state = Episodes([build(task)], threads=1)
-        seen = state.reset([np.random.default_rng(0)])
-        while not state.lifted[0]:
-            seen = state.step(expert(seen, family.hidden(task)))
-        assert not state.slipped[0]
-        change(state)
-        state._judge(np.array([0]))
-        assert state.slipped[0]
-        assert not state.success[0]
-        assert not state.active[0]
+        env = one(task)
+        env.reset([np.random.default_rng(0)])
+        while not env.lifted[0]:
+            act(env, env.expert_action())
+        assert not env.slipped[0]
+        change(env)
+        env._judge(np.array([0]))
+        assert env.slipped[0]
+        assert not env.success[0]
 
 
-def tilt(state: Episodes) -> None:
-    state.worlds.readings["sensordata"][0, scene.SENSORS["object_z"]] = [np.sin(1.1 * TILT), 0, np.cos(1.1 * TILT)]
+def tilt(env: GraspingVectorEnv) -> None:
+    env.read("object_z")[0] = [np.sin(1.1 * TILT), 0, np.cos(1.1 * TILT)]
 
 
-def shift(state: Episodes) -> None:
-    state.worlds.readings["sensordata"][0, scene.SENSORS["object_in_hand"]] += [0.0, 0.0, 0.021]
+def shift(env: GraspingVectorEnv) -> None:
+    env.read("object_in_hand")[0] += [0.0, 0.0, 0.021]
 
 
 def test_results_do_not_depend_on_threads_company_or_chunks():
     tasks = Grasping().tasks("train", 5)
-    one, two = Grasping(worlds=3, threads=1), Grasping(worlds=256, threads=3)
-    a, b = (family.run(tasks, 2, family.expert_policy(tasks), seed=4)["steps"] for family in (one, two))
-    alone = one.run(tasks[2:3], 2, one.expert_policy(tasks[2:3]), seed=4)["steps"]
+    one, two = Grasping(demonstrated_at_once=3, threads=1), Grasping(demonstrated_at_once=256, threads=3)
+    a, b = (family.run_expert(tasks, 2, seed=4)["steps"] for family in (one, two))
+    alone = one.run_expert(tasks[2:3], 2, seed=4)["steps"]
     assert np.array_equal(a, b)
     assert np.array_equal(a[2:3], alone)
     for p, q in zip(one.demonstrate(tasks, 2, seed=4), two.demonstrate(tasks, 2, seed=4), strict=True):
@@ -304,10 +333,10 @@ def test_bad_input(family: Grasping):
     with pytest.raises(QuickstudyError, match="not finite"):
         family.run([task], 1, lambda seen: np.full((1, 1, 5), np.nan), seed=0)
     with pytest.raises(QuickstudyError, match="Unknown shape 'torus'"):
-        scene.build({**task.parameters, "shape": "torus"})
-    with pytest.raises(QuickstudyError, match="at least one world"):
-        Grasping(worlds=0)
-    with pytest.raises(QuickstudyError, match=r"within 0\.\.1; got 3"):
+        scene.build(Task("grasping", "own", 0, {**task.parameters, "shape": "torus"}))
+    with pytest.raises(QuickstudyError, match="demonstrated_at_once must be 1 or more; got 0"):
+        Grasping(demonstrated_at_once=0)
+    with pytest.raises(QuickstudyError, match="between 0 and 1; got 3"):
         Grasping(disturbance=3)
     with pytest.raises(QuickstudyError, match="render mode"):
         family.make(task, render_mode="human")

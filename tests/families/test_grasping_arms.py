@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from quickstudy import families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
+from quickstudy.families.grasping import Grasping, GraspingPanda, scene
 from quickstudy.families.grasping import panda as grasping_panda
-from quickstudy.families.grasping import scene
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm
-from quickstudy.families.grasping.episode import HORIZON, Episodes
 from quickstudy.families.grasping.expert import expert
-from quickstudy.families.grasping.family import WIDTHS, Grasping, build
-from quickstudy.families.grasping.panda import GraspingPanda
+from quickstudy.families.grasping.family import WIDTHS
 from quickstudy.families.grasping.sawyer import SAWYER
-from quickstudy.methods.catalogue import defaults
+from quickstudy.families.grasping.scene import build
+from quickstudy.families.grasping.spaces import HORIZON
+from quickstudy.families.grasping.vector_env import GraspingVectorEnv
 from quickstudy.simulation import rendering
+from quickstudy.simulation.vector_env import StepResult
 
 needs_panda = pytest.mark.skipif(importlib.util.find_spec("gym_hil") is None, reason="gym-hil is not installed")
 EXAMPLE = Path(__file__).parents[2] / "examples/own_robot.py"
@@ -49,6 +50,17 @@ def arm(family: Grasping) -> Arm:
     return family.arm
 
 
+@pytest.fixture
+def env(family: Grasping, arm: Arm) -> GraspingVectorEnv:
+    made = GraspingVectorEnv([family.task("train", 0)], 1, arm, 1)
+    made.reset([np.random.default_rng(0)])
+    return made
+
+
+def act(env: GraspingVectorEnv, action: np.ndarray) -> StepResult:
+    return env.step(np.broadcast_to(action, (*env.shape, 5)), np.ones(env.shape, bool))
+
+
 def test_the_hand_is_placed_anywhere_that_an_episode_starts(family: Grasping, arm: Arm):
     model = build(family.task("train", 0), arm=arm)
     data = mujoco.MjData(model)
@@ -66,26 +78,22 @@ def test_the_hand_is_placed_anywhere_that_an_episode_starts(family: Grasping, ar
         assert np.all((places > low + 0.05) & (places < high - 0.05) | ~limited)
 
 
-def test_the_hand_stays_where_it_was_placed(family: Grasping, arm: Arm):
-    state = Episodes([build(family.task("train", 0), arm=arm)], 1, arm)
-    state.reset([np.random.default_rng(0)])
-    start = state.worlds.readings["sensordata"][0, scene.SENSORS["tool"]].copy()
-    state.noise[:] = 0.0
+def test_the_hand_stays_where_it_was_placed(env: GraspingVectorEnv):
+    start = env.read("tool")[0].copy()
+    env.noise[:] = 0.0
     for _ in range(10):
-        state.step(np.array([[0.0, 0.0, 0.0, 0.0, -1.0]]))
-    assert np.linalg.norm(state.worlds.readings["sensordata"][0, scene.SENSORS["tool"]] - start) < 0.002
+        act(env, np.array([0.0, 0.0, 0.0, 0.0, -1.0]))
+    assert np.linalg.norm(env.read("tool")[0] - start) < 0.002
 
 
-def test_what_the_joints_say_of_the_opening_is_where_the_fingers_are(family: Grasping, arm: Arm):
+def test_what_the_joints_say_of_the_opening_is_where_the_fingers_are(env: GraspingVectorEnv, arm: Arm):
     """The observed opening against the distance between the touch sites, while the fingers close on nothing."""
-    state = Episodes([build(family.task("train", 0), arm=arm)], 1, arm)
-    state.reset([np.random.default_rng(0)])
-    data = state.worlds.data[0]
+    data = env.worlds.data[0]
     places = data.site("right_touch").xpos, data.site("left_touch").xpos
     shut = np.linalg.norm(places[0] - places[1]) - arm.widest
     for grip, opening in ((1.0, arm.narrowest), (-1.0, arm.widest)):
         for _ in range(20):
-            seen = state.step(np.array([[0.0, 0.0, 1.0, 0.0, grip]]))[0]
+            seen = act(env, np.array([0.0, 0.0, 1.0, 0.0, grip])).observations[0, 0]
             assert 0.1 * seen[4] == pytest.approx(np.linalg.norm(places[0] - places[1]) - shut, abs=2.5e-3)
         assert 0.1 * seen[4] == pytest.approx(opening, abs=3e-3)
         assert abs(0.2 * seen[5]) < 0.02
@@ -97,19 +105,19 @@ def test_what_the_joints_say_of_the_opening_is_where_the_fingers_are(family: Gra
 
 def test_light_and_visual_scene_move_alike(family: Grasping, arm: Arm):
     task = family.task("train", 3)
-    hidden = family.hidden(task)
-    light, visual = (Episodes([build(task, look, arm)], 1, arm) for look in (False, True))
-    seen = [state.reset([task.generator(0, 0, 0)]) for state in (light, visual)]
-    while light.active.any():
+    light, visual = (GraspingVectorEnv([task], 1, arm, 1, look) for look in (False, True))
+    seen, over = [made.reset([task.generator(0, 0, 0)]) for made in (light, visual)], False
+    while not over:
         assert np.array_equal(*seen)
-        seen = [state.step(expert(seen[0], hidden)) for state in (light, visual)]
+        results = [act(made, made.expert_action()) for made in (light, visual)]
+        seen, over = [result.observations for result in results], results[0].over.all()
     assert light.success[0]
     assert visual.success[0]
 
 
 def test_the_expert_succeeds_with_every_arm(family: Grasping):
     tasks = family.tasks("train", 30)
-    result = family.run(tasks, 1, family.expert_policy(tasks), seed=0)
+    result = family.run_expert(tasks, 1, seed=0)
     assert result["success"].mean() >= 0.93
     assert np.median(result["steps"]) <= 75
 
@@ -181,9 +189,8 @@ def test_only_the_gripper_is_driven_by_actuators():
 @needs_panda
 def test_the_command_line_knows_it_and_trains_it_like_the_sawyer():
     assert isinstance(families.get("grasping-panda"), GraspingPanda)
-    for method in ("maml", "mann", "meta-lstm"):
-        own, other = defaults("grasping-panda", method), defaults("grasping", method)
-        assert {**vars(own), "family": ""} == {**vars(other), "family": ""}
+    assert GraspingPanda.method_settings is Grasping.method_settings
+    assert GraspingPanda.default_method == Grasping.default_method == "meta-sgd"
 
 
 def test_without_the_package_one_sentence_says_what_to_run(monkeypatch: pytest.MonkeyPatch):

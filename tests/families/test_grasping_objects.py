@@ -8,19 +8,20 @@ import mujoco
 import numpy as np
 import pytest
 
-from quickstudy import datasets
+from quickstudy import datasets, families
 from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
-from quickstudy.families.grasping import meshes
+from quickstudy.families.grasping import Grasping, meshes
 from quickstudy.families.grasping import objects as grasping_objects
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.episode import HIDDEN_SCALE, Episodes
 from quickstudy.families.grasping.expert import expert
-from quickstudy.families.grasping.family import OBJECTS, Grasping, build
+from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.grasping.grasps import ROOM, candidates, resting_poses
 from quickstudy.families.grasping.objects import Objects, graspable
 from quickstudy.families.grasping.sawyer import SAWYER
+from quickstudy.families.grasping.scene import build
+from quickstudy.families.grasping.spaces import HIDDEN_SCALE
+from quickstudy.families.grasping.vector_env import GraspingVectorEnv
 from quickstudy.results.evidence import Cell
 from quickstudy.simulation import rendering
 from quickstudy.task import Task
@@ -205,7 +206,7 @@ def test_an_object_lies_where_its_tag_says_and_weighs_what_it_should(family: Gra
 
 def test_the_expert_lifts_them_and_doing_nothing_does_not(family: Grasping):
     tasks = family.tasks(OBJECTS, 2)
-    assert family.run(tasks, 5, family.expert_policy(tasks), seed=0)["success"].mean() >= 0.9
+    assert family.run_expert(tasks, 5, seed=0)["success"].mean() >= 0.9
     nothing = family.run(tasks, 1, lambda seen: np.zeros((*seen.shape[:2], 5)), seed=0)
     assert not nothing["lifted"].any()
     for task, (demonstration,) in zip(tasks, family.demonstrate(tasks, 1, seed=0), strict=True):
@@ -214,11 +215,11 @@ def test_the_expert_lifts_them_and_doing_nothing_does_not(family: Grasping):
 
 def test_the_visual_scene_has_the_same_dynamics(family: Grasping):
     task = family.task(OBJECTS, 1)
-    light, visual = (Episodes([build(task, visual=look)], threads=1) for look in (False, True))
-    seen = [state.reset([task.generator(0, 0, 0)]) for state in (light, visual)]
+    light, visual = (GraspingVectorEnv([task], 1, threads=1, visual=look) for look in (False, True))
+    seen = [env.reset([task.generator(0, 0, 0)]) for env in (light, visual)]
     for _ in range(30):
         assert np.array_equal(*seen)
-        seen = [state.step(expert(seen[0], family.hidden(task))) for state in (light, visual)]
+        seen = [env.step(env.expert_action(), np.ones((1, 1), bool)).observations for env in (light, visual)]
 
 
 @pytest.mark.skipif(not rendering.available(), reason="nothing here can draw")

@@ -12,10 +12,12 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quickstudy import families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
-from quickstudy.families.gymnasium.family import GymFamily, Scale
+from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Space, overlap
+from quickstudy.families.gymnasium.vector_env import Scale
+from quickstudy.task import Task
 
 
 class Line(gymnasium.Env):
@@ -141,6 +143,24 @@ def test_the_expert_arrives_and_doing_nothing_does_not():
     np.testing.assert_allclose(same["return"], found["return"], atol=1e-5)
 
 
+def test_without_an_expert_it_is_learned_by_trial_alone():
+    class Silent(Line):
+        def step(self, action):
+            return (*super().step(action)[:4], {})
+
+    made = family(expert=None)
+    assert (made.learned_from, made.metric, made.default_method) == (("trials",), "success", "maml-trpo")
+    assert family().learned_from == ("demonstrations", "trials")
+    with pytest.raises(QuickstudyError, match="'line' has no expert"):
+        made.demonstrate(made.tasks("train", 1), 1, 0)
+    silent = families.from_gymnasium(Silent, {"goal": (0.0, 4.0)}, horizon=5)
+    assert (silent.metric, silent.protocol) == ("return", "goal hidden, the start is drawn anew, the return counts")
+    assert not silent.run(silent.tasks("test", 2), 1, lambda seen: np.zeros((2, 1, 1)), 0)["success"].any()
+    slow = families.from_gymnasium(Silent, {"goal": (0.0, 4.0)}, expert=lambda *_: [0.0], metric="return", horizon=5)
+    shown = slow.demonstrate(slow.tasks("train", 3), 1, 0)  # where nothing says success, whole episodes are shown
+    assert [len(d) for (d,) in shown] == [5, 5, 5]
+
+
 def test_a_return_may_be_what_counts():
     made = family(success=-30.0)
     tasks = made.tasks("test", 6)
@@ -189,7 +209,7 @@ def test_films_have_twenty_pictures_a_second():
     task = made.task("test", 0)
     assert made.snapshot(task).shape == (8, 10, 3)
     film = made.film(task, lambda seen: np.full((1, 1, 1), -0.5), seed=0)
-    assert film.shape == (24, 8, 10, 3)  # 12 pictures at 10 a second
+    assert film.shape == (26, 8, 10, 3)  # 13 pictures at 10 a second
     assert made.caption(task) == f"goal {task.parameters['goal']:.2g}"
 
 
@@ -221,6 +241,10 @@ def test_what_a_family_cannot_be_made_of():
         family(expert=lambda env, seen: [np.nan]).demonstrate(family().tasks("train", 1), 1, 0)
     with pytest.raises(QuickstudyError, match=r"within 0\.\.1; got 2"):
         family(disturbance=2)
+    with pytest.raises(QuickstudyError, match="at least 1 thread; got 0"):
+        family(threads=0)
+    with pytest.raises(QuickstudyError, match=r"Task other/test/0 is not of the family 'line'"):
+        family().make(Task("other", "test", 0, {"goal": 1.0}))
     made = family()
     tasks = made.tasks("train", 2)
     with pytest.raises(QuickstudyError, match=r"returns actions \(2, 1, 1\); got \(2, 1, 2\)"):

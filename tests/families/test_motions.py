@@ -1,7 +1,6 @@
 """Recorded motions: their files, their arithmetic by hand, and what the family keeps. No recording is needed."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from quickstudy import DemonstrationSet, evaluate
+from quickstudy import DemonstrationSet, Experiment, families
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
+from quickstudy.evaluate import evaluate
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
 from quickstudy.families.motions.family import (
@@ -31,7 +30,7 @@ from quickstudy.families.motions.family import (
     time_normalised,
 )
 from quickstudy.families.motions.recordings import Motion, from_arrays, load
-from quickstudy.families.motions.training import disguised, through
+from quickstudy.families.motions.training import through, transformed
 from quickstudy.families.motions.trajectories import (
     angles_between,
     at_phases,
@@ -42,9 +41,7 @@ from quickstudy.families.motions.trajectories import (
     warped_phases,
 )
 from quickstudy.learner import imitation_loss
-from quickstudy.methods.catalogue import build, defaults
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
-from quickstudy.results.compare import source_for
 from quickstudy.task import Task
 
 
@@ -157,7 +154,7 @@ def dawdling(pauses: list[float]) -> Curves:
     return Curves(positions, np.zeros_like(positions))
 
 
-def test_an_evened_demonstration_goes_its_way_without_its_pauses():
+def test_a_time_normalised_demonstration_goes_its_way_without_its_pauses():
     found = dawdling([0.3, 0.6])
     np.testing.assert_allclose(time_normalised(found, 0.0).poses, found.poses, atol=1e-12)
     straight = phases(STEPS)[:, None] * [0.0, 0.6, 0.8] - [0.0, 0.6, 0.8]
@@ -186,7 +183,7 @@ def test_held_out_motions_have_no_say_in_the_share():
     assert Motions(motions=made, fold=1).share == 0.0
 
 
-def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
+def test_meta_batches_show_what_is_time_normalised_and_judge_what_was_recorded(family):
     source = family.fresh()
     support, query = source.sample(torch.Generator().manual_seed(0), 5, 2, 3)
     assert (support.x.shape, query.y.shape) == ((5, 2, STEPS, OBSERVATION), (5, 3, STEPS, 6))
@@ -198,9 +195,8 @@ def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
     assert torch.equal(other.query.y, query.y)
     with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query demonstrations a task; .* has 6,"):
         source.sample(torch.Generator(), 2, 4, 3)
-    chosen = defaults("motions")
     with pytest.raises(QuickstudyError, match=r"Asked for 4 support and 3 query"):
-        source_for(replace(chosen, training=replace(chosen.training, most_shots=4)), family)
+        Experiment.of(family, changes={"training": {"most_shots": 4}}).source()
 
 
 def test_errors_by_hand():
@@ -274,10 +270,10 @@ def test_knowing_the_truth_has_no_error(family):
     assert max(values.max() for values in found.values()) < 1e-4
 
 
-def test_a_disguise_keeps_how_demonstrations_differ():
+def test_a_transformation_keeps_how_demonstrations_differ():
     found = curves(recorded()[2])
     for seed in range(4):
-        other = disguised(found, np.random.default_rng(seed))
+        other = transformed(found, np.random.default_rng(seed))
         before, after = (np.linalg.norm(np.diff(one.positions[:, 0], axis=0), axis=1) for one in (found, other))
         np.testing.assert_allclose(after / before, after[0] / before[0], rtol=1e-9)
         np.testing.assert_allclose(other.positions[:, -1], 0.0, atol=1e-12)
@@ -295,10 +291,10 @@ def test_made_up_tasks_vary_like_demonstrations(family):
 
 
 def test_it_is_learned_by_the_error_that_it_is_judged_by(family):
-    learner = build(defaults("motions"), family)
+    learner = Experiment.of(family).build()
     batch = Batch(torch.zeros(1, 2, 3), torch.zeros(1, 2, 6), torch.tensor([[1.0, 0.0]]), torch.zeros(1, 0))
     assert learner.base.criterion(torch.full((1, 2, 6), 0.3), batch).item() == pytest.approx(0.3, rel=1e-4)
-    assert build(defaults("sinusoid"), Sinusoid()).base.criterion is imitation_loss
+    assert Experiment.of(Sinusoid()).build().base.criterion is imitation_loss
 
 
 def test_learners_run_on_it(family):
@@ -324,10 +320,12 @@ def test_files_of_ones_own(tmp_path):
     np.testing.assert_array_equal(motions[1].demonstrations[2], demonstrations[7])
     family = families.get(str(tmp_path / "own.npz"))
     assert (family.name, family.test_splits, family.most_episodes) == ("own", ["positions"], 2)
-    own = defaults(str(tmp_path / "own.npz"), "matching")
-    assert (own.matching, own.network) == (defaults("motions").matching, defaults("motions").network)
-    assert (own.data.validation_episodes, own.training.queries) == (2, 1)
-    assert source_for(own, family).sample(torch.Generator(), 2, 3, 1).support.x.shape == (2, 3, STEPS, OBSERVATION)
+    own, whole = Experiment.of(str(tmp_path / "own.npz")), Experiment.of(Motions(motions=recorded()))
+    assert own.method.name == "matching"
+    assert (own.settings.algorithm, own.settings.network) == (whole.settings.algorithm, whole.settings.network)
+    for made, numbers in ((own, (2, 1)), (whole, (3, 3))):
+        assert (made.settings.data.validation_episodes, made.settings.training.queries) == numbers
+    assert own.source().sample(torch.Generator(), 2, 3, 1).support.x.shape == (2, 3, STEPS, OBSERVATION)
     assert family.run(family.tasks("positions", 2), 2, lambda x: np.zeros((2, 2, 6)), 0)["rmse"].shape == (2, 2)
 
 

@@ -1,29 +1,29 @@
 """The navigation families keep the contract of a family; their robot, odometry and success are as they say."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from quickstudy import check
 from quickstudy.errors import QuickstudyError
+from quickstudy.families.navigation import Navigation, NavigationDynamics
 from quickstudy.families.navigation import bodies as navigation_bodies
-from quickstudy.families.navigation import episode as navigation_episode
-from quickstudy.families.navigation import family as navigation
 from quickstudy.families.navigation import tasks as navigation_tasks
-from quickstudy.families.navigation.episode import (
-    ACTION_NOISE,
-    HORIZON,
-    MAX_SPEED,
-    MAX_TURN,
-    OBSERVATION,
-    REACHED,
-    SUBSTEPS,
-    Episodes,
-)
-from quickstudy.families.navigation.family import Navigation, NavigationDynamics, shortest_way, spl
 from quickstudy.families.navigation.layouts import CELLS, HALF, fill, walls
-from quickstudy.families.navigation.scene import LIDAR_RANGE, ROBOT, TIMESTEP, Body, build
+from quickstudy.families.navigation.planner import plan
+from quickstudy.families.navigation.scene import LIDAR_RANGE, ROBOT, TIMESTEP, Body
+from quickstudy.families.navigation.spaces import ACTION_NOISE, HORIZON, MAX_SPEED, MAX_TURN, OBSERVATION, SUBSTEPS
+from quickstudy.families.navigation.vector_env import (
+    REACHED,
+    YAW_PER_METRE,
+    NavigationVectorEnv,
+    expert_of,
+    shortest_way,
+    spl,
+)
 from quickstudy.simulation import rendering
 from quickstudy.task import Task
 
@@ -44,23 +44,30 @@ def dynamics() -> NavigationDynamics:
     return NavigationDynamics(threads=2)
 
 
-def stands(x: float, y: float, yaw: float, body: Body = HEALTHY, goal: tuple[float, float] = (4.0, 4.0)) -> Episodes:
+def stands(
+    x: float, y: float, yaw: float, body: Body = HEALTHY, goal: tuple[float, float] = (4.0, 4.0)
+) -> NavigationVectorEnv:
     """One robot in an empty room, without any noise."""
-    state = Episodes([build(walls(EMPTY), body)], np.array([goal]), [body], threads=1)
-    state.reset(np.array([[x, y, yaw]]), [np.random.default_rng(0)])
-    for noise in (state.noise, state._range_noise, state._yaw_noise):
+    parameters = navigation_tasks.parameters(walls(EMPTY), np.array([x, y]), np.array(goal))
+    env = NavigationVectorEnv([Task("navigation", "own", 0, {**parameters, "body": asdict(body)})], 1, threads=1)
+    env.begin(np.array([[x, y, yaw]]), [np.random.default_rng(0)], np.array([0]))
+    for noise in (env.noise, env._range_noise, env._yaw_noise):
         noise[:] = 0.0
-    state._scale[:], state.believed[:] = 1.0, [x, y, yaw]
-    return state
+    env._scale[:], env.believed[:] = 1.0, [x, y, yaw]
+    return env
 
 
-def drive(state: Episodes, action: tuple[float, float], steps: int) -> np.ndarray:
-    """The poses [step + 1, 3] on the way."""
-    poses = [state.pose()[0]]
+def drive(env: NavigationVectorEnv, action: tuple[float, float], steps: int) -> np.ndarray:
+    """The poses [step + 1, 3] on the way, until the episode is over."""
+    poses, active = [env.pose()[0]], np.ones((1, 1), bool)
     for _ in range(steps):
-        state.step(np.array([action]))
-        poses.append(state.pose()[0])
+        active &= ~env.step(np.array([[action]]), active).over
+        poses.append(env.pose()[0])
     return np.stack(poses)
+
+
+def way_to(task: Task, start: np.ndarray) -> float:
+    return shortest_way(plan(task.parameters["walls"], task.parameters["goal"]), start)
 
 
 # ---- the contract
@@ -76,9 +83,10 @@ def test_the_contract_of_a_family(kind: type[Navigation], monkeypatch: pytest.Mo
 
 
 def test_an_environment_is_an_episode_of_its_family(family: Navigation):
-    """The expert solves it; the episode ends as it says, with one reward."""
+    """The expert solves it; the episode ends as it says, with the reward of arrival."""
     task = family.task("validation", 4)
-    env, policy = family.make(task), family.expert_policy([task])
+    env, policy = family.make(task), expert_of([task])
+    check_env(env.unwrapped, skip_render_check=True)
     seen, _ = env.reset(seed=5)
     rewards = []
     for _ in range(HORIZON):
@@ -89,7 +97,10 @@ def test_an_environment_is_an_episode_of_its_family(family: Navigation):
     assert terminated
     assert not truncated
     assert info["success"]
-    assert sum(rewards) == rewards[-1] == 1.0
+    assert rewards[-1] > 2.0 > max(rewards[:-1])
+    assert sum(rewards) > 4.0  # the way, and 2 at its end
+    assert 0.0 < info["spl"] <= 1.0
+    assert info["collisions"] == 0.0
     for _ in range(2):
         env.reset(seed=6)
         ends = [env.step(np.zeros(2))[2:4] for _ in range(HORIZON)]
@@ -111,27 +122,27 @@ def test_goals_are_as_far_as_said_and_starts_have_room(family: Navigation, dynam
     for some, longest in ((family, 8.0), (dynamics, 6.0)):
         for task in some.tasks(split, 5):
             p = task.parameters
-            assert 4.0 <= shortest_way(task, np.array(p["home"])) + REACHED <= longest
+            assert 4.0 <= way_to(task, np.array(p["home"])) + REACHED <= longest
             grid, starts = fill(p["walls"]), navigation_tasks.starts(p)
             assert len(starts) > 5
-            distances = [shortest_way(task, start) + REACHED for start in starts[:: max(1, len(starts) // 10)]]
+            distances = [way_to(task, start) + REACHED for start in starts[:: max(1, len(starts) // 10)]]
             assert min(distances) >= 3.0
             assert max(distances) <= longest + 1.8
             assert not grid[tuple(np.floor(navigation_tasks.cell(starts)).astype(int).T)].any()
 
 
-def test_the_oracle_is_told_the_way_and_the_body(family: Navigation, dynamics: NavigationDynamics):
+def test_the_oracle_receives_the_way_and_the_body(family: Navigation, dynamics: NavigationDynamics):
     task = family.task("train", 0)
     route = family.hidden(task).reshape(-1, 2) * HALF
     assert np.linalg.norm(route[-1] - task.parameters["goal"]) < 0.08  # the middle of the goal's cell
     steps = np.linalg.norm(np.diff(route, axis=0), axis=1)
     assert steps.max() < 1.3 * steps.mean()
-    told = dynamics.hidden(Task("navigation-dynamics", "train", 0, {**task.parameters, "body": {"left": 0.5}}))
-    assert np.array_equal(told[: len(family.hidden(task))], family.hidden(task))
-    assert told[len(family.hidden(task)) :].tolist() == [-1.0, 0, 0, 0, 0, 0]
+    hidden = dynamics.hidden(Task("navigation-dynamics", "train", 0, {**task.parameters, "body": {"left": 0.5}}))
+    assert np.array_equal(hidden[: len(family.hidden(task))], family.hidden(task))
+    assert hidden[len(family.hidden(task)) :].tolist() == [-1.0, 0, 0, 0, 0, 0]
 
 
-def test_bodies_are_ill_as_often_as_said():
+def test_bodies_have_defects_as_often_as_said():
     rng = np.random.default_rng(0)
     bodies = [navigation_bodies.draw(rng) for _ in range(600)]
     weak, slip, load = (
@@ -223,25 +234,26 @@ def test_the_headings_error_walks_with_the_way():
     state._yaw_noise[:] = 1.0  # every step errs by one deviation
     drive(state, (1.0, 0.0), 10)
     way = state.path[0] / 10
-    assert state.believed[0, 2] - state.pose()[0, 2] == pytest.approx(
-        10 * navigation_episode.YAW_PER_METRE * np.sqrt(way), rel=0.1
-    )
+    assert state.believed[0, 2] - state.pose()[0, 2] == pytest.approx(10 * YAW_PER_METRE * np.sqrt(way), rel=0.1)
 
 
 def test_an_episode_ends_within_reach_of_the_goal_and_a_demonstration_where_it_is_believed_to_be():
     state = stands(-1.0, 0.0, 0.0, goal=(0.0, 0.0))
     poses = drive(state, (1.0, 0.0), 12)
     assert state.success[0]
-    assert not state.active[0]
     assert -REACHED <= poses[-1, 0] < -REACHED + 0.14
     assert state.steps[0] == np.flatnonzero(poses[:, 0] >= -REACHED)[0]
-    state.believing, state.active[:] = True, True
+    assert state.steps[0] < 12
+    state.demonstrating = True
     state.believed[0, 0] = -1.0  # far off, so that it does not stop, though it is there
-    drive(state, (0.0, 0.0), 2)
-    assert state.active[0]
+    stands_still = np.zeros((1, 1, 2))
+    result = state.step(stands_still, np.ones((1, 1), bool))
+    assert not result.over.any()
+    assert not result.success.any()
     state.believed[0, :2] = 0.05, 0.0
-    drive(state, (0.0, 0.0), 1)
-    assert state.success[0]
+    result = state.step(stands_still, np.ones((1, 1), bool))
+    assert result.terminated.all()
+    assert result.success.all()
 
 
 def test_spl_by_hand():
@@ -253,8 +265,8 @@ def test_spl_by_hand():
 def test_the_shortest_way_ends_where_the_goal_counts_as_reached(family: Navigation):
     p = navigation_tasks.parameters(walls(EMPTY), np.array([-3.05, 0.05]), np.array([2.05, 0.05]))
     task = Task("navigation", "own", 0, p)
-    assert shortest_way(task, np.array([-3.05, 0.05, 1.0])) == pytest.approx(5.1 - REACHED)
-    result = family.run([task], 3, family.expert_policy([task]), 0)
+    assert way_to(task, np.array([-3.05, 0.05, 1.0])) == pytest.approx(5.1 - REACHED)
+    result = family.run_expert([task], 3, 0)
     assert result["success"].all()
     assert np.allclose(result["spl"], 1 / np.maximum(result["detour"], 1.0))
     assert result["spl"].min() > 0.93
@@ -266,7 +278,7 @@ def test_the_shortest_way_ends_where_the_goal_counts_as_reached(family: Navigati
 
 def test_noise_has_the_deviation_that_is_said():
     state = stands(0.0, 0.0, 0.0)
-    state.reset(np.zeros((1, 3)), [np.random.default_rng(1)])
+    state.begin(np.zeros((1, 3)), [np.random.default_rng(1)], np.array([0]))
     assert state.noise[0].std() == pytest.approx(ACTION_NOISE, rel=0.1)
 
 
@@ -275,7 +287,7 @@ def test_demonstrations_end_at_the_goal_and_hold_clean_actions(kind: str, reques
     some = request.getfixturevalue(kind)
     tasks = some.tasks("train", 4)
     for task, shown in zip(tasks, some.demonstrate(tasks, 2, seed=0), strict=True):
-        expert = some.expert_policy([task])
+        expert = expert_of([task])
         for demonstration in shown:
             last = demonstration.observations[-1, :2] * HALF
             assert np.linalg.norm(last - task.parameters["goal"]) < 0.1 + MAX_SPEED * SECONDS
@@ -287,7 +299,7 @@ def test_demonstrations_end_at_the_goal_and_hold_clean_actions(kind: str, reques
 def test_the_expert_succeeds_at_a_good_path(kind: str, request: pytest.FixtureRequest):
     some = request.getfixturevalue(kind)
     tasks = some.tasks("validation", 20)
-    result = some.run(tasks, 2, some.expert_policy(tasks), 0)
+    result = some.run_expert(tasks, 2, 0)
     assert result["success"].mean() >= 0.98
     assert result["spl"].mean() > 0.85
     assert result["collisions"].mean() < 0.05
@@ -296,8 +308,8 @@ def test_the_expert_succeeds_at_a_good_path(kind: str, request: pytest.FixtureRe
 def test_results_do_not_depend_on_company_or_threads(family: Navigation):
     tasks = family.tasks("procedural", 3)
     alone = Navigation(threads=1)
-    together = family.run(tasks, 2, family.expert_policy(tasks), 7)
-    single = alone.run(tasks[2:], 2, alone.expert_policy(tasks[2:]), 7)
+    together = family.run_expert(tasks, 2, 7)
+    single = alone.run_expert(tasks[2:], 2, 7)
     assert all(np.array_equal(together[name][2:], single[name]) for name in together)
 
 
@@ -317,8 +329,8 @@ def test_a_film_ends_with_the_episode(family: Navigation):
     if not rendering.available():
         pytest.skip("nothing here can draw")
     task = family.task("train", 1)
-    frames = family.film(task, family.expert_policy([task]), 0, width=80, height=80)
-    steps = family.run([task], 1, family.expert_policy([task]), 0)["steps"][0, 0]
+    frames = family.film(task, expert_of([task]), 0, width=80, height=80)
+    steps = family.run_expert([task], 1, 0)["steps"][0, 0]
     assert frames.shape == (steps + 1, 80, 80, 3)
     assert len(np.unique(frames[0].reshape(-1, 3), axis=0)) > 10
     assert not np.array_equal(frames[0], frames[-1])
@@ -330,10 +342,10 @@ def test_a_film_ends_with_the_episode(family: Navigation):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"worlds": 0}, "needs at least one world; got worlds=0"),
-        ({"disturbance": -0.1}, r"within 0..1; got -0.1"),
-        ({"disturbance": 1.5}, r"within 0..1; got 1.5"),
-        ({"disturbance": float("nan")}, r"within 0..1; got nan"),
+        ({"demonstrated_at_once": 0}, "demonstrated_at_once must be 1 or more; got 0"),
+        ({"disturbance": -0.1}, "between 0 and 1; got -0.1"),
+        ({"disturbance": 1.5}, "between 0 and 1; got 1.5"),
+        ({"disturbance": float("nan")}, "between 0 and 1; got nan"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], said: str):
@@ -358,7 +370,7 @@ def test_runs_and_policies_that_are_none(family: Navigation, dynamics: Navigatio
 
 
 def test_a_task_without_a_way_says_that_its_expert_failed(family: Navigation, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(navigation, "ATTEMPTS", 1)
+    monkeypatch.setattr(Navigation, "attempts", 1)
     grid = EMPTY.copy()
     grid[:, 50] = True
     shut = Task(

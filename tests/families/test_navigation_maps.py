@@ -12,12 +12,12 @@ from PIL import Image
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.navigation import layouts, maps, tasks
-from quickstudy.families.navigation.episode import place_code, pose, ranges
 from quickstudy.families.navigation.family import MAPS, Navigation
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, Wall, cell, fill, place, walls
 from quickstudy.families.navigation.maps import OccupancyMap
 from quickstudy.families.navigation.planner import Expert, clearance, plan
 from quickstudy.families.navigation.scene import LIDAR_RANGE, RAYS, Body, build, scan
+from quickstudy.families.navigation.spaces import place_code, pose, ranges
 
 EMPTY = np.zeros((CELLS, CELLS), dtype=bool)
 EMPTY[[0, -1]] = EMPTY[:, [0, -1]] = True
@@ -411,7 +411,7 @@ def test_a_task_on_a_map_of_ones_own(flat: Path):
     assert task.parameters["home"] == [-3.0, 0.0]
     assert family.caption(task) == "flat, 6.0 m"
     assert np.all(tasks.starts(task.parameters)[:, 0] < 0.1)  # at least 3 m from the goal
-    assert family.run([task], 2, family.expert_policy([task]), 0)["success"].all()
+    assert family.run_expert([task], 2, 0)["success"].all()
 
 
 def test_tasks_of_ones_own_maps_make_a_split(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -438,4 +438,4 @@ def test_tasks_of_ones_own_maps_make_a_split(flat: Path, tmp_path: Path, monkeyp
 def test_the_expert_solves_real_plans():
     family = Navigation(threads=2)
     some = family.tasks("plans", 20)
-    assert family.run(some, 2, family.expert_policy(some), 0)["success"].mean() >= 0.98
+    assert family.run_expert(some, 2, 0)["success"].mean() >= 0.98

@@ -9,17 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quickstudy import datasets
+from quickstudy import Experiment, datasets, families
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import evaluate
-from quickstudy.families import recognition as perception
-from quickstudy.families import own as families
-from quickstudy.families.recognition import Omniglot, Recognition, jittered, labelled_support
-from quickstudy.learner import BaseLearner, MetaLearner
-from quickstudy.methods.catalogue import DataConfig, NetworkConfig, Settings, build
+from quickstudy.families.recognition import Omniglot, Recognition
+from quickstudy.families.recognition.fresh import jittered, labelled_support
+from quickstudy.families.recognition.omniglot import VALIDATION_ALPHABETS
+from quickstudy.learner import BaseLearner
 from quickstudy.results import runs
-from quickstudy.results.compare import source_for, train
-from quickstudy.train import TrainConfig, meta_train
 
 SPLITS = ("train", "validation", "test")
 
@@ -322,20 +319,14 @@ def test_a_file_is_a_family(tmp_path):
 def test_a_file_is_trained_on_and_its_run_is_evaluated(tmp_path):
     x, y = arrays()
     np.savez(tmp_path / "mine.npz", x=x, y=y)
-    config = TrainConfig(steps=60, meta_batch=8, validate_every=60, batching="vmap")
-    data = DataConfig(validation_tasks=5, validation_episodes=5)
-    chosen = Settings(str(tmp_path / "mine.npz"), "prototypical", training=config, data=data)
-    family = families.get(chosen.family)
-    train(chosen, family, source_for(chosen, family), tmp_path / "run")
+    changes = {
+        "training": {"steps": 60, "meta_batch": 8, "validate_every": 60, "batching": "vmap"},
+        "data": {"validation_tasks": 5, "validation_episodes": 5},
+    }
+    Experiment.of(str(tmp_path / "mine.npz"), changes=changes).train(tmp_path / "run")
     ((row,),) = (cell.rows for cell in runs.evaluate_run(tmp_path / "run", None, [1], 20, 5, 0, "best", "test"))
     assert row.value > 0.8
     assert (tmp_path / "run/results/mine-test.json").exists()
-
-
-def trained(chosen: Settings, family: Recognition) -> MetaLearner:
-    learner = build(chosen, family)
-    meta_train(learner, source_for(chosen, family), chosen.training)
-    return learner
 
 
 def test_learning_which_components_tell_classes_apart():
@@ -344,9 +335,13 @@ def test_learning_which_components_tell_classes_apart():
     told, noise = rng.normal(size=(60, 1, 2)) + 0.1 * rng.normal(size=(60, 20, 2)), rng.normal(size=(60, 20, 6))
     x, y = np.concatenate([told, noise], -1).reshape(-1, 8), np.repeat(np.arange(60), 20)
     family = families.from_arrays(x, y)
-    config = TrainConfig(steps=300, meta_batch=8, rate=3e-3, validate_every=300, batching="vmap")
-    chosen = Settings("arrays", "prototypical", network=NetworkConfig((32,), 0, embedding=8), training=config)
-    learner, nearest = trained(chosen, family), build(Settings("arrays", "nearest"), family)
+    changes = {
+        "network": {"hidden": (32,), "context": 0, "embedding": 8},
+        "training": {"steps": 300, "meta_batch": 8, "rate": 3e-3, "validate_every": 300, "batching": "vmap"},
+        "data": {"validation_tasks": 1, "validation_episodes": 1},
+    }
+    learner = Experiment.of(family, "prototypical", changes=changes).train()
+    nearest = Experiment.of(family, "nearest").build()
     accuracy = [
         evaluate(one, family, "test", shots=[1], tasks=100, episodes=25).metrics["accuracy"].mean()
         for one in (learner, nearest)
@@ -456,7 +451,7 @@ def test_jitter_by_hand(monkeypatch):
 def like_omniglot(tmp_path_factory):
     """A file of Omniglot's shape whose drawings tell their character: its number in two pixels of a corner."""
     rng = np.random.default_rng(0)
-    names = [*perception.VALIDATION_ALPHABETS, *(f"Alphabet_{i}" for i in range(45))]
+    names = [*VALIDATION_ALPHABETS, *(f"Alphabet_{i}" for i in range(45))]
     sizes = np.full(50, 32)
     sizes[:5] = (41, 46, 22, 22, 41)  # 172 characters
     sizes[-1] += 1623 - sizes.sum()
@@ -551,15 +546,15 @@ def test_within_alphabet_tasks_are_of_the_twenty_evaluation_alphabets():
 @fetched
 def test_one_shot_recognition_of_unseen_characters_is_learned():
     family = families.get("omniglot-5way")
-    chosen = Settings(
-        "omniglot-5way", "prototypical", network=NetworkConfig(channels=(16, 16, 16, 16), embedding=64),
-        training=TrainConfig(steps=150, meta_batch=4, shots=1, queries=3, rate=3e-3, validate_every=150),
-        data=DataConfig(validation_tasks=5, validation_episodes=5),
-    )  # fmt: skip
-    nearest = build(Settings("omniglot-5way", "nearest"), family)
+    changes = {
+        "network": {"channels": (16, 16, 16, 16), "embedding": 64, "bfloat16": False},
+        "training": {"steps": 150, "meta_batch": 4, "rate": 3e-3, "validate_every": 150},
+        "data": {"validation_tasks": 5, "validation_episodes": 5},
+    }
+    learner, nearest = Experiment.of(family, changes=changes).train(), Experiment.of(family, "nearest").build()
     accuracy = [
-        evaluate(learner, family, "test", shots=[1], tasks=100, episodes=15).metrics["accuracy"].mean()
-        for learner in (trained(chosen, family), nearest)
+        evaluate(one, family, "test", shots=[1], tasks=100, episodes=15).metrics["accuracy"].mean()
+        for one in (learner, nearest)
     ]
     assert accuracy[0] > 0.65
     assert accuracy[0] > accuracy[1] + 0.2

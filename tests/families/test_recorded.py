@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from quickstudy import Demonstration, DemonstrationSet, evaluate
+from quickstudy import Demonstration, DemonstrationSet, families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import own as families
-from quickstudy.families.recorded import Demonstrated
+from quickstudy.evaluate import evaluate
+from quickstudy.families.recorded import RecordedDemonstrations
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 
 
@@ -22,7 +22,7 @@ def episodes(tasks: int = 10, each: int = 5) -> tuple[list[tuple[np.ndarray, np.
 
 
 @pytest.fixture(scope="module")
-def family() -> Demonstrated:
+def family() -> RecordedDemonstrations:
     return families.from_demonstrations(*episodes())
 
 
@@ -56,6 +56,19 @@ def test_the_error_by_hand(family):
     recorded = [Demonstration(*d) for d, label in zip(*episodes(), strict=True) if label == task.parameters["label"]]
     kept = [d for d in recorded if all(not np.array_equal(d.observations, s.observations) for s in shown)]
     assert sorted(found) == pytest.approx(sorted(float(np.square(d.actions).mean()) for d in kept), rel=1e-6)
+
+
+def test_settings_are_for_what_there_is(family):
+    own = family.method_settings["demonstrations"]
+    assert own["training"] == {"steps": 2000, "meta_batch": 6, "queries": 2, "validate_every": 500}
+    assert own["data"] == {
+        "tasks": 6, "demonstrations": 5, "validation_tasks": 2, "validation_episodes": 2,
+    }  # fmt: skip
+    few = families.from_demonstrations(*episodes(30, 3), queries=1, splits=(0.8, 0.0, 0.2)).method_settings
+    assert few["demonstrations"]["training"]["meta_batch"] == 16
+    assert few["demonstrations"]["data"] == {
+        "tasks": 24, "demonstrations": 3, "validation_tasks": 1, "validation_episodes": 1,
+    }  # fmt: skip
 
 
 def test_learners_run_on_it(family):

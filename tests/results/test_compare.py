@@ -14,7 +14,8 @@ from rich.console import Console
 from quickstudy.data import DemonstrationSet
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluate import Evaluation
-from quickstudy.families.classic import PointNavigation, Sinusoid
+from quickstudy.families.classic import PointNavigation
+from quickstudy.families.classic import Sinusoid
 from quickstudy.families.recognition import Recognition
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
 from quickstudy.methods.catalogue import DataConfig, Settings, defaults

@@ -10,16 +10,18 @@ trials              `quickstudy.methods.trials` acts in it and learns from its r
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
-import torch
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.simulation.vector_env import VectorEnv
 from quickstudy.task import Policy, Task, TaskFamily, check_count, check_run, in_parts
+
+if TYPE_CHECKING:
+    import torch
 
 EPISODE, DEMONSTRATION = 0, 1
 """Purposes of a task's random generators; a film draws from `EPISODE`, so it shows what `run` would run."""
@@ -140,8 +142,10 @@ class SimulatedFamily(TaskFamily):
             env.reset(generators([task], 1, EPISODE, 0))
             return env.render(0, width, height)
 
-    def draw(self, count: int, rng: torch.Generator) -> list[Task]:
+    def draw(self, count: int, rng: "torch.Generator") -> list[Task]:
         """Training tasks for one step of an outer loop by trial: neighbours, as there are always more to come."""
+        import torch  # here, so that families can be listed without it
+
         places = self.sizes["train"] - count + 1
         return self.tasks("train", count, int(torch.randint(max(1, places), (), generator=rng)))
 

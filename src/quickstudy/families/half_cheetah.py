@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium.envs.mujoco
-import mujoco
 import numpy as np
-from mujoco import rollout
 
 from quickstudy.families.base import FamilyRecord, SimulatedFamily
 from quickstudy.settings import Changes
@@ -36,6 +33,10 @@ class CheetahEnv(VectorEnv):
     def __init__(
         self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, wanted: np.ndarray, speeds: bool
     ) -> None:
+        import gymnasium.envs.mujoco  # here, so that families can be listed without MuJoCo
+        import mujoco
+        from mujoco import rollout
+
         self.tasks, self.episodes_per_task, self.horizon, self._speeds = list(tasks), episodes_per_task, horizon, speeds
         path = Path(gymnasium.envs.mujoco.__path__[0]) / "assets/half_cheetah.xml"
         self._model = mujoco.MjModel.from_xml_path(str(path))
@@ -83,6 +84,8 @@ class CheetahEnv(VectorEnv):
         return StepResult(self._observe(), rewards, never, self._steps >= self.horizon, success, never)
 
     def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
+        import mujoco
+
         from quickstudy.simulation.rendering import frame
 
         mujoco.mj_setState(self._model, self._data[0], self._state[index], mujoco.mjtState.mjSTATE_FULLPHYSICS)

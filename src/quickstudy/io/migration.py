@@ -7,13 +7,12 @@ demonstration had too, and a run kept the settings of all methods, one group eac
 from collections.abc import Mapping
 from typing import Any
 
-from quickstudy.errors import unknown
-
 _FIELDS = {
     "lanes": "episodes_per_task",
     "settle": "lr_decay_fraction",
     "trace": "gae_lambda",
     "views": "num_augmentations",
+    "matchings": "sinkhorn_iterations",
 }
 
 _TRIAL_METHODS = {
@@ -69,7 +68,7 @@ def migrated(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_GONE = frozenset({"inner_optimiser", "vote", "checkpoint"})
+_GONE = frozenset({"vote", "checkpoint"})
 """Settings of methods that nothing ever set otherwise than by default, and that no longer exist."""
 
 
@@ -84,13 +83,9 @@ _COMMANDS = {"rl-train": "train", "rl-evaluate": "evaluate", "rl-profile": "prof
 
 
 def today(arguments: list[str]) -> list[str]:
-    """A command of learning by trial of version 0.1 in today's words.
-
-    Raises:
-        QuickstudyError: there was no such command.
-    """
+    """A command of learning by trial of version 0.1 in today's words; one that there never was stays as it is."""
     if arguments[0] not in _COMMANDS:
-        raise unknown("command", arguments[0], _COMMANDS)
+        return arguments
     made, method = [_COMMANDS[arguments[0]]], ""
     rest = iter(arguments[1:])
     groups = {f"--{group.replace('_', '-')}." for group in set(_TRIAL_GROUPS.values())}

@@ -128,16 +128,23 @@ class Chart {
     const names = kind === "stack" ? categories : series.map(s => s.name);
     const left = Math.min(0.42 * this.width, 12 + 7.2 * Math.max(...names.map(n => n.length)));
     const bottom = this.height - 34, right = this.width - (kind === "stack" ? 14 : 52);
-    const high = percent ? 1 : Math.max(...series.flatMap(s => [...s.y, ...s.high])) || 1;
-    const x = v => left + (right - left) * v / high;
-    this.axis(svg, x, left, right, bottom, 0, niceTicks(0, high, this.width < 500 ? 3 : 5), percent);
+    const ends = series.flatMap(s => [...s.y, ...s.low, ...s.high]);
+    const low = percent ? 0 : Math.min(0, ...ends), high = percent ? 1 : Math.max(0, ...ends) || (low < 0 ? 0 : 1);
+    const x = v => left + (right - left) * (v - low) / (high - low);
+    this.axis(svg, x, left, right, bottom, 0, niceTicks(low, high, this.width < 500 ? 3 : 5), percent);
+    if (low < 0) make("line", {x1: x(0), x2: x(0), y1: 0, y2: bottom, class: "axis"}, svg);
     if (this.data.even) make("line", {x1: x(0.5), x2: x(0.5), y1: 0, y2: bottom, class: "even"}, svg);
     make("text", {x: (left + right) / 2, y: this.height - 2, "text-anchor": "middle", class: "label"}, svg, percent ? `${y}, %` : y);
     names.forEach((name, row) => {
       const middle = 4 + 27 * row + 11;
       const text = make("text", {x: left - 8, y: middle + 4, "text-anchor": "end", class: "name"}, svg, name);
       const most = Math.floor((left - 10) / 7);
-      if (name.length > most) text.textContent = name.slice(0, most - 1) + "…";
+      const [first, ...rest] = name.split(", "); // a long name goes on in a second line
+      if (name.length > most && rest.length) {
+        text.setAttribute("y", middle - 2);
+        text.textContent = first;
+        make("tspan", {x: left - 8, dy: 12, class: "label"}, text, rest.join(", "));
+      } else if (name.length > most) text.textContent = name.slice(0, most - 1) + "…";
       if (kind === "stack") {
         let start = 0;
         series.forEach((s, i) => {
@@ -149,9 +156,9 @@ class Chart {
         return;
       }
       const s = series[row], value = s.y[0], end = s.high.length ? s.high[0] : value;
-      make("rect", {x: left, y: middle - 8, width: Math.max(0, x(value) - left), height: 16, style: `fill:${this.looks[row].colour}`, class: s.baseline ? "bar pale" : "bar"}, svg);
+      make("rect", {x: x(Math.min(0, value)), y: middle - 8, width: Math.abs(x(value) - x(0)), height: 16, style: `fill:${this.looks[row].colour}`, class: s.baseline ? "bar pale" : "bar"}, svg);
       if (s.low.length) make("path", {d: `M${x(s.low[0])} ${middle}H${x(s.high[0])}M${x(s.low[0])} ${middle - 4}v8M${x(s.high[0])} ${middle - 4}v8`, class: "whisker"}, svg);
-      make("text", {x: Math.max(x(value), x(end)) + 6, y: middle + 4, class: "value"}, svg, percent ? (100 * value).toFixed(1) : show(value));
+      make("text", {x: Math.max(x(0), x(value), x(end)) + 6, y: middle + 4, class: "value"}, svg, percent ? (100 * value).toFixed(1) : show(value));
       const bounds = s.low.length ? ` [${show(s.low[0], percent)}, ${show(s.high[0], percent)}]` : "";
       this.points.push({x: x(value), y: middle, text: `${name}: ${show(value, percent)}${bounds}`});
     });

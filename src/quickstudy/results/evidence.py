@@ -64,7 +64,8 @@ class _Checked:
         raise NotImplementedError
 
     def __post_init__(self) -> None:
-        for name, (rule, optional) in _rules(type(self)).items():
+        kind: Any = type(self)
+        for name, (rule, optional) in _rules(kind).items():
             value = getattr(self, name)
             if not ((optional and value is None) or rule.holds(value)):
                 raise QuickstudyError(f"{self._subject()}: {name} must be {rule.wanted}; got {value!r}.")

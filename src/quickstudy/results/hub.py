@@ -133,8 +133,12 @@ def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], lic
         license=license or None,
         library_name="quickstudy",
         pipeline_tag="robotics",
-        tags=["meta-learning", "reinforcement-learning" if experiment.by_trial else "few-shot-imitation", "robotics",
-              experiment.method.name],
+        tags=[
+            "meta-learning",
+            "reinforcement-learning" if experiment.by_trial else "few-shot-imitation",
+            "robotics",
+            experiment.method.name,
+        ],
         model_name=name,
         eval_results=results or None,
     )

@@ -2,15 +2,15 @@
 
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS), checked
 against their library rliable. Scores are [seed, task], the mean over a task's fixed quota of episodes: episodes of one
-task are no independent samples of the family, so nothing here resamples them.
+task are not independent samples of the family, so nothing here resamples them.
 
 Two ways to resample, both over tasks and seeds:
 
-`stratified`  theirs: tasks are drawn, and for every drawn task its seeds anew. It takes a score's seeds as independent
-              from task to task, as they are where every task has a training of its own.
+`stratified`  theirs: tasks are drawn, and for every drawn task its seeds anew. It takes seeds as independent from task
+              to task, as they are where every task has a training of its own.
 `crossed`     seeds and tasks are drawn independently and every pair is kept (Owen 2007, "The pigeonhole bootstrap"). In
-              meta-learning one training serves all tasks, so that a lucky seed is lucky everywhere; this one knows it,
-              and is the wider of the two where seeds differ.
+              meta-learning one training serves all tasks, so that a lucky seed is lucky everywhere; this way of
+              resampling accounts for it, and its interval is the wider of the two where seeds differ.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ import numpy as np
 
 REPLICATES = 2000
 _AT_ONCE = 2_000_000
-"""Numbers that are resampled at once; bounds the memory."""
+"""Numbers that are resampled at once, which bounds the memory."""
 
 Interval = tuple[float, float]
 
@@ -37,10 +37,10 @@ def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def improvement(better: np.ndarray, worse: np.ndarray) -> float:
-    """How probably a run of the one method beats one of the other on a task of their common ones; a tie is half a win.
+    """How probably a run of one method beats a run of the other on one of their common tasks; a tie is half a win.
 
     Args:
-        better, worse: [seed, task] with the same tasks; `better` is not assumed to be.
+        better, worse: scores [seed, task] with the same tasks. The names say which win is counted, not which is better.
     """
     return float(_wins(better, worse).mean())
 
@@ -53,7 +53,7 @@ def stratified(scores: np.ndarray, rng: np.random.Generator, replicates: int) ->
 
 
 def crossed(scores: np.ndarray, rng: np.random.Generator, replicates: int) -> np.ndarray:
-    """Resampled scores [replicate, seed, task]: seeds and tasks apart, all pairs of what was drawn."""
+    """Resampled scores [replicate, seed, task]: seeds and tasks drawn apart, and all pairs of them."""
     seeds, tasks = scores.shape
     return scores[rng.integers(seeds, size=(replicates, seeds, 1)), rng.integers(tasks, size=(replicates, 1, tasks))]
 
@@ -71,7 +71,7 @@ def interval(
         statistic: of resampled scores [replicate, seed, task], [replicate].
     """
     rng = np.random.default_rng(seed)
-    parts = [statistic(resample(scores, rng, some)) for some in _portions(replicates, scores.size)]
+    parts = [statistic(resample(scores, rng, count)) for count in _portions(replicates, scores.size)]
     return _percentiles(np.concatenate(parts))
 
 
@@ -87,10 +87,10 @@ def improvement_interval(
     rng, wins = np.random.default_rng(seed), _wins(better, worse)
     first, second, tasks = wins.shape
     parts = []
-    for some in _portions(replicates, wins.size):
-        drawn = rng.integers(tasks, size=(some, 1, 1, tasks))
-        one = rng.integers(first, size=(some, first, 1, tasks))
-        other = rng.integers(second, size=(some, 1, second, tasks))
+    for count in _portions(replicates, wins.size):
+        drawn = rng.integers(tasks, size=(count, 1, 1, tasks))
+        one = rng.integers(first, size=(count, first, 1, tasks))
+        other = rng.integers(second, size=(count, 1, second, tasks))
         parts.append(wins[one, other, drawn].mean((1, 2, 3)))
     return _percentiles(np.concatenate(parts))
 

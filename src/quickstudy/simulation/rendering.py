@@ -1,8 +1,8 @@
 """Pictures and videos of MuJoCo scenes, with or without a display.
 
 On a machine without a display, EGL or OSMesa draws: whichever a short-lived process of its own finds to work, because a
-broken driver may end the process that tries it. Where neither is there, `available` is False and `why_not` says what
-to install; nothing else in the package needs a picture.
+broken driver may end the process that tries it. Where neither works, `available` is False and `why_not` says what to
+install; nothing else in the package needs a picture.
 """
 
 import atexit
@@ -115,8 +115,8 @@ def _works(backend: str) -> bool:
 class _Renderer:
     """An off-screen buffer for one model and size.
 
-    `mujoco.Renderer` settles on a way to draw when `mujoco` is first imported, which is too early here. And its
-    defaults, shadows of 4096 x 4096 and all antialiasing that there is, make software rendering ten times slower.
+    `mujoco.Renderer` chooses its backend when `mujoco` is first imported, which is too early here. And its defaults,
+    shadows of 4096 x 4096 and full antialiasing, make software rendering ten times slower.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
@@ -182,9 +182,9 @@ _observers: list[Observer] = []
 
 @contextmanager
 def watched_by(observer: Observer) -> Iterator[None]:
-    """Until its end `frame` draws nothing: it shows the scene to `observer`, and returns a black picture.
+    """Within this context `frame` draws nothing: it shows the scene to `observer`, and returns a black picture.
 
-    So whatever films a scene can be recorded otherwise than in pictures, and where nothing can draw.
+    So what would be filmed can be recorded in another form, even on a machine that cannot draw.
     """
     _observers.append(observer)
     try:

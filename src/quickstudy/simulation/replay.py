@@ -1,6 +1,7 @@
 """A 3D replay of an episode: recorded once, to turn and to play in any browser, without a server and without a GPU."""
 
 import io
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import trimesh
 import viser
 
 from quickstudy.simulation import rendering
-from quickstudy.task import Policy, Task, TaskFamily
 
 _GROUPS = (0, 1, 2)
 """Groups of geoms that MuJoCo shows by default; what only collides is in the others."""
@@ -20,26 +20,26 @@ _FEW = 6000
 """Triangles above which a mesh is thinned out: a robot's parts are modelled far finer than a replay shows."""
 
 
-def record(family: TaskFamily, task: Task, policy: Policy, seed: int, fps: int = 20) -> bytes | None:
-    """The episode that `family.film` would show, as a scene that viser's viewer plays.
+def record(film: Callable[[], object], fps: int = 20) -> bytes | None:
+    """What `film` draws of a MuJoCo world, as a scene that viser's viewer plays.
+
+    Args:
+        film: called once; whatever it draws by `quickstudy.simulation.rendering.frame` is recorded.
 
     Returns:
-        None where the family's films are not of MuJoCo.
-
-    Raises:
-        QuickstudyError: the family makes no films.
+        None where it draws nothing of MuJoCo.
     """
     scene = _Scene(fps)
     try:
         with rendering.watched_by(scene.add):
-            family.film(task, policy, seed)
+            film()
         return scene.recorded()
     finally:
         scene.close()
 
 
 def viewer() -> str:
-    """The page of viser's viewer, whole in itself; a scene is put before the end of its head."""
+    """The page of viser's viewer in one file; a scene is put before the end of its head."""
     return (Path(viser.__file__).parent / "client/build/index.html").read_text(encoding="utf-8")
 
 
@@ -102,7 +102,7 @@ class _Scene:
 
 
 def _camera(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Where to look from and at, first: as the model's 'film' camera does, or from aside."""
+    """Where to look from and at, first: as the model's 'film' camera does, or from one side."""
     centre = np.array(model.stat.center)
     names = [model.camera(i).name for i in range(model.ncam)]
     if "film" not in names:

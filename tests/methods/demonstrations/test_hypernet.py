@@ -25,7 +25,8 @@ from quickstudy.methods.demonstrations.hypernet import (
     insert_film,
 )
 from quickstudy.nets import MLP, ConvNet
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 SMALL = HypernetConfig(hidden=8, heads=2, task=4)
 KINDS = ["mlp", "normalised", "classifier", "convolutions"]

@@ -25,7 +25,8 @@ from quickstudy.methods.demonstrations.matching import (
     unit,
 )
 from quickstudy.nets import MLP
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 HEADS = ["convex", "decoder", "local-linear"]
 KINDS = [*HEADS, "labelled"]

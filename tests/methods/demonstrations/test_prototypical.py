@@ -16,7 +16,8 @@ from quickstudy.families.recognition import Recognition
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.methods.demonstrations.prototypical import PrototypicalConfig, PrototypicalNetworks, unit
 from quickstudy.nets import MLP
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 EUCLIDEAN, COSINE = PrototypicalConfig(), PrototypicalConfig("cosine", scale=2.0)
 

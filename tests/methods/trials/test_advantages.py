@@ -7,14 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.methods.trials.advantages import ReturnsConfig, discounted, fit, gae, judge, standardise
+from quickstudy.methods.trials.advantages import (
+    ReturnsConfig,
+    discounted,
+    estimate_advantages,
+    fit_baseline,
+    gae,
+    standardise,
+)
 from quickstudy.methods.trials.rollout import Episodes
 
 NO, YES = torch.tensor([[False]]), torch.tensor([[True]])
 
 
 def one(*numbers: float) -> torch.Tensor:
-    """[task, lane, step] of one episode."""
+    """[task, episode, step] of one episode."""
     return torch.tensor([[numbers]], dtype=torch.float64)
 
 
@@ -39,7 +46,7 @@ def test_gae_by_hand(terminated: torch.Tensor, expected: list[float]) -> None:
 
 @given(st.integers(1, 12), st.integers(0, 2**31), st.floats(0.1, 1.0))
 @settings(max_examples=30, deadline=None)
-def test_gae_without_trace_decay_is_return_minus_value(steps: int, seed: int, discount: float) -> None:
+def test_gae_with_lambda_of_one_is_return_minus_value(steps: int, seed: int, discount: float) -> None:
     rng = np.random.default_rng(seed)
     rewards, values = (torch.from_numpy(rng.normal(size=(2, 3, steps))) for _ in range(2))
     mask = torch.ones_like(rewards)
@@ -47,14 +54,14 @@ def test_gae_without_trace_decay_is_return_minus_value(steps: int, seed: int, di
     torch.testing.assert_close(made, discounted(rewards, mask, discount) - values)
 
 
-def test_fit_finds_the_line_of_each_task() -> None:
+def test_fit_baseline_finds_the_line_of_each_task() -> None:
     x = torch.randn(2, 3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     true = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
     y = (x * true[:, None, None]).sum(-1)
     mask = torch.ones(2, 3, 5)
     mask[..., 4] = 0
     y[..., 4] = 1e6
-    torch.testing.assert_close(fit(x, y, mask, ridge=1e-12), true)
+    torch.testing.assert_close(fit_baseline(x, y, mask, ridge=1e-12), true)
 
 
 def test_standardise_leaves_padding_out() -> None:
@@ -63,7 +70,7 @@ def test_standardise_leaves_padding_out() -> None:
 
 
 def episodes(steps: int, padding: int, seed: int = 0) -> Episodes:
-    """Two tasks, three episodes_per_task; padding holds rubbish."""
+    """Two tasks, three episodes each; padding holds other numbers."""
     rng = torch.Generator().manual_seed(seed)
     total = steps + padding
     real = torch.zeros(2, 3, total)
@@ -75,7 +82,7 @@ def episodes(steps: int, padding: int, seed: int = 0) -> Episodes:
 
 
 def test_padding_changes_no_advantage() -> None:
-    short, long = (judge(episodes(6, padding), ReturnsConfig(gae_lambda=0.9)) for padding in (0, 4))
+    short, long = (estimate_advantages(episodes(6, padding), ReturnsConfig(gae_lambda=0.9)) for padding in (0, 4))
     torch.testing.assert_close(long.advantages[..., :6], short.advantages)
     assert (long.advantages[..., 6:] == 0).all()
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.navigation2d import Navigation2D, SparseNavigation2D
+from quickstudy.families.gymnasium.vector_env import Flat, GymVectorEnv
+from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.methods.trials.policy import Gaussian
 from quickstudy.methods.trials.rollout import PolicyInput, collect
-from quickstudy.simulation.vector_env import GymVectorEnv, StepResult, VectorEnv
+from quickstudy.simulation.vector_env import StepResult, VectorEnv
 from quickstudy.task import Task
 
 
@@ -28,17 +29,11 @@ class Straight(Gaussian):
         return self.mean
 
 
-def going(x: float, y: float):
+def always(*action: float):
+    """An actor that always does the same."""
+
     def act(seen: PolicyInput) -> Gaussian:
-        mean = torch.tensor([x, y]).expand(*seen.observation.shape[:2], 2)
-        return Straight(mean, torch.zeros_like(mean))
-
-    return act
-
-
-def one(x: float):
-    def act(seen: PolicyInput) -> Gaussian:
-        mean = torch.full((*seen.observation.shape[:2], 1), x)
+        mean = torch.tensor(action).expand(*seen.observation.shape[:2], len(action))
         return Straight(mean, torch.zeros_like(mean))
 
     return act
@@ -46,61 +41,78 @@ def one(x: float):
 
 def test_reaching_terminates_and_being_out_of_time_does_not() -> None:
     """Along x at 0.1 a step: the goal at 0.3 is reached by the third step, the one at -0.3 never."""
-    env = Navigation2D().env(goal([0.3, 0.0], [-0.3, 0.0]), 1)
-    made = collect(env, going(1.0, 0.0), rng())
-    assert made.terminated.tolist() == [[True], [False]]
-    assert made.success.tolist() == [[True], [False]]
-    assert made.mask.sum(-1).tolist() == [[3.0], [100.0]]
-    torch.testing.assert_close(made.returns[0, 0], torch.tensor(-0.2 - 0.1))
-    torch.testing.assert_close(made.last[:, 0, 0], torch.tensor([0.3, 10.0]))
-    assert not made.broken.any()
+    env = Navigation2D().vector_env(goal([0.3, 0.0], [-0.3, 0.0]), 1)
+    episodes = collect(env, always(1.0, 0.0), rng())
+    assert episodes.terminated.tolist() == [[True], [False]]
+    assert episodes.success.tolist() == [[True], [False]]
+    assert episodes.mask.sum(-1).tolist() == [[3.0], [100.0]]
+    torch.testing.assert_close(episodes.returns[0, 0], torch.tensor(-0.2 - 0.1))
+    torch.testing.assert_close(episodes.last[:, 0, 0], torch.tensor([0.3, 10.0]))
+    assert not episodes.broken.any()
 
 
 def test_actions_are_clipped_by_the_environment_alone() -> None:
-    env = Navigation2D().env(goal([0.3, 0.0]), 1)
-    made = collect(env, going(5.0, 0.0), rng())
-    assert (made.actions[..., 0] == 5.0).all()
-    torch.testing.assert_close(made.observations[0, 0, :3, 0], torch.tensor([0.0, 0.1, 0.2]))
+    env = Navigation2D().vector_env(goal([0.3, 0.0]), 1)
+    episodes = collect(env, always(5.0, 0.0), rng())
+    assert (episodes.actions[..., 0] == 5.0).all()
+    torch.testing.assert_close(episodes.observations[0, 0, :3, 0], torch.tensor([0.0, 0.1, 0.2]))
 
 
-def test_the_sparse_reward_begins_at_a_fifth() -> None:
-    env = SparseNavigation2D().env(goal([0.3, 0.0]), 1)
-    made = collect(env, going(1.0, 0.0), rng())
-    expected = torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0])  # at 0.1, 0.2, 0.3, 0.4, 0.5
-    torch.testing.assert_close(made.rewards[0, 0, :5], expected, atol=1e-5, rtol=0)
-    assert not made.terminated.any()
-
-
-class Lottery(VectorEnv):
-    """Rewards of 1, but in lane 1 one that is no number at step 2."""
+class Counting(VectorEnv):
+    """One task with two environments, which observe the number of steps so far; rewards are 1."""
 
     tasks, episodes_per_task, horizon, action_size = goal([0.0, 0.0]), 2, 4, 2
 
-    def reset(self, rng: np.random.Generator) -> np.ndarray:
-        self.step_count = 0
+    def reset(self, generators, chosen=None, disturbance=0.0) -> np.ndarray:
+        self.count = 0
         return np.zeros((1, 2, 2))
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> StepResult:
-        self.step_count += 1
-        rewards, no = np.ones((1, 2)), np.zeros((1, 2), bool)
-        if self.step_count == 2:
-            rewards[0, 1] = np.nan
-        return StepResult(np.full((1, 2, 2), float(self.step_count)), rewards, no, no, no)
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        self.count += 1
+        flags = [np.zeros((1, 2), bool) for _ in range(4)]
+        return StepResult(np.full((1, 2, 2), float(self.count)), np.ones((1, 2)), *flags)
+
+
+class Lottery(Counting):
+    """The second environment's reward is no number at step 2."""
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        result = super().step(actions, active)
+        if self.count == 2:
+            result.rewards[0, 1] = np.nan
+        return result
 
 
 def test_a_reward_that_is_no_number_cuts_the_episode_short(capsys) -> None:
     env = Lottery()
-    made = collect(env, going(0.0, 0.0), rng())
-    assert made.mask.tolist() == [[[1, 1, 1, 1], [1, 0, 0, 0]]]
-    assert made.broken.tolist() == [[False, True]]
-    assert made.returns.tolist() == [[4.0, 1.0]]
-    assert made.last[0, :, 0].tolist() == [4.0, 1.0]
+    episodes = collect(env, always(0.0, 0.0), rng())
+    assert episodes.mask.tolist() == [[[1, 1, 1, 1], [1, 0, 0, 0]]]
+    assert episodes.broken.tolist() == [[False, True]]
+    assert episodes.returns.tolist() == [[4.0, 1.0]]
+    assert episodes.last[0, :, 0].tolist() == [4.0, 1.0]
     assert env.faults == 1
     assert "navigation2d/train/0 (1)" in capsys.readouterr().out
 
 
+class Truncating(Counting):
+    """The first environment is truncated in its second step, long before the horizon."""
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
+        result = super().step(actions, active)
+        result.truncated[0, 0] = self.count >= 2
+        return result
+
+
+def test_a_truncated_episode_ends_there_and_is_not_terminated() -> None:
+    episodes = collect(Truncating(), always(0.0, 0.0), rng())
+    assert episodes.mask.tolist() == [[[1, 1, 0, 0], [1, 1, 1, 1]]]
+    assert not episodes.terminated.any()
+    assert episodes.last[0, :, 0].tolist() == [2.0, 4.0]
+    assert not episodes.broken.any()
+
+
 class Fragile(gymnasium.Env):
-    """Fails in its second step, if it is the first of its task."""
+    """Fails in its second step, if it is not sound."""
 
     action_space = gymnasium.spaces.Box(-2.0, 4.0, (1,), np.float64)
     observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float64)
@@ -122,22 +134,25 @@ class Fragile(gymnasium.Env):
 def test_an_environment_that_raises_is_named_and_made_anew(capsys) -> None:
     made = []
 
-    def make(task: Task) -> gymnasium.Env:
-        made.append(Fragile(sound=bool(made)))
+    def make(task: Task) -> Flat:
+        made.append(Flat(Fragile(sound=bool(made)), 3))
         return made[-1]
 
-    env = GymVectorEnv(goal([0.0, 0.0]), 2, make, horizon=3)
-    episodes = collect(env, one(0.5), rng())
+    env = GymVectorEnv(goal([0.0, 0.0]), 2, make, 3, lambda info, total: False)
+    episodes = collect(env, always(0.5), rng())
     assert episodes.mask.tolist() == [[[1, 0, 0], [1, 1, 1]]]
     assert episodes.observations[0, 1, 1].tolist() == [2.5]  # 0.5 of the way from the middle, 1, to 4
     assert (env.faults, len(made)) == (1, 3)
     said = capsys.readouterr().out
     assert "navigation2d/train/0 failed (RuntimeError: a joint came off)" in said.replace("\n", " ")
-    assert collect(env, one(0.5), rng()).mask.all()
+    assert collect(env, always(0.5), rng()).mask.all()
 
 
 def test_too_many_failures_stop() -> None:
-    env = GymVectorEnv(goal([0.0, 0.0]), 1, lambda task: Fragile(sound=False), horizon=3, faults=2)
-    collect(env, one(0.0), rng())
+    def make(task: Task) -> Flat:
+        return Flat(Fragile(sound=False), 3)
+
+    env = GymVectorEnv(goal([0.0, 0.0]), 1, make, 3, lambda info, total: False, most_faults=2)
+    collect(env, always(0.0), rng())
     with pytest.raises(QuickstudyError, match=r"a joint came off.*failure 2, and 2 are the limit"):
-        collect(env, one(0.0), rng())
+        collect(env, always(0.0), rng())

@@ -23,21 +23,19 @@ def policy(hidden: tuple[int, ...] = (4,), size: int = 2) -> GaussianPolicy:
     return made
 
 
-def acted(
-    policy: GaussianPolicy, seed: int, tasks: int = 2, episodes_per_task: int = 3, steps: int = 5
-) -> AdvantageBatch:
+def batch_of(policy: GaussianPolicy, seed: int, tasks: int = 2, episodes: int = 3, steps: int = 5) -> AdvantageBatch:
     rng = torch.Generator().manual_seed(seed)
     size = policy.weight0.shape[1]
-    x = torch.randn(tasks, episodes_per_task, steps, size, generator=rng, dtype=DOUBLE)
+    x = torch.randn(tasks, episodes, steps, size, generator=rng, dtype=DOUBLE)
     with torch.no_grad():
         old = policy(x)
         actions = old.sample(rng)
         log_prob = old.log_prob(actions)
-    mask = torch.ones(tasks, episodes_per_task, steps, dtype=DOUBLE)
+    mask = torch.ones(tasks, episodes, steps, dtype=DOUBLE)
     mask[:, 0, -2:] = 0
-    advantages = torch.randn(tasks, episodes_per_task, steps, generator=rng, dtype=DOUBLE) * mask
+    advantages = torch.randn(tasks, episodes, steps, generator=rng, dtype=DOUBLE) * mask
     return AdvantageBatch(
-        x, actions, mask, advantages, log_prob, old, torch.randn(tasks, episodes_per_task, generator=rng, dtype=DOUBLE)
+        x, actions, mask, advantages, log_prob, old, torch.randn(tasks, episodes, generator=rng, dtype=DOUBLE)
     )
 
 
@@ -69,7 +67,7 @@ def test_gradient_by_finite_differences(estimator, inner_steps: int, learn_rates
     learner = MetaPolicy(made, MetaPolicyConfig(inner_steps, 0.3, learn_rates, by_return, estimator=estimator)).double()
     if by_return:
         learner.usual.copy_(torch.tensor([0.5, 2.0]))
-    stages = [acted(made, seed) for seed in range(inner_steps + 1)]
+    stages = [batch_of(made, seed) for seed in range(inner_steps + 1)]
     theta = leaves(learner)
     loss, _ = learner.outer_loss(theta, stages)
     gradient = flatten(torch.autograd.grad(loss, list(theta.values())))
@@ -79,7 +77,7 @@ def test_gradient_by_finite_differences(estimator, inner_steps: int, learn_rates
 
 def test_first_order_leaves_the_second_derivative_out() -> None:
     made = policy()
-    stages = [acted(made, seed) for seed in range(2)]
+    stages = [batch_of(made, seed) for seed in range(2)]
     gradients = []
     for first_order in (False, True):
         config = MetaPolicyConfig(inner_rate=0.3, learn_rates=False, first_order=first_order)
@@ -96,18 +94,20 @@ def test_first_order_leaves_the_second_derivative_out() -> None:
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
 
 
-def test_the_less_was_earned_the_longer_the_stride() -> None:
+def test_the_less_was_earned_the_longer_the_step() -> None:
     learner = MetaPolicy(policy(), MetaPolicyConfig(by_return=True))
     learner.usual.copy_(torch.tensor([-40.0, 10.0]))
-    seen = acted(learner.policy, 0)._replace(earned=torch.tensor([[-50.0, -70.0], [-30.0, -30.0]]))
+    batch = batch_of(learner.policy, 0)._replace(returns=torch.tensor([[-50.0, -70.0], [-30.0, -30.0]]))
     rates = {"by_return": torch.tensor(0.4)}
-    torch.testing.assert_close(learner.stride(seen, rates), torch.tensor([1.8, 0.6]))
-    torch.testing.assert_close(learner.stride(seen._replace(earned=torch.tensor([[-10.0]])), rates), torch.zeros(1))
+    torch.testing.assert_close(learner.step_factor(batch, rates), torch.tensor([1.8, 0.6]))
+    torch.testing.assert_close(
+        learner.step_factor(batch._replace(returns=torch.tensor([[-10.0]])), rates), torch.zeros(1)
+    )
     alike = MetaPolicy(policy(), MetaPolicyConfig())
-    torch.testing.assert_close(alike.stride(seen, {}), torch.ones(2))
+    torch.testing.assert_close(alike.step_factor(batch, {}), torch.ones(2))
 
 
-def test_usual_returns_are_those_before_adaptation_of_late() -> None:
+def test_mean_and_deviation_of_returns_run_over_those_before_adaptation() -> None:
     made = MetaPolicy(GaussianPolicy(2, 2, (4,)), MetaPolicyConfig(by_return=True))
     family, rng = Navigation2D(), torch.Generator().manual_seed(0)
     figures = [made.outer_step(family.vector_env(family.draw(5, rng), 3), rng)["return-0"] for _ in range(2)]
@@ -130,19 +130,19 @@ def test_observations_are_divided_by_a_unit_of_their_own() -> None:
     one, many = GaussianPolicy(2, 1, (3,)), GaussianPolicy(2, 1, (3,), (0.5, 4.0))
     many.load_state_dict(one.state_dict())
     x = torch.randn(5, 2)
-    told = many.predict(many.initial(), x * torch.tensor([0.5, 4.0]))
-    torch.testing.assert_close(told.mean, one.predict(one.initial(), x).mean)
+    divided = many.predict(many.initial(), x * torch.tensor([0.5, 4.0]))
+    torch.testing.assert_close(divided.mean, one.predict(one.initial(), x).mean)
 
 
 def test_padding_changes_no_inner_step() -> None:
     made = policy()
-    seen = acted(made, 0)
-    rubbish = seen._replace(actions=torch.where(seen.mask[..., None] > 0, seen.actions, 3.0))
+    batch = batch_of(made, 0)
+    other = batch._replace(actions=torch.where(batch.mask[..., None] > 0, batch.actions, 3.0))
     for estimator in ("likelihood", "lvc", "dice"):
         learner = MetaPolicy(made, MetaPolicyConfig(estimator=estimator))
         phi = {n: torch.stack([p.detach()] * 2) for n, p in made.initial().items()}
         with torch.no_grad():
-            for a, b in zip(*(learner.step(phi, s, 0, {}).values() for s in (seen, rubbish)), strict=True):
+            for a, b in zip(*(learner.step(phi, s, 0, {}).values() for s in (batch, other)), strict=True):
                 torch.testing.assert_close(a, b)
 
 
@@ -158,16 +158,16 @@ def bandit(estimator: str, mean: float, samples: int) -> torch.Tensor:
     x = torch.zeros(1, samples, 1, 1, dtype=DOUBLE)
     rewards = -0.5 * (actions[..., 0] - goal).square()
     zero = torch.zeros_like(actions)
-    seen = AdvantageBatch(
+    batch = AdvantageBatch(
         x, actions, torch.ones_like(rewards), rewards, 0 * rewards, Gaussian(zero + mean, zero), rewards.sum(2)
     )
-    seen = seen._replace(log_prob=seen.old.log_prob(actions))
+    batch = batch._replace(log_prob=batch.old.log_prob(actions))
     model = GaussianPolicy(1, 1, (), std=1.0).double()
     phi = {n: p.detach()[None] for n, p in model.initial().items()}
     phi["weight0"] = torch.zeros_like(phi["weight0"])
 
     def loss(m: torch.Tensor) -> torch.Tensor:
-        return inner_loss(model, {**phi, "bias0": m.view(1, 1)}, seen, estimator).sum()
+        return inner_loss(model, {**phi, "bias0": m.view(1, 1)}, batch, estimator).sum()
 
     at = torch.tensor([mean], dtype=DOUBLE, requires_grad=True)
     slope = torch.autograd.grad(loss(at), at)[0][0]
@@ -200,13 +200,13 @@ def test_dice_credits_earlier_actions_and_lvc_does_not() -> None:
     zero = torch.zeros_like(actions)
     old = Gaussian(zero, zero)
     advantages = torch.tensor([[[0.0, 2.0]]], dtype=DOUBLE)
-    seen = AdvantageBatch(
+    batch = AdvantageBatch(
         x, actions, torch.ones(1, 1, 2, dtype=DOUBLE), advantages, old.log_prob(actions), old, torch.zeros(1, 1)
     )
     fixed = {"bias0": torch.zeros(1, 1, dtype=DOUBLE), "log_std": torch.zeros(1, 1, dtype=DOUBLE)}
     for estimator, expected in (("dice", -0.7 * -0.4 * 2.0 / 2), ("lvc", 0.0)):
         hessian = torch.autograd.functional.hessian(
-            lambda w, e=estimator: inner_loss(model, {**fixed, "weight0": w.view(1, 1, 2)}, seen, e).sum(),
+            lambda w, e=estimator: inner_loss(model, {**fixed, "weight0": w.view(1, 1, 2)}, batch, e).sum(),
             torch.zeros(2, dtype=DOUBLE),
         )
         assert math.isclose(float(hessian[0, 1]), expected, abs_tol=1e-12)

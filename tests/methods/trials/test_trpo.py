@@ -45,7 +45,7 @@ def step(slope: float, wall: float = torch.inf) -> tuple[float, dict[str, float]
     """One step of the mean m of N(m, 1) down `slope * m`, which becomes infinite below `-wall`."""
     theta = {"m": torch.zeros(1, dtype=DOUBLE, requires_grad=True)}
 
-    def judged(t):
+    def loss_and_kl(t):
         m = t["m"]
         loss = slope * m.sum() if float(m) > -wall else torch.tensor(torch.nan)
         return loss, 0.5 * m.square().sum()
@@ -55,7 +55,7 @@ def step(slope: float, wall: float = torch.inf) -> tuple[float, dict[str, float]
         theta, Gaussian(m[None], 0 * m[None]), torch.ones(1, dtype=DOUBLE), damping=1e-9
     )  # or rounding decides
     config = TRPOConfig(max_kl=0.02, shrink=0.5)
-    moved, figures = trust_region_step(theta, judged, torch.tensor([slope], dtype=DOUBLE), fisher, config)
+    moved, figures = trust_region_step(theta, loss_and_kl, torch.tensor([slope], dtype=DOUBLE), fisher, config)
     return float(moved["m"].detach()), figures
 
 

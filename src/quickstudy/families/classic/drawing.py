@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def plot(
-    x: np.ndarray, y: np.ndarray, limits: tuple[float, float], goal: Sequence[float] | None = None
-) -> np.ndarray:
+def plot(x: np.ndarray, y: np.ndarray, limits: tuple[float, float], goal: Sequence[float] | None = None) -> np.ndarray:
     """A curve, and a goal where there is one, uint8 [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -44,7 +44,7 @@ BY_TRIES: Mapping[str, Changes] = {
     "rl2-mann": _BY_MEMORY,
     "pearl": {"training": _MEMORY_TRAINING, "algorithm": {"episodes": TRIES}},
     # As many objects as there can be: what an outcome says of an object is learned from objects, not from tries.
-    # Trials are ten steps long, so learning from them costs nothing beside simulating them.
+    # Trials are ten steps long, so learning from them costs little compared with simulating them.
     "rl2-dagger": {
         "training": {
             "steps": 100,

@@ -78,7 +78,7 @@ HELD, RAISED, SUCCESS = 0.2, 0.3, 0.5
 _FELT = 0.05
 """Touch from which on the fingers hold something; a firm one is 1."""
 _FORCE = 10.0  # newton that count as firm
-_HOPE = 0.05
+_GIVE_UP = 0.05
 """Metres below which an object that should be up by now is given up."""
 
 
@@ -114,6 +114,7 @@ class TriesEnv(VectorEnv):
 
     Args:
         threads: that step the worlds; by default one for each core. Results do not depend on it.
+        visual: with all that a picture needs.
         watch: called after each control step of a try.
     """
 
@@ -130,6 +131,8 @@ class TriesEnv(VectorEnv):
     ) -> None:
         self.tasks, self.episodes_per_task = list(tasks), episodes_per_task
         self._env, self._watch = GraspingVectorEnv(tasks, episodes_per_task, arm, threads, visual), watch
+        if visual:  # so that there is something to see before the first try, which starts anew
+            self._env.reset([np.random.default_rng(0)] * self.size)
         self._generators: dict[int, np.random.Generator] = {}
         self._seen = np.zeros((self.size, len(OBSERVATION)))
         self._ever_succeeded = np.zeros(self.size, bool)
@@ -197,7 +200,7 @@ class TriesEnv(VectorEnv):
                 active &= self._feel() > _FELT
                 goal[:, 2] += LIFT_GOAL
             if t == DOWN + CLOSE + UP:
-                active &= self._lift() > _HOPE
+                active &= self._lift() > _GIVE_UP
             result = env.step(self._towards(goal, grip=-1.0 if t < DOWN else 1.0), active.reshape(self.shape))
             self._watch()
             if t >= DOWN + CLOSE:
@@ -260,7 +263,7 @@ class TriesEnv(VectorEnv):
 class GraspingTries(Grasping):
     """The tasks of `Grasping`, learned by tries; see the module's text.
 
-    The metric is whether one of the tries so far succeeded; beside it success of each try, and return.
+    The metric is whether one of the tries so far succeeded; tables also show success of each try, and return.
     """
 
     name = "grasping-tries"

@@ -74,7 +74,7 @@ class GymFamily(SimulatedFamily):
         env.close()
         self.hidden_size = space.width
         judged = "the environment's own success" if success is None else f"a return of at least {success:g}"
-        counted = f"success is {judged}" if self.metric == "success" else "the return is what counts"
+        counted = f"success is {judged}" if self.metric == "success" else "the return counts"
         self.protocol = protocol or f"{', '.join(space.names)} hidden, the start is drawn anew, {counted}"
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:

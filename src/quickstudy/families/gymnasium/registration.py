@@ -1,7 +1,7 @@
 """Gymnasium names of the environments: `gymnasium.make("quickstudy/Grasp-v0", split="sizes", index=3)`.
 
-The names are those of the families' records. Importing quickstudy registers them; no family is built before one of its
-environments is made. Without an import of its own, Gymnasium finds them as `quickstudy:quickstudy/Grasp-v0`.
+The names are those of the families' records. Importing quickstudy registers them, and so does
+`gymnasium.make("quickstudy:quickstudy/Grasp-v0")`; no family is built before one of its environments is made.
 """
 
 import gymnasium

@@ -1,4 +1,4 @@
-"""Gymnasium environments as a vector environment: each in Python, and one that fails is named, made anew and counted."""
+"""Gymnasium environments as a vector environment: each in Python, one that fails is named, made anew and counted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +63,7 @@ class Flat(gymnasium.Wrapper):
         self._horizon, self._left = horizon, horizon
         box = as_box(env.observation_space, "observations")
         low, high = (end.ravel().astype("f4") for end in (box.low, box.high))
+        self.observation_size = len(low)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-self.scale.reach, self.scale.reach, dtype=np.float32)
 
@@ -133,7 +134,7 @@ class GymVectorEnv(VectorEnv):
         self._make, self._judge, self._expert, self._most_faults = make, judge, expert, most_faults
         self._envs = [make(task) for task in self.tasks for _ in range(episodes_per_task)]
         self.action_size = len(self._envs[0].scale.half)
-        self._observations = np.zeros((self.size, *self._envs[0].observation_space.shape), "f4")
+        self._observations = np.zeros((self.size, self._envs[0].observation_size), "f4")
         self._returns, self._over = np.zeros(self.size), np.ones(self.size, bool)
         self._noise: dict[int, np.random.Generator] = {}
         self._disturbance = 0.0
@@ -153,7 +154,8 @@ class GymVectorEnv(VectorEnv):
         return self._grid(self._observations.copy())
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
-        flat, indices = np.asarray(actions).reshape(self.size, -1), np.flatnonzero(active & ~self._grid(self._over))
+        flat = np.asarray(actions).reshape(self.size, -1)
+        indices: list[int] = np.flatnonzero(active & ~self._grid(self._over)).tolist()
         if self._disturbance:
             flat = flat.astype("f8")
             for i in indices:
@@ -181,7 +183,7 @@ class GymVectorEnv(VectorEnv):
         if self._expert is None:
             return super().expert_action()
         actions = np.full((self.size, self.action_size), np.nan)
-        for i in np.flatnonzero(~self._over):
+        for i in np.flatnonzero(~self._over).tolist():
             given = np.asarray(self._expert(self._envs[i].env, self._envs[i].raw))
             if given.size != self.action_size or not np.isfinite(given).all():
                 task = self._task(i)

@@ -56,7 +56,7 @@ class Manipulation(SimulatedFamily):
     """Tasks of Meta-World; see the module's text and `ml1`, `ml10`, `ml45` and `tools`."""
 
     metric: ClassVar[str] = "success"
-    secondary_metrics: ClassVar[tuple[str, ...]] = ("success_last",)
+    secondary_metrics: tuple[str, ...] = ("success_last",)
     rate = 80.0
     observation_size = OBSERVATION
     action_size = ACTION

@@ -29,7 +29,7 @@ from quickstudy.task import Task
 class FixedStart(Manipulation):
     """Tasks of Meta-World that differ in their rewards alone; see the module's text, `ml1` and `ml10`."""
 
-    secondary_metrics = ("success_last", "return")
+    secondary_metrics: tuple[str, ...] = ("success_last", "return")
     begins_with = "vector"
 
     def __init__(

@@ -31,7 +31,7 @@ FAMILIES = (
     ),
     FamilyRecord(
         "navigation-dynamics",
-        "the same with a body that is damaged otherwise in every task",
+        "the same with a body that has other defects in every task",
         partial(_build, "NavigationDynamics"),
         environment="NavigationDynamics-v0",
     ),

@@ -1,4 +1,4 @@
-"""Bodies of the navigation family that do not respond as they should: what is wrong with them is part of the task."""
+"""Bodies of the navigation family that do not respond as they should: their defects are part of the task."""
 
 from dataclasses import astuple, replace
 
@@ -7,13 +7,13 @@ import numpy as np
 from quickstudy.families.navigation.scene import Body
 
 WEAK = (0.5, 0.9)
-"""The part of its commanded speed that a weak motor reaches; one motor of two thirds of the bodies is weak."""
+"""The share of its commanded speed that a weak motor reaches; two thirds of the bodies have one weak motor."""
 SLIPPERY = (0.06, 0.2)
-"""Friction of wheels that slip, as those of half the bodies do."""
+"""Friction of wheels that slip; half of the bodies have such."""
 PAYLOAD = (2.0, 6.0)
 """Kilograms on top of half the bodies."""
 OFF_CENTRE = 0.08
-"""Metres that a payload is out of the middle at most, each way."""
+"""Metres by which a payload is off the middle at most, along either axis."""
 
 PROTOCOL = (
     f"one motor may reach {WEAK[0]:.0%} to {WEAK[1]:.0%} of its speed, the wheels' friction be {SLIPPERY[0]} to "
@@ -23,7 +23,7 @@ _SCALE = np.array([0.5, 0.5, 1.0, PAYLOAD[1], OFF_CENTRE, OFF_CENTRE])
 
 
 def draw(rng: np.random.Generator) -> Body:
-    """Each ill by itself, so that one body in twelve is healthy."""
+    """A body; each defect is drawn independently, so that one body in twelve is healthy."""
     body = Body()
     if rng.uniform() < 2 / 3:
         body = replace(body, **{str(rng.choice(["left", "right"])): _number(rng, *WEAK)})
@@ -41,12 +41,12 @@ def difference(body: Body) -> np.ndarray:
 
 
 def caption(body: Body) -> str:
-    """What is wrong with a body, for people."""
+    """The defects of a body, for people."""
     healthy = Body()
-    ills = [f"{side} motor {part:.0%}" for side, part in (("left", body.left), ("right", body.right)) if part < 1.0]
-    ills += [f"grip {body.grip:.2f}"] if body.grip < healthy.grip else []
-    ills += [f"{body.payload:.1f} kg"] if body.payload > healthy.payload else []
-    return ", ".join(ills) or "healthy"
+    defects = [f"{side} motor {part:.0%}" for side, part in (("left", body.left), ("right", body.right)) if part < 1.0]
+    defects += [f"grip {body.grip:.2f}"] if body.grip < healthy.grip else []
+    defects += [f"{body.payload:.1f} kg"] if body.payload > healthy.payload else []
+    return ", ".join(defects) or "healthy"
 
 
 def _number(rng: np.random.Generator, low: float, high: float) -> float:

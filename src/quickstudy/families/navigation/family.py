@@ -1,9 +1,9 @@
-"""Navigation: a wheeled robot finds its way in a building that it has never seen, from one demonstration.
+"""Navigation: a wheeled robot finds its way in a building that it has never seen, shown once or by trial.
 
 A task is an environment, a goal in it, and a region to start from. The robot has a lidar and knows its pose by
 odometry, which drifts; it knows neither the map, nor the goal, nor which of the ways that it sees leads there: that is
-what the demonstration shows. Start, heading and all noise are drawn anew for every episode, so that a demonstration
-cannot be replayed.
+what the demonstration shows, or what the robot finds out by trial. Start, heading and all noise are drawn anew for
+every episode, so that a demonstration cannot be replayed.
 
 `NavigationDynamics` hides the robot's body too: a weak motor, wheels that slip, a load that pulls.
 """
@@ -55,7 +55,7 @@ class Navigation(SimulatedFamily):
         "progress along the shortest way in metres, 2 at the goal, less 0.05 for a step that ends in touch with a wall"
     )
     metric: ClassVar[str] = "success"
-    secondary_metrics: ClassVar[tuple[str, ...]] = ("spl", "collisions", "return")
+    secondary_metrics: tuple[str, ...] = ("spl", "collisions", "return")
     rate = 5.0
     observation_size = len(OBSERVATION)
     observation_limit = OBSERVATION_LIMIT

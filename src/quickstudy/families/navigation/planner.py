@@ -19,9 +19,9 @@ from quickstudy.families.navigation.scene import RAY_ANGLES, ROBOT, Body
 from quickstudy.families.navigation.spaces import MAX_SPEED, MAX_TURN, pose, ranges
 
 MARGIN = 0.08
-"""Metres that a planned route keeps from walls, beside the robot's radius."""
+"""Metres that a planned route keeps from walls, in addition to the robot's radius."""
 COMFORT, AVERSION = 0.35, 3.0
-"""Metres of further room that a route would like, and how much more a metre costs where there is none."""
+"""Metres of further room that a route prefers, and how much more a metre costs where there is none."""
 _AHEAD = (2, 7)
 """The heading of a cell leads to the mean of its successors of these numbers on the way to the goal."""
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (1, -2), (2, 1), (2, -1))
@@ -152,8 +152,8 @@ TURN_GAIN = 2.0
 """Radians a second for each radian that the heading is off."""
 SLOW_WITHIN = 1.2
 """Metres from the goal from which on the expert slows down."""
-SHY_WITHIN, SHYNESS = 0.45, 0.6
-"""Metres from the lidar within which walls repel the expert, and how much a ray that touches one does."""
+REPELLED_WITHIN, REPULSION = 0.45, 0.6
+"""Metres from the lidar within which walls repel the expert, and how strongly a ray that touches one does."""
 _RAYS = np.stack([np.cos(RAY_ANGLES), np.sin(RAY_ANGLES)], axis=-1)
 _AHEAD_RAYS = np.flatnonzero(np.cos(RAY_ANGLES) > 0.85)
 
@@ -181,8 +181,8 @@ class Expert:
         c, s = np.cos(yaw), np.sin(yaw)
         wanted = np.stack([c * heading[..., 0] + s * heading[..., 1], c * heading[..., 1] - s * heading[..., 0]], -1)
         seen = ranges(observations)
-        close = np.clip((SHY_WITHIN - seen) / (SHY_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
-        wanted = wanted - SHYNESS * close @ _RAYS
+        close = np.clip((REPELLED_WITHIN - seen) / (REPELLED_WITHIN - ROBOT.radius), 0.0, 1.0) ** 2
+        wanted = wanted - REPULSION * close @ _RAYS
         error = np.arctan2(wanted[..., 1], wanted[..., 0])
         turn = np.clip(TURN_GAIN * error, -FULL_TURN, FULL_TURN)
         clear = np.clip((seen[..., _AHEAD_RAYS].min(-1) - ROBOT.radius - 0.02) / 0.25, 0.0, 1.0)

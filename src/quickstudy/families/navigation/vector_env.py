@@ -40,7 +40,7 @@ REACHED = 0.3
 BELIEVED = 0.1
 """Metres from the goal at which a demonstration ends, by the robot's own odometry."""
 ARRIVAL = 2.0
-"""The reward of reaching the goal, beside that of progress, which is 1 a metre."""
+"""The reward of reaching the goal, in addition to that of progress, which is 1 a metre."""
 TOUCH = 0.05
 """The cost of a step that ends in touch with a wall."""
 

@@ -53,7 +53,7 @@ def fine_tune(loss: Callable[[Parameters], Tensor], start: Parameters, config: F
             # m_t = beta_1 m_{t-1} + (1 - beta_1) g_t, v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2
             first = {**first, n: 0.9 * first[n] + 0.1 * g}
             second = {**second, n: 0.999 * second[n] + 0.001 * g.square()}
-            # m^_t = m_t / (1 - beta_1^t), v^_t = v_t / (1 - beta_2^t), theta_t = theta_{t-1} - rate m^ / (sqrt(v^) + eps)
+            # m^ = m_t / (1 - beta_1^t), v^ = v_t / (1 - beta_2^t), theta_t = theta_{t-1} - rate m^ / (sqrt(v^) + eps)
             unbiased, scale = first[n] / (1 - 0.9**t), (second[n] / (1 - 0.999**t)).sqrt() + 1e-8
             parameters = {**parameters, n: parameters[n] - config.rate * unbiased / scale}
     return parameters
@@ -203,7 +203,7 @@ class Replay(MetaLearner):
 
 
 class NearestNeighbour(Replay):
-    """Floor: repeats the action of the nearest demonstrated step, by the squared distance of standardised observations."""
+    """Floor: repeats the action of the demonstrated step whose standardised observation is nearest."""
 
     order_matters = False
 
@@ -241,6 +241,7 @@ METHODS = (
         settings=FineTuneConfig,
         role="baseline",
         tuned="freely",
+        opponent=1,
     ),
     Method(
         "transfer-equal-time",
@@ -260,6 +261,7 @@ METHODS = (
         role="baseline",
         uses="scale",
         tuned="freely",
+        opponent=2,
         always_adapted=True,
     ),
     Method(
@@ -268,6 +270,7 @@ METHODS = (
         lambda s, family: NoAdaptation(base_learner(s, family)),
         role="baseline",
         pretrained_as="transfer",
+        opponent=3,
     ),
     Method(
         "oracle",

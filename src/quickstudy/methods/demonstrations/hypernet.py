@@ -245,8 +245,8 @@ METHODS = (
         "hypernet",
         "one pass over the demonstrations modulates the base network",
         _build,
-        paper="Garnelo et al. 2018, Conditional Neural Processes, ICML; Perez et al. 2018, FiLM: Visual Reasoning with a "
-        "General Conditioning Layer, AAAI; Requeima et al. 2019, Fast and Flexible Multi-Task Classification Using "
+        paper="Garnelo et al. 2018, Conditional Neural Processes, ICML; Perez et al. 2018, FiLM: Visual Reasoning with "
+        "a General Conditioning Layer, AAAI; Requeima et al. 2019, Fast and Flexible Multi-Task Classification Using "
         "Conditional Neural Adaptive Processes, NeurIPS",
         settings=HypernetConfig,
     ),

@@ -127,6 +127,7 @@ METHODS = (
         _with(),
         paper="Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML",
         settings=MAMLConfig,
+        gradient_based=True,
     ),
     Method(
         "fomaml",
@@ -134,6 +135,7 @@ METHODS = (
         _with(first_order=True),
         paper="Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML",
         settings=MAMLConfig,
+        gradient_based=True,
         compared=False,
     ),
     Method(
@@ -143,6 +145,7 @@ METHODS = (
         paper="Raghu, Raghu, Bengio, Vinyals 2020, Rapid Learning or Feature Reuse? Towards Understanding the "
         "Effectiveness of MAML, ICLR",
         settings=MAMLConfig,
+        gradient_based=True,
         compared=False,
     ),
     Method(
@@ -151,5 +154,6 @@ METHODS = (
         _with(learn_rates="parameter-step"),
         paper="Li, Zhou, Chen, Li 2017, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, arXiv",
         settings=MAMLConfig,
+        gradient_based=True,
     ),
 )

@@ -113,7 +113,7 @@ def _where(real: Tensor, new: Memory, old: Memory) -> Memory:
 
 
 class MANN(MetaLearner):
-    """Skill: a `Memory`. The network of the base learner embeds observations (`nn.Identity` leaves them as they are)."""
+    """Skill: a `Memory`. The network of the base learner embeds observations (`nn.Identity` does not change them)."""
 
     adapts_weights = False
     scans = True

@@ -179,7 +179,7 @@ def update(gradient: Tensor, x: Tensor, w: Weights, state: State) -> State:
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """Computed from the sigmoid, which compiled code keeps for the backward pass; it would compute tanh a second time."""
+    """By the sigmoid, which compiled code keeps for the backward pass; it would compute tanh itself a second time."""
     return 2.0 * (2.0 * x).sigmoid() - 1.0
 
 

@@ -18,7 +18,7 @@ What deviates from the authors' code:
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +44,16 @@ class ReptileConfig(Config):
     Attributes:
         inner_steps: k, steps of the inner loop in training.
         test_steps: steps of adaptation.
-        inner_rate: learning rate of the inner loop, which is Adam with beta_1 = 0.
+        inner_rate: learning rate of the inner loop.
         batch: the most points (steps of demonstrations) in a mini-batch of the inner loop.
+        inner_optimiser: 'adam' with beta_1 = 0 as in the authors' code, or 'sgd'; Algorithm 1 allows both.
     """
 
     inner_steps: PositiveInt = 5
     test_steps: PositiveInt = 50
     inner_rate: PositiveFloat = 1e-3
     batch: PositiveInt = 10
+    inner_optimiser: Literal["adam", "sgd"] = "adam"
 
 
 class Inner(NamedTuple):
@@ -59,7 +61,7 @@ class Inner(NamedTuple):
 
     Attributes:
         parameters: by name.
-        second: Adam's running sum of squared gradients, by name.
+        second: Adam's running sum of squared gradients, by name; empty for 'sgd'.
         age: the sum of the weights in it, 1 - beta_2^t after t steps from nothing.
     """
 
@@ -77,8 +79,8 @@ class Reptile(MetaLearner):
     def __init__(self, base: BaseLearner, config: ReptileConfig = ReptileConfig()) -> None:
         super().__init__(base)
         self.config = config
-        zeros = {n.replace(".", "/"): torch.zeros_like(p) for n, p in base.initial().items()}
-        self.second = nn.ParameterDict(zeros)
+        moved = base.initial() if config.inner_optimiser == "adam" else {}
+        self.second = nn.ParameterDict({n.replace(".", "/"): torch.zeros_like(p) for n, p in moved.items()})
         self.age = nn.Parameter(torch.zeros(()))
 
     def begin(self) -> Parameters:
@@ -97,8 +99,9 @@ class Reptile(MetaLearner):
         now = tree_map(Tensor.detach, self.theta())
         points = real_first(data)
         for t in range(steps):
-            # Algorithm 1: phi = U^k(theta), k steps of Adam
-            now = self._adam(now, grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch)))
+            # Algorithm 1: phi = U^k(theta), k steps of SGD or Adam
+            gradient = grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch))
+            now = self._sgd(now, gradient) if self.config.inner_optimiser == "sgd" else self._adam(now, gradient)
         return now
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
@@ -112,6 +115,10 @@ class Reptile(MetaLearner):
 
     def predict(self, skill: Parameters, x: Tensor) -> Tensor:
         return self.base.predict(skill, x)
+
+    def _sgd(self, now: Inner, gradient: Parameters) -> Inner:
+        rate = self.config.inner_rate
+        return now._replace(parameters={n: p - rate * gradient[n] for n, p in now.parameters.items()})
 
     def _adam(self, now: Inner, gradient: Parameters) -> Inner:
         """Adam (Kingma & Ba 2015, Algorithm 1) with beta_1 = 0: the gradient over its root mean square so far."""

@@ -41,8 +41,8 @@ _AHEAD = (0, 5, 15)
 """How many steps ahead the demonstrated hand may be followed."""
 
 _PACE = (0.25, 1.5)
-"""Fewest and most steps of the demonstration that pass in one step of an episode, so that a motion that has stopped goes
-on, and the time that a gripper needs to close is not skipped."""
+"""Fewest and most steps of the demonstration that pass in one step of an episode, so that a motion that has stopped
+goes on, and the time that a gripper needs to close is not skipped."""
 
 _DECIMETRE = 10.0
 """Relations are in decimetres, so that they are of the order of one."""

@@ -15,7 +15,6 @@ def evaluate_trials(
     learner: TrialLearner,
     family: SimulatedFamily,
     split: str,
-    *,
     shots: Sequence[int] = (0, 1),
     tasks: int = 100,
     episodes: int | None = None,
@@ -34,7 +33,8 @@ def evaluate_trials(
     Returns:
         metrics [shots, task, episode]: 'return', 'success' at any step, 'success_last' at the last one, and what the
         environments measure. Its `shots` are the own episodes that each round could learn from: `episodes` for each
-        adaptation where all of a task's episodes go into one, else one. Its times are those of everything up to that
+        adaptation where all of a task's episodes go into one (its `steps` then say how many adaptations), else one. Its
+        times are those of everything up to that
         round, simulation included, divided by the tasks.
 
     Raises:
@@ -61,4 +61,6 @@ def evaluate_trials(
         [k * (episodes if learner.shares_experience else 1) for k in shots],
         {name: torch.stack(values).double().numpy() for name, values in metrics.items()},
         [milliseconds * k / max(1, rounds) for k in shots],
+        "trials",
+        list(shots) if learner.shares_experience else None,
     )

@@ -88,7 +88,7 @@ class LearnedRule(TrialLearner):
         state, losses = self._begin(tasks), []
         for batch, signal in zip(stages[1:], signals, strict=True):
             # Eq. 2 of Ravi & Larochelle: theta_t = f theta_{t-1} - i gradient, its gates f and i by the LSTM.
-            state = update(*signal, *self._cell(), *state)
+            state = update(signal.gradient, signal.x, self._cell(), state)
             now = self.policy.predict(self._unflatten(state.theta, tasks), batch.observations)
             # Eq. 7 of PPO on the episodes that the updated policy made.
             losses.append(clipped_loss(batch.ratio(now), batch, self.config.clip).mean())
@@ -107,7 +107,7 @@ class LearnedRule(TrialLearner):
             stages.append(estimate_advantages(episodes[-1], self.config.returns))
             if k < rounds:
                 signals.append(self._signal(phi, stages[-1]))
-                state = update(*signals[-1], *self._cell(), *state)
+                state = update(signals[-1].gradient, signals[-1].x, self._cell(), state)
         return episodes, stages, signals
 
     def _signal(self, phi: Parameters, batch: AdvantageBatch) -> Signal:

@@ -13,7 +13,12 @@ from quickstudy.settings import TrialConfig
 
 
 class TrialSteps:
-    """Meta-batches of experience: environments of tasks just drawn, in which the learner makes one outer step."""
+    """Meta-batches of experience: environments of tasks just drawn, in which the learner makes one outer step.
+
+    It is a `quickstudy.train.Steps`.
+    """
+
+    log_every = 1
 
     def __init__(self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig) -> None:
         self.learner, self.family, self.config = learner, family, config
@@ -51,6 +56,10 @@ class TrialSteps:
             )
         return self._figures | {"faults": float(self.faults)}
 
+    def summary(self) -> Figures:
+        """What the history keeps of the last step."""
+        return {"faults": float(self.faults), **{f"train/{name}": value for name, value in self._figures.items()}}
+
     def note(self) -> str:
         """What the last step's returns were, for a progress bar."""
         return ", ".join(f"{k} {v:.2f}" for k, v in self._figures.items() if k.startswith("return"))
@@ -59,10 +68,11 @@ class TrialSteps:
         """What an exact resumption needs, as a checkpoint holds it."""
         return {"learner": self.learner.state(), "faults": self.faults}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes what `state` gave."""
-        self.learner.restore(state["learner"])
+    def restore(self, state: dict[str, Any], finished: bool = False) -> None:
+        """Takes what `state` gave; of a training that is finished the count of faults alone."""
         self.faults = state["faults"]
+        if not finished:
+            self.learner.restore(state["learner"])
 
     def _decay_rate(self, done: int) -> None:
         """The rate falls to zero in a straight line over the last `lr_decay_fraction` of all steps."""
@@ -83,9 +93,9 @@ def validate(learner: TrialLearner, family: SimulatedFamily, config: TrialConfig
         learner,
         family,
         "validation",
-        shots=range(config.validation_rounds + 1),
-        tasks=config.validation_tasks,
-        episodes=config.episodes_per_task,
+        range(config.validation_rounds + 1),
+        config.validation_tasks,
+        config.episodes_per_task,
     )
     means = {name: result.metrics[name].mean((1, 2)).tolist() for name in (family.metric, *family.secondary_metrics)}
     figures = {f"validation/{name}-{k}": value for name, mean in means.items() for k, value in enumerate(mean)}
