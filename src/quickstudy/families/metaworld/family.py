@@ -55,11 +55,7 @@ _UNIT = 2 * (*_PLACE, 1.0, *_OBJECT, *_OBJECT) + _PLACE
 class Manipulation(SimulatedFamily):
     """Tasks of Meta-World; see the module's text and `ml1`, `ml10`, `ml45` and `tools`."""
 
-<<<<<<< HEAD
     metric: str = "success"
-=======
-    metric: ClassVar[str] = "success"
->>>>>>> wt-f2
     secondary_metrics: tuple[str, ...] = ("success_last",)
     rate = 80.0
     observation_size = OBSERVATION
