@@ -62,7 +62,7 @@ class Manipulation(SimulatedFamily):
     action_size = ACTION
     attempts = 16
     demonstrated_at_once = 200
-    film_every = 4
+    film_every, film_ends_with_success = 4, True
     episodes_per_task = 10
     repeat = 1
     """For how many of Meta-World's steps an action is held."""
