@@ -47,9 +47,8 @@ def step(what: str, path: Path, format: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    from quickstudy import datasets
+    from quickstudy import datasets, families
     from quickstudy.datasets.inspection import inspect
-    from quickstudy.families import own as families
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=10_000)

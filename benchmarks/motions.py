@@ -1,13 +1,13 @@
-"""Real motions predicted from one to three demonstrations: every held-out task of every fold, learners beside baselines.
+"""Real motions predicted from one to three demonstrations: every held-out task of each fold, by learners and baselines.
 
     export QUICKSTUDY_MOTIONS=...             # the collection of recordings, see docs/motions.md
     python -m benchmarks.motions              # 3 seeds of each method on 4 folds; resumes where it was stopped
     python -m benchmarks.motions --methods matching --seeds 1 --folds 2
 
 Writes benchmarks/results/motions.json. Baselines see what the learners see: the demonstrations that are shown, and the
-start pose and the end of the one to be predicted. `promp` and `dmp` are those of the package movement_primitives (DFKI);
-the settings of ProMPs are chosen on validation tasks, as transfer's are. `dmp-time_normalised` is a DMP of demonstrations that
-are time_normalised as learners get them, by what was chosen across tasks.
+start pose and the end of the one to be predicted. `promp` and `dmp` are those of movement_primitives (DFKI); the
+settings of ProMPs are chosen on validation tasks, as transfer's are. `dmp-evened` is a DMP of demonstrations whose
+pace is normalised as learners get them, by what was chosen across tasks.
 
 Two of six folds are left out: on the tasks that they hold out the methods' settings were chosen.
 """
@@ -24,27 +24,19 @@ import numpy as np
 import torch
 import tyro
 
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
+from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
 from quickstudy.families.motions.trajectories import at_phases, phases
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import Settings, defaults
 from quickstudy.methods.demonstrations.baselines import Transfer
-from quickstudy.results.compare import (
-    TRAINING_SECONDS,
-    Protocol,
-    bootstrap,
-    clock,
-    parameters,
-    seconds_so_far,
-    source_for,
-    train,
-    tune,
-)
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
+from quickstudy.results.tables import print_table
+from quickstudy.results.tuning import Tuning, tune
 
-Foretell = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Poses that were shown [demonstration, step, 6] and start poses [query, 6] to poses [query, step, 6]."""
 
 METHODS = ("matching", "matching-convex", "hypernet", "meta-sgd", "transfer", "no-adaptation")
@@ -60,7 +52,7 @@ SHOTS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Foretelling:
+class Measurement:
     """What to run."""
 
     methods: tuple[str, ...] = METHODS
@@ -98,7 +90,7 @@ def warp_nearest(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return chosen + start_offset(starts - chosen[:, 0])
 
 
-def promp(weights: int, noise: float) -> Foretell:
+def promp(weights: int, noise: float) -> Predict:
     """A probabilistic movement primitive (Paraschos et al. 2013), conditioned on the start with this variance."""
     from movement_primitives.promp import ProMP
 
@@ -130,7 +122,7 @@ GRID = tuple(itertools.product((10, 15), (1e-3, 1e-2, 1e-1)))
 """Weights a dimension and variance of the start that ProMPs are tried with on validation tasks."""
 
 
-def judged(family: Motions, split: str, predict: Foretell, shots: int, seed: int, what: Foretelling) -> dict[str, dict]:
+def judged(family: Motions, split: str, predict: Predict, shots: int, seed: int, what: Measurement) -> dict[str, dict]:
     """Errors of a baseline by motion and metric, over the same tasks and episodes that learners are judged by."""
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     for task in family.tasks(split, what.tasks):
@@ -144,7 +136,7 @@ def judged(family: Motions, split: str, predict: Foretell, shots: int, seed: int
     }
 
 
-def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict[str, Foretell]:
+def baselines(family: Motions, shots: int, seed: int, what: Measurement) -> dict[str, Predict]:
     """The baselines by name, ProMPs as they do best on validation tasks."""
 
     def on_validation(settings: tuple[int, float]) -> float:
@@ -159,7 +151,7 @@ def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict
         "nearest-demonstration": nearest,
         "promp": promp(*best),
         "dmp": dmp,
-        "dmp-time_normalised": lambda shown, starts: dmp(
+        "dmp-evened": lambda shown, starts: dmp(
             time_normalised(Curves(shown[..., :3], shown[..., 3:]), family.share).poses, starts
         ),
         "warp": warp,
@@ -170,19 +162,14 @@ def baselines(family: Motions, shots: int, seed: int, what: Foretelling) -> dict
 # ---- learners
 
 
-def settings_for(method: str, fold: int, seed: int) -> Settings:
-    return replace(defaults("motions", method, seed), family=Motions.named("motions", fold))
-
-
 def learned(
-    family: Motions, method: str, fold: int, seed: int, what: Foretelling
+    family: Motions, method: str, fold: int, seed: int, what: Measurement
 ) -> tuple[dict[str, list[dict]], float]:
     """Errors by split, for each number of shots by motion and metric, and the seconds of the training."""
     folder = what.output_dir / f"fold{fold}-{method}-seed{seed}"
-    settings = settings_for(method, fold, seed)
-    learner = train(settings, family, source_for(settings, family), folder)
+    learner = Experiment.of(family, method, seed).train(folder)
     if isinstance(learner, Transfer):
-        tune(learner, family, Protocol(tuning_tasks=8), 1)
+        tune(learner, family, Tuning(tasks=8), 1)
     found = {}
     for split in family.test_splits:
         tasks = family.tasks(split, what.tasks)
@@ -201,7 +188,7 @@ def learned(
 # ---- the table
 
 
-def measure(family: Motions, fold: int, seed: int, what: Foretelling) -> dict[str, dict]:
+def measure(family: Motions, fold: int, seed: int, what: Measurement) -> dict[str, dict]:
     """By method, what one fold and seed gave; kept in files, so that nothing is measured twice."""
     found = {}
     path = what.output_dir / f"fold{fold}-seed{seed}-baselines-{what.tasks}x{what.episodes}.json"
@@ -227,7 +214,7 @@ def measure(family: Motions, fold: int, seed: int, what: Foretelling) -> dict[st
     return found
 
 
-def table(found: dict[tuple[int, int], dict[str, dict]], what: Foretelling, counts: dict[str, int | None]) -> list[Row]:
+def table(found: dict[tuple[int, int], dict[str, dict]], what: Measurement, counts: dict[str, int | None]) -> list[Row]:
     """A row for each figure, method and number of shots."""
     names = list(next(iter(found.values())))
     rows = []
@@ -257,7 +244,7 @@ def table(found: dict[tuple[int, int], dict[str, dict]], what: Foretelling, coun
 
 
 def by_seed_and_motion(
-    found: dict[tuple[int, int], dict[str, dict]], name: str, split: str, place: int, metric: str, what: Foretelling
+    found: dict[tuple[int, int], dict[str, dict]], name: str, split: str, place: int, metric: str, what: Measurement
 ) -> np.ndarray:
     """[seed, motion]."""
     return np.array(
@@ -272,14 +259,14 @@ def by_seed_and_motion(
     )
 
 
-def main(what: Foretelling) -> None:
+def main(what: Measurement) -> None:
     found, counts, seconds = {}, {}, what.output_dir / "seconds.json"
     with clock(seconds):
         for fold in what.folds:
             family = Motions(fold=fold)
             for seed in range(what.seeds):
                 found[fold, seed] = measure(family, fold, seed, what)
-            counts = {method: parameters(settings_for(method, fold, 0), family) for method in what.methods}
+            counts = {method: Experiment.of(family, method).parameters() for method in what.methods}
     cell = Cell.measured_here(
         cell="motions",
         metric="error",
@@ -303,4 +290,4 @@ def main(what: Foretelling) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Foretelling))
+    main(tyro.cli(Measurement))

@@ -21,29 +21,22 @@ from typing import Any
 import torch
 import tyro
 
+from quickstudy import families
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
-from quickstudy.families import own as families
+from quickstudy.evaluation import Evaluation, adaptation_ms, evaluate, first_shots
+from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import Settings, build, defaults
-from quickstudy.results.compare import (
-    TRAINING_SECONDS,
-    bootstrap,
-    clock,
-    parameters,
-    seconds_so_far,
-    source_for,
-    train,
-)
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
+from quickstudy.results.tables import print_table
 from quickstudy.task import TaskFamily
 
 NARROW = "-narrow"
 """What is added to a method's name where its network is the small one of the methods that go through it often."""
 
-VIEWS = "-num_augmentations"
+VIEWS = "-views"
 """What is added to a method's name where its trained network embeds five copies of each image, see `nets.ConvNet`."""
 
 ANY_WAYS = frozenset(
@@ -68,7 +61,7 @@ FROM_START: dict[str, dict[str, dict[str, Any]]] = {
         for method in ("maml", "maml-batch-statistics", "anil")
     },
     "reptile": {
-        "reptile": {"inner_optimiser": "sgd", "inner_rate": 0.01},
+        "algorithm": {"inner_optimiser": "sgd", "inner_rate": 0.01},
         "training": {"steps": 1000, "validate_every": 250},
     },
     # At a rate of 1e-3, fine for 5 classes, 20 of them ended at 77 % and, after five shots, at 61: 94 and 99 were left.
@@ -134,19 +127,17 @@ def start_of(method: str, family: str) -> tuple[str, str] | None:
     return (STARTS[method], "omniglot-60way") if method in STARTS and "within" not in family else None
 
 
-def settings_for(method: str, family: str, what: Recognise) -> Settings:
-    """The defaults of the method, for the network that its name says, and for where it starts."""
+def experiment_for(method: str, family: str, what: Recognise) -> Experiment:
+    """The method's experiment by default, with the network that its name says, and from where it starts."""
     plain = method.removesuffix(TRANSDUCTIVE).removesuffix(NARROW).removesuffix(VIEWS)
-    settings, start = defaults(family, plain, what.seed), start_of(method, family)
-    settings = replace(
-        settings,
-        start=str(run_folder(*start, what)) if start else "",
-        network=replace(settings.network, batch_statistics=method.endswith(TRANSDUCTIVE)),
-    )
+    start = start_of(method, family)
     changes = FROM_START.get(method, {}) if start else {}
     if method.endswith(NARROW):
         changes = {"network": SMALL, "training": {"steps": 4000}}
-    return replace(settings, **{group: replace(getattr(settings, group), **some) for group, some in changes.items()})
+    if method.endswith(TRANSDUCTIVE):
+        changes = {**changes, "network": {**changes.get("network", {}), "batch_statistics": True}}
+    folder = str(run_folder(*start, what)) if start else ""
+    return Experiment.of(family, plain, what.seed, changes, start=folder)
 
 
 def trained_on(method: str, family: str) -> str:
@@ -163,14 +154,13 @@ def learner_for(method: str, name: str, what: Recognise) -> tuple[MetaLearner, f
     where, folder = trained_on(method, name), run_folder(method, name, what)
     start = start_of(method, where)
     seconds = learner_for(*start, what)[1] if start else 0.0
-    settings, there = settings_for(method, where, what), families.get(where)
-    learner = train(settings, there, source_for(settings, there), folder, device=what.device)
-    num_augmentations = 5 if method.endswith(VIEWS) else 1
-    if where != name or num_augmentations > 1:
-        fitting = build(
-            replace(settings, network=replace(settings.network, num_augmentations=num_augmentations)),
-            families.get(name),
-        )
+    trained = experiment_for(method, where, what)
+    learner = trained.train(folder, device=what.device)
+    if where != name or method.endswith(VIEWS):
+        settings = trained.settings
+        if method.endswith(VIEWS):
+            settings = settings.changed({"network": {"num_augmentations": 5}})
+        fitting = replace(trained, settings=settings, family=families.get(name)).build()
         fitting.load_state_dict(learner.state_dict())
         learner = fitting
     return learner, seconds + seconds_so_far(folder / TRAINING_SECONDS)
@@ -190,13 +180,10 @@ def measured(method: str, name: str, what: Recognise) -> list[Row]:
         if method.endswith(TRANSDUCTIVE):
             both = evaluate(learner, family, "test", **wanted, transductive=True)
             together = [round(float(v.mean()), 4) for v in both.metrics["accuracy"]]
-        settings = settings_for(method, trained_on(method, name), what)
+        learned = replace(experiment_for(method, trained_on(method, name), what), family=family).parameters()
         if what.device != "cpu":
             result = replace(result, adaptation_ms=on_the_processor(learner.to("cpu"), family, shots, what.seed))
-        rows = [
-            row(method, name, result, i, together[i], parameters(settings, family), seconds, what)
-            for i in range(len(shots))
-        ]
+        rows = [row(method, name, result, i, together[i], learned, seconds, what) for i in range(len(shots))]
         files.write(path, json.dumps([vars(r) for r in rows]))
     return [Row(**plain) for plain in json.loads(path.read_text())]
 

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from quickstudy.methods.trials.catalogue import METHODS, PRETRAINED_AS, UNTRAINED, build, defaults, family
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console
 from quickstudy.methods.trials import runs
-from quickstudy.methods.trials.catalogue import METHODS, PRETRAINED_AS, UNTRAINED, build, defaults, family
 from quickstudy.methods.trials.evaluation import evaluate_trials
 from quickstudy.results.compare import TRAINING_SECONDS, clock, seconds_so_far
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 ROUNDS = {
     "scratch": (0, 1, 3, 10, 30),

@@ -18,12 +18,13 @@ import tyro
 
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import run_tasks
+from quickstudy.evaluation import run_tasks
+from quickstudy.experiment import Experiment, clock, seconds_so_far
 from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import defaults
-from quickstudy.results.compare import bootstrap, clock, seconds_so_far, source_for, train
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
+from quickstudy.results.tables import print_table
 
 PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
 STEPS: dict[str, tuple[int | None, ...]] = {
@@ -69,9 +70,8 @@ def measure(what: Sinusoids) -> list[Row]:
     for method in what.methods:
         learners = []
         for seed in range(what.seeds):
-            settings = defaults("sinusoid", method, seed)
             folder = what.output_dir / f"{method}-seed{seed}"
-            learners.append(train(settings, family, source_for(settings, family), folder))
+            learners.append(Experiment.of(family, method, seed).train(folder))
         for steps in STEPS[method]:
             values = np.stack([errors_after(one, family, steps, seed, what) for seed, one in enumerate(learners)])
             low, high = bootstrap(values)

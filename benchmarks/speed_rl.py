@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.trials.catalogue import UNTRAINED, build, defaults
 
 from benchmarks.speed_metaworld import peer
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.metaworld.fixed_start import ml1
 from quickstudy.families.metaworld.worlds import ACTION
 from quickstudy.io.progress import console
-from quickstudy.methods.trials.catalogue import UNTRAINED, build, defaults
 from quickstudy.methods.trials.profile import Profile, outer_step
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.simulation.vector_env import StepResult, VectorEnv
 from quickstudy.task import Task
 

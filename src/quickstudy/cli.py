@@ -111,12 +111,13 @@ class Check:
 
     def run(self) -> None:
         from quickstudy import check, families, methods
+        from quickstudy.methods import contract
 
         family = families.get(self.family)
         if self.method is None:
             points, whose = check.check(family), "a family"
         else:
-            points, whose = check.check_method(methods.get(self.method), family), "a method"
+            points, whose = contract.check_method(methods.get(self.method), family), "a method"
         table = Table("", Column(f"the contract of {whose}", no_wrap=True), "found, or what to do")
         signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]does not apply[/]"}
         for point in points:

@@ -5,12 +5,15 @@ import threading
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from quickstudy import families
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.gymnasium.vector_env import Flat, GymVectorEnv
+from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.methods.trials.rollout import PolicyInput, collect
 from quickstudy.task import Task
 
 TASK = Task("counting", "train", 0, {})
@@ -18,7 +21,7 @@ EVERYWHERE = np.ones((1, 2), bool)
 
 
 class Counting(gymnasium.Env):
-    """Observes the steps so far, terminates after `ends` of them, and fails or sees nonsense in its second where told."""
+    """Observes the steps so far, terminates after `ends` of them, and may fail or see nonsense in its second."""
 
     action_space = spaces.Box(-2.0, 4.0, (1,), np.float64)
     observation_space = spaces.Box(-10, 10, (1,), np.float64)
@@ -190,6 +193,21 @@ def test_an_episode_that_breaks_counts_as_it_is(capsys):
     assert found["success"].tolist() == [[0.0, 0.0]]
     assert found["return"].tolist() == [[1.0, 1.0]]
     assert "failure 2 of at most 20" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_learner_by_trial_sees_what_ended_an_episode(capsys):
+    env = vector_env(Counting(ends=2), TimeLimit(Counting(), 2), Counting(fails="step"), Counting(), horizon=3)
+    made = collect(env, _does_nothing, torch.Generator().manual_seed(0))
+    assert made.mask.tolist() == [[[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]]]
+    assert made.terminated.tolist() == [[True, False, False, False]]
+    assert made.broken.tolist() == [[False, False, True, False]]
+    assert made.last[0, :, 0].tolist() == [2.0, 2.0, 1.0, 3.0]
+    assert "cut short" in capsys.readouterr().out
+
+
+def _does_nothing(seen: PolicyInput) -> Gaussian:
+    mean = torch.zeros(*seen.observation.shape[:2], 1)
+    return Gaussian(mean, mean)
 
 
 def test_threads_change_nothing():

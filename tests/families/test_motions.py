@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from quickstudy import DemonstrationSet, Experiment, families
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
 from quickstudy.families.motions.family import (
@@ -30,7 +30,7 @@ from quickstudy.families.motions.family import (
     time_normalised,
 )
 from quickstudy.families.motions.recordings import Motion, from_arrays, load
-from quickstudy.families.motions.training import disguised, through
+from quickstudy.families.motions.training import through, transformed
 from quickstudy.families.motions.trajectories import (
     angles_between,
     at_phases,
@@ -154,7 +154,7 @@ def dawdling(pauses: list[float]) -> Curves:
     return Curves(positions, np.zeros_like(positions))
 
 
-def test_an_evened_demonstration_goes_its_way_without_its_pauses():
+def test_a_time_normalised_demonstration_goes_its_way_without_its_pauses():
     found = dawdling([0.3, 0.6])
     np.testing.assert_allclose(time_normalised(found, 0.0).poses, found.poses, atol=1e-12)
     straight = phases(STEPS)[:, None] * [0.0, 0.6, 0.8] - [0.0, 0.6, 0.8]
@@ -183,7 +183,7 @@ def test_held_out_motions_have_no_say_in_the_share():
     assert Motions(motions=made, fold=1).share == 0.0
 
 
-def test_meta_batches_show_what_is_evened_and_judge_what_was_recorded(family):
+def test_meta_batches_show_what_is_time_normalised_and_judge_what_was_recorded(family):
     source = family.fresh()
     support, query = source.sample(torch.Generator().manual_seed(0), 5, 2, 3)
     assert (support.x.shape, query.y.shape) == ((5, 2, STEPS, OBSERVATION), (5, 3, STEPS, 6))
@@ -270,10 +270,10 @@ def test_knowing_the_truth_has_no_error(family):
     assert max(values.max() for values in found.values()) < 1e-4
 
 
-def test_a_disguise_keeps_how_demonstrations_differ():
+def test_a_transformation_keeps_how_demonstrations_differ():
     found = curves(recorded()[2])
     for seed in range(4):
-        other = disguised(found, np.random.default_rng(seed))
+        other = transformed(found, np.random.default_rng(seed))
         before, after = (np.linalg.norm(np.diff(one.positions[:, 0], axis=0), axis=1) for one in (found, other))
         np.testing.assert_allclose(after / before, after[0] / before[0], rtol=1e-9)
         np.testing.assert_allclose(other.positions[:, -1], 0.0, atol=1e-12)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from quickstudy import experiment, families, methods
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.navigation2d import Navigation2D

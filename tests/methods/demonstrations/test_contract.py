@@ -11,18 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
-
-from carrying import Carrying
-from quickstudy.batching import OuterStep
-from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
-from quickstudy.evaluate import SkillPolicy, skills_after
-from quickstudy.families import own as families
-from quickstudy.families.classic import PointNavigation
-from quickstudy.families.recognition import Recognition
-from quickstudy.io import checkpoint
-from quickstudy.learner import MetaLearner
 from quickstudy.methods.catalogue import (
     METHODS,
     NEEDS_PLACES,
@@ -35,13 +23,26 @@ from quickstudy.methods.catalogue import (
     defaults,
     suits,
 )
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from carrying import Carrying
+from quickstudy.batching import OuterStep
+from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
+from quickstudy.evaluation import SkillPolicy, skills_after
+from quickstudy.families import own as families
+from quickstudy.families.classic import PointNavigation
+from quickstudy.families.recognition import Recognition
+from quickstudy.io import checkpoint
+from quickstudy.learner import MetaLearner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig
 from quickstudy.methods.demonstrations.maml import MAMLConfig
 from quickstudy.methods.demonstrations.mann import MANNConfig
 from quickstudy.methods.demonstrations.meta_lstm import MetaLSTMConfig
 from quickstudy.methods.demonstrations.reptile import ReptileConfig
 from quickstudy.results.compare import source_for
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 ORDER_DEPENDENT = ("replay", "warp", "mann", "mann-raw", "matching-fce", "reptile")
 NOT_THE_LOSS_GRADIENT = ("fomaml", "reptile", "meta-lstm", "matching-frames")

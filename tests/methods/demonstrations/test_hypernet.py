@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy.data import Batch, DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition import Recognition
 from quickstudy.learner import BaseLearner, MetaLearner, recognition_loss
@@ -25,7 +25,8 @@ from quickstudy.methods.demonstrations.hypernet import (
     insert_film,
 )
 from quickstudy.nets import MLP, ConvNet
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 SMALL = HypernetConfig(hidden=8, heads=2, task=4)
 KINDS = ["mlp", "normalised", "classifier", "convolutions"]

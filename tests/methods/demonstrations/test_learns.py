@@ -1,25 +1,24 @@
 """It really learns: short trainings with fixed seeds and wide margins."""
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from quickstudy import methods
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import evaluate, run_tasks
+from quickstudy.evaluation import evaluate, run_tasks
+from quickstudy.experiment import Experiment
 from quickstudy.families import own as families
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.grasping.family import Grasping
 from quickstudy.io import checkpoint
-from quickstudy.methods.catalogue import OUTER, NetworkConfig, Settings, build
-from quickstudy.methods.demonstrations.maml import MAMLConfig
-from quickstudy.methods.demonstrations.mann import MANNConfig
-from quickstudy.results.compare import start_from
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.methods.demonstrations.warm_start import start_from
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def test_the_oracle_grasps_and_one_policy_for_all_objects_does_not(recorded):
     """A family is worth learning to learn only if what is hidden is needed, and is enough."""
     family, success = Grasping(), {}
     for method in ("oracle", "no-adaptation"):
-        learner = build(Settings("grasping", method), family)
+        learner = Experiment.of(family, method).build()
         learner.standardise(recorded.batch)
         meta_train(learner, recorded, TrainConfig(steps=500, meta_batch=8, validate_every=500, batching="vmap"))
         result = evaluate(learner, family, "validation", shots=[1], tasks=15, episodes=3)
@@ -58,10 +57,8 @@ def test_the_oracle_grasps_and_one_policy_for_all_objects_does_not(recorded):
 def test_maml_learns_to_fit_a_sinusoid_from_five_points():
     """Finn et al. 2017 reach 0.67 after one step and 70,000 iterations; a network without meta-training about 4."""
     family = Sinusoid()
-    settings = Settings(
-        "sinusoid", "maml", network=NetworkConfig((40, 40), 0), maml=MAMLConfig(inner_steps=1, inner_rate=0.01)
-    )
-    learner = build(settings, family)
+    changes = {"network": {"hidden": (40, 40), "context": 0}, "algorithm": {"inner_steps": 1, "inner_rate": 0.01}}
+    learner = Experiment.of(family, "maml", changes=changes).build()
     config = TrainConfig(steps=1500, meta_batch=25, shots=5, queries=10, rate=3e-3, batching="vmap")
     tasks = family.tasks("test", 200)
     support = DemonstrationSet.record(family, tasks, 5, seed=0).batch
@@ -92,21 +89,21 @@ def glyphs():
     return families.from_arrays(x, np.repeat(np.arange(80), 12), name="glyphs")
 
 
+MAML = {"inner_steps": 2, "inner_rate": 0.03}
+ALGORITHM = {"maml": MAML, "anil": MAML, "mann": {"slots": 32, "controller": 64}}
+NETWORK = {"channels": (16, 32), "embedding": 32, "bfloat16": False}
+
+
 def learned(method: str, glyphs, steps: int = 150, tasks: int = 8, start: Path | None = None):
-    settings = Settings(
-        "glyphs",
-        method,
-        network=NetworkConfig(channels=(16, 32), embedding=32),
-        maml=MAMLConfig(inner_steps=2, inner_rate=0.03),
-        mann=MANNConfig(slots=32, controller=64),
-        training=TrainConfig(steps=steps, meta_batch=tasks, queries=3, rate=3e-3, base_rate=0.1 if start else 1.0),
-    )
-    settings = replace(settings, training=replace(settings.training, **OUTER.get(method, {})))
-    learner, source = build(settings, glyphs), glyphs.fresh()
+    training = {"steps": steps, "meta_batch": tasks, "queries": 3, "base_rate": 0.1 if start else 1.0}
+    training |= {"rate": 3e-3} | methods.get(method).changes.get("training", {})
+    changes = {"network": NETWORK, "algorithm": ALGORITHM.get(method, {}), "training": training}
+    experiment = Experiment.of(glyphs, method, changes=changes)
+    learner, source = experiment.build(), glyphs.fresh()
     if start is not None:
         start_from(learner, start)
     learner.standardise(source.batch)
-    meta_train(learner, source, settings.training)
+    meta_train(learner, source, experiment.settings.training)
     return learner
 
 
@@ -134,13 +131,17 @@ def test_the_memory_recognises_unseen_characters_with_a_network_that_another_met
     assert accuracy(learned("mann", glyphs, steps=500, start=tmp_path), glyphs) > 0.5
 
 
+def small(method: str, family, seed: int = 0):
+    changes = {"network": {"channels": (4, 4), "embedding": 6, "bfloat16": False}}
+    return Experiment.of(family, method, seed, changes).build()
+
+
 def test_a_run_with_another_number_of_classes_is_a_start_too(glyphs, tmp_path):
     """Every class gets the mean of the rows of the other head; all else stays as it is."""
-    settings = Settings("glyphs", "maml", network=NetworkConfig(channels=(4, 4)))
-    fives = build(settings, glyphs)
+    fives = small("maml", glyphs)
     checkpoint.save(tmp_path / "checkpoints/best", fives.state_dict(), {})
     blank = families.from_arrays(np.zeros((120, 14, 14), "u1"), np.repeat(np.arange(20), 6), ways=3)
-    threes = build(replace(settings, method="meta-lstm"), blank)
+    threes = small("meta-lstm", blank)
     start_from(threes, tmp_path)
     for name, there in fives.base.initial().items():
         expected = (
@@ -150,14 +151,13 @@ def test_a_run_with_another_number_of_classes_is_a_start_too(glyphs, tmp_path):
 
 
 def test_what_embeds_images_and_what_recognises_them_start_from_each_other(glyphs, tmp_path):
-    settings = Settings("glyphs", "prototypical", network=NetworkConfig(channels=(4, 4), embedding=6))
-    compares, descends = build(settings, glyphs), build(replace(settings, method="maml", seed=1), glyphs)
+    compares, descends = small("prototypical", glyphs), small("maml", glyphs, seed=1)
     wanted = compares.base.network.state_dict()
     checkpoint.save(tmp_path / "a/checkpoints/best", compares.state_dict(), {})
     start_from(descends, tmp_path / "a")
     torch.testing.assert_close(descends.base.network.embedding.state_dict(), wanted)
     checkpoint.save(tmp_path / "b/checkpoints/best", descends.state_dict(), {})
     for method in ("matching", "hypernet"):
-        other = build(replace(settings, method=method, seed=2), glyphs)
+        other = small(method, glyphs, seed=2)
         start_from(other, tmp_path / "b")
         torch.testing.assert_close(dict(other.base.network.state_dict()), dict(wanted))

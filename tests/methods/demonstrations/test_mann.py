@@ -10,9 +10,8 @@ from torch.utils._pytree import tree_map
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import SkillPolicy, skills_after
 from quickstudy.learner import BaseLearner, recognition_loss
-from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory, WritingMANN, cosine, least_used
+from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory, cosine, least_used
 from quickstudy.nets import MLP
 
 SMALL = MANNConfig(slots=6, width=3, heads=2, controller=5)
@@ -22,9 +21,9 @@ def tensor(*values) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def small(kind: type[MANN] = MANN, config: MANNConfig = SMALL) -> MANN:
+def small(config: MANNConfig = SMALL) -> MANN:
     torch.manual_seed(0)
-    return kind(BaseLearner(MLP(2, 4, [5]), 2), 4, 2, config).double()
+    return MANN(BaseLearner(MLP(2, 4, [5]), 2), 4, 2, config).double()
 
 
 def batch(tasks: int, shots: int, steps: int, seed: int = 0) -> Batch:
@@ -157,9 +156,8 @@ def test_calibration_standardises_embeddings_as_they_are_before_training():
     torch.testing.assert_close(centred, torch.cat([torch.ones(5), torch.zeros(15)]).double())
 
 
-@pytest.mark.parametrize("kind", [MANN, WritingMANN])
-def test_vmap_equals_a_plain_loop_and_finite_differences(kind):
-    learner, tasks = small(kind), meta_batch()
+def test_vmap_equals_a_plain_loop_and_finite_differences():
+    learner, tasks = small(), meta_batch()
     parameters = list(learner.parameters())
     losses = vmap(learner.loss)(tasks)[0]
     looped = torch.stack([learner.loss(tree_map(lambda t, i=i: t[i], tasks))[0] for i in range(3)])
@@ -188,10 +186,9 @@ def test_a_compiled_outer_step_sees_the_same_graph():
     torch.testing.assert_close(graph(*tasks[0], *tasks[1]), vmap(learner.loss)(tasks)[0])
 
 
-@pytest.mark.parametrize("kind", [MANN, WritingMANN])
-def test_padding_changes_nothing(kind):
+def test_padding_changes_nothing():
     """Junk behind every demonstration, and a whole shot of it between two."""
-    learner, (support, query) = small(kind), meta_batch()
+    learner, (support, query) = small(), meta_batch()
 
     def padded(b: Batch) -> Batch:
         x, y, mask = (
@@ -220,28 +217,14 @@ def test_queries_are_answered_alike_alone_and_together():
     torch.testing.assert_close(learner.predict(skill, query.x[0, 1, 2]), together[1, 2])
 
 
-def test_acting_writes_only_where_asked():
-    """An episode goes on where the demonstrations ended; acting is what training predicts when shown these actions."""
+def test_acting_writes_nothing():
+    """Every step of an episode reads the memory that the demonstrations left."""
     support, x = meta_batch().support, torch.randn(4, 2, dtype=torch.float64)
-    quiet, writing = small(), small(WritingMANN)
-    skill = quiet.adapt(tree_map(lambda t: t[1], support))
-    assert quiet.act(skill, x[0])[1] is skill
-    actions, current = [], skill
-    for observation in x:
-        action, current = writing.act(current, observation)
-        actions.append(action)
-    torch.testing.assert_close(actions[0], quiet.predict(skill, x[0]))
-    assert not torch.equal(current.rows, skill.rows)
-    episode = Batch(x[None], torch.stack(actions)[None], x.new_ones(1, 4), x.new_zeros(0))
-    torch.testing.assert_close(writing._answer(skill, episode), episode.y)
-    policies = [
-        SkillPolicy(kind.float(), skills_after(kind, tree_map(lambda t: t.float(), support), 2))
-        for kind in (quiet, writing)
-    ]
-    first, second = ([policy(np.ones((3, 4, 2), "f4")) for _ in range(2)] for policy in policies)
-    np.testing.assert_allclose(first[0], second[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(first[0], first[1])
-    assert not np.array_equal(second[0], second[1])
+    learner = small()
+    skill = learner.adapt(tree_map(lambda t: t[1], support))
+    action, following = learner.act(skill, x[0])
+    assert following is skill
+    torch.testing.assert_close(action, learner.predict(skill, x[0]))
 
 
 @pytest.mark.parametrize(

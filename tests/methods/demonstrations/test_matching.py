@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.data import Batch, DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner, imitation_loss, recognition_loss
 from quickstudy.methods.demonstrations.matching import (
@@ -25,7 +25,8 @@ from quickstudy.methods.demonstrations.matching import (
     unit,
 )
 from quickstudy.nets import MLP
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 HEADS = ["convex", "decoder", "local-linear"]
 KINDS = [*HEADS, "labelled"]

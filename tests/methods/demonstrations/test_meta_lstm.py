@@ -93,7 +93,7 @@ def test_one_update_by_hand():
     h = sigmoid(1.05) * math.tanh(c)
     i = sigmoid(0.3 * h + 0.5 * 1.5 - 1.0 * 0.25 - 2.0)
     f = sigmoid(-0.2 * h + 0.7 * 1.5 + 2.0 * 0.75 + 3.0)
-    after = update(torch.tensor([0.4], dtype=torch.float64), x, *weights, *state)
+    after = update(torch.tensor([0.4], dtype=torch.float64), x, weights, state)
     expected = [h, c, i, f, f * 1.5 - i * 0.4]
     torch.testing.assert_close(torch.cat([t.flatten() for t in after]).tolist(), expected, rtol=1e-14, atol=1e-14)
 
@@ -112,7 +112,7 @@ def test_the_first_layer_is_an_lstm():
         cell.weight_hh.copy_(rows[:, 4:-1])
         cell.bias_ih.copy_(rows[:, -1])
         cell.bias_hh.zero_()
-    after = update(gradient, x, *weights, *State(h, c, h[:2], gradient))
+    after = update(gradient, x, weights, State(h, c, h[:2], gradient))
     expected_h, expected_c = cell(x.T, (h.T, c.T))
     torch.testing.assert_close(after.h, expected_h.T, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(after.c, expected_c.T, rtol=1e-12, atol=1e-12)
@@ -171,9 +171,8 @@ def plain_loss(made: MetaLSTM, task: SupportQuery) -> Tensor:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_loss_and_meta_gradient_agree_with_a_plain_loop(labelled, checkpoint):
-    made, task = learner(MetaLSTMConfig(4, hidden=4, checkpoint=checkpoint), labelled), first(meta_batch())
+def test_loss_and_meta_gradient_agree_with_a_plain_loop(labelled):
+    made, task = learner(MetaLSTMConfig(4, hidden=4), labelled), first(meta_batch())
     loss, expected = made.loss(task)[0], plain_loss(made, task)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-14)
     ours, theirs = gradients(loss, made), gradients(expected, made)
@@ -182,9 +181,8 @@ def test_loss_and_meta_gradient_agree_with_a_plain_loop(labelled, checkpoint):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_vmap_equals_a_plain_loop(checkpoint):
-    made, batch = learner(MetaLSTMConfig(3, hidden=4, checkpoint=checkpoint)), meta_batch()
+def test_vmap_equals_a_plain_loop():
+    made, batch = learner(MetaLSTMConfig(3, hidden=4)), meta_batch()
     batched = vmap(made.loss)(batch)[0]
     looped = torch.stack([plain_loss(made, tree_map(lambda t, i=i: t[i], batch)) for i in range(len(batched))])
     torch.testing.assert_close(batched, looped, rtol=1e-12, atol=1e-14)
@@ -192,10 +190,9 @@ def test_vmap_equals_a_plain_loop(checkpoint):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_the_outer_step_is_the_same_batched_in_a_loop_and_written_out(checkpoint):
+def test_the_outer_step_is_the_same_batched_in_a_loop_and_written_out():
     """Written out by `make_fx`, as for compilation, but not compiled."""
-    made, batch = learner(MetaLSTMConfig(2, hidden=4, checkpoint=checkpoint)), meta_batch()
+    made, batch = learner(MetaLSTMConfig(2, hidden=4)), meta_batch()
     found = {}
     for how in ("vmap", "loop"):
         OuterStep(made, how, compiled=False)(batch)

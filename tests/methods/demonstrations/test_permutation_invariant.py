@@ -14,20 +14,21 @@ from torch.utils._pytree import tree_map
 from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
+from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation
-from quickstudy.methods.catalogue import NetworkConfig, Settings, build
 from quickstudy.methods.demonstrations.hypernet import HypernetConfig
 from quickstudy.methods.demonstrations.permutation_invariant import (
-    HypernetRoles,
+    PermutationInvariantConfig,
+    PermutationInvariantHypernet,
     Reader,
-    RolesConfig,
     _histories,
-    matched,
+    sinkhorn,
 )
 from quickstudy.nets import MLP
+from quickstudy.settings import TrainConfig
 from quickstudy.task import Policy, Task
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.train import meta_train
 
 CHANNELS = 5
 
@@ -59,10 +60,11 @@ class ScrambledPoints(PointNavigation):
         return np.stack([x[..., task.parameters["order"]] for task, x in zip(tasks, both, strict=True)])
 
 
-def learner() -> HypernetRoles:
+def learner() -> PermutationInvariantHypernet:
     torch.manual_seed(0)
     network = MLP(CHANNELS, 2, (6, 5))
-    made = HypernetRoles(network, CHANNELS, 2, RolesConfig(8), HypernetConfig(8, 2, 4)).double()
+    config = PermutationInvariantConfig(8, hypernet=HypernetConfig(8, 2, 4))
+    made = PermutationInvariantHypernet(network, CHANNELS, 2, config).double()
     for parameter in made.parameters():  # so that no part is at the zeros that it begins with
         parameter.data += 0.3 * torch.randn_like(parameter)
     return made
@@ -128,29 +130,31 @@ def test_histories_by_hand() -> None:
     )
 
 
-def test_a_matching_by_hand() -> None:
+def test_the_sinkhorn_operator_by_hand() -> None:
     """Of two rows that both want the first column, the one that wants it more gets most of it."""
-    once = matched(torch.tensor([[2.0, 1.0], [4.0, 1.0]]).log(), 1)  # columns [1/3, 2/3] and [1/2, 1/2], then rows
+    once = sinkhorn(torch.tensor([[2.0, 1.0], [4.0, 1.0]]).log(), 1)  # columns [1/3, 2/3] and [1/2, 1/2], then rows
     torch.testing.assert_close(once, torch.tensor([[0.4, 0.6], [4 / 7, 3 / 7]]))
-    often = matched(torch.randn(7, 7, generator=torch.Generator().manual_seed(0)), 50)
+    often = sinkhorn(torch.randn(7, 7, generator=torch.Generator().manual_seed(0)), 50)
     torch.testing.assert_close(often.sum(0), torch.ones(7))
     torch.testing.assert_close(often.sum(1), torch.ones(7))
     wanted = torch.eye(5)[[2, 0, 1, 4, 3]]
-    torch.testing.assert_close(matched(30.0 * wanted, 5), wanted)
+    torch.testing.assert_close(sinkhorn(30.0 * wanted, 5), wanted)
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(QuickstudyError, match="matchings must be at least 1; got 0"):
-        RolesConfig(matchings=0)
+    with pytest.raises(QuickstudyError, match="sinkhorn_iterations must be positive; got 0"):
+        PermutationInvariantConfig(sinkhorn_iterations=0)
 
 
 def test_it_learns_where_numbers_have_no_fixed_place() -> None:
     family = ScrambledPoints()
     source = DemonstrationSet.record(family, family.tasks("train", 200), 4, 0)
-    options = {"network": NetworkConfig((64, 64)), "roles": RolesConfig(32), "hypernet": HypernetConfig(64, 4, 32)}
+    hypernet = {"hidden": 64, "heads": 4, "task": 32}
+    own = {"hypernet": hypernet, "hypernet-roles": {"hidden": 32, "hypernet": HypernetConfig(**hypernet)}}
     success = {}
-    for method in ("hypernet", "hypernet-roles"):
-        it = build(Settings(family.name, method, **options), family)
+    for method, algorithm in own.items():
+        changes = {"network": {"hidden": (64, 64)}, "algorithm": algorithm}
+        it = Experiment.of(family, method, changes=changes).build()
         it.standardise(source.batch)
         meta_train(it, source, TrainConfig(1500, queries=1, rate=3e-3, clip=1.0, batching="vmap"))
         result = evaluate(it, family, "test", shots=(1,), tasks=50, episodes=4)

@@ -11,11 +11,12 @@ from torch.utils._pytree import tree_map
 from quickstudy.batching import OuterStep, over_tasks
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.classic import FreshSinusoids
+from quickstudy.families.classic.fresh import FreshSinusoids
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.reptile import Reptile, ReptileConfig, mini_batch, real_first
 from quickstudy.nets import MLP
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 
 class Linear(nn.Module):

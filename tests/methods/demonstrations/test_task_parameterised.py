@@ -1,4 +1,4 @@
-"""Matching in frames of reference: equivariance, hand-computed numbers, and that it really learns to carry."""
+"""Task-parameterised matching: equivariance, hand-computed numbers, and that it really learns to carry."""
 
 import math
 
@@ -10,19 +10,25 @@ from hypothesis import strategies as st
 from carrying import Carrying
 from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
-from quickstudy.methods.catalogue import DataConfig, Settings, build
+from quickstudy.evaluation import evaluate
+from quickstudy.experiment import Experiment
 from quickstudy.methods.demonstrations import baselines
-from quickstudy.methods.demonstrations.task_parameterised import FramesConfig, MatchingFrames, _later
-from quickstudy.results import compare
-from quickstudy.train import TrainConfig, meta_train
+from quickstudy.methods.demonstrations.task_parameterised import (
+    TaskParameterisedConfig,
+    TaskParameterisedMatching,
+    _later,
+)
+from quickstudy.settings import TrainConfig
+from quickstudy.train import meta_train
 
 FAMILY = Carrying()
 
 
-def learner(**options) -> MatchingFrames:
+def learner(**options) -> TaskParameterisedMatching:
     torch.manual_seed(0)
-    made = MatchingFrames(baselines.recorded_base(10), 4, FAMILY.places, FramesConfig(**options)).double()
+    made = TaskParameterisedMatching(
+        baselines.recorded_base(10), 4, FAMILY.observation_layout, TaskParameterisedConfig(**options)
+    ).double()
     for parameter in made.parameters():  # so that no part is at the zeros that it begins with
         parameter.data += 0.1 * torch.randn_like(parameter)
     return made
@@ -36,7 +42,7 @@ def shown(count: int = 2) -> Batch:
 def moved(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     """Observations of a scene that is shifted as a whole."""
     x = x.clone()
-    for place in FAMILY.places[:3]:
+    for place in FAMILY.observation_layout[:3]:
         x[..., place] += by
     return x
 
@@ -80,7 +86,7 @@ def test_the_hand_is_followed_some_steps_ahead_and_to_the_end_of_the_real_steps(
 
 
 def test_before_anything_is_learned_the_frame_passes_from_the_object_to_the_goal_as_the_object_moves():
-    it = MatchingFrames(baselines.recorded_base(10), 4, FAMILY.places)
+    it = TaskParameterisedMatching(baselines.recorded_base(10), 4, FAMILY.observation_layout)
     x = torch.zeros(1, 3, 10)
     x[0, :, 4] = torch.tensor([0.0, 0.5, 1.0])
     values = it._values(x, torch.zeros(1, 3, 4), torch.ones(1, 3))[0].detach()
@@ -102,8 +108,8 @@ def test_the_clock_goes_on_with_the_demonstration_that_it_follows():
 
 def test_it_learns_to_carry_from_one_demonstration():
     """To spots that training did not have; a network that has learned nothing fails in spite of the demonstration."""
-    chosen = Settings("carrying", "matching-frames", data=DataConfig(100, 4))
-    it, source = build(chosen, FAMILY), compare.source_for(chosen, FAMILY)
+    experiment = Experiment.of(FAMILY, "matching-frames", changes={"data": {"tasks": 100, "demonstrations": 4}})
+    it, source = experiment.build(), experiment.source()
     it.standardise(source.batch)
 
     def success() -> float:
@@ -117,4 +123,4 @@ def test_it_learns_to_carry_from_one_demonstration():
 @pytest.mark.parametrize("name", ["embedding", "pull", "ticks"])
 def test_settings_that_mean_nothing_are_refused(name):
     with pytest.raises(QuickstudyError, match=f"{name} must be positive; got 0"):
-        FramesConfig(**{name: 0})
+        TaskParameterisedConfig(**{name: 0})

@@ -1,15 +1,15 @@
-"""Motions: the whole of a demonstrated movement, predicted from one to three demonstrations and a new start.
+"""Recorded motions: a whole movement is predicted from one to three demonstrations of it and a new start.
 
-A task is one motion of real recordings (`quickstudy.families.motions.recordings`): a robot's tasks taught by hand, letters, drawn
-shapes. Some of its demonstrations are shown; a learner then gets the start pose of another one and has to give its pose
-at every phase. Positions are seen from the end of the motion, which is known (it is where the object is), orientations
-are rotation vectors in a frame of the task, and from both the start pose is taken, less and less with phase: so to
-repeat a demonstration is to carry it to the new start.
+A task is one motion of real recordings (`quickstudy.families.motions.recordings`): a robot's tasks taught by hand,
+letters, drawn shapes. Some of its demonstrations are shown; a learner then gets the start pose of another one and has
+to give its pose at every phase. Positions are relative to the end of the motion, which is known (it is where the object
+is), orientations are rotation vectors in a frame of the task. From both the start pose is subtracted, less and less
+with phase, so to repeat a demonstration is to move it to the new start.
 
-Where a demonstration hurries and where it pauses is partly chance. So some of its own pace is taken out of what is
+Where a demonstration hurries and where it pauses is partly chance, so some of its own pace is taken out of what is
 shown (`time_normalised`), as much as helps on motions that are not held out; what is judged is as it was recorded.
 
-Training tasks are the other motions, turned, mirrored, scaled and paced anew, beside made-up ones
+Training tasks are the other motions, rotated, mirrored, scaled and with another pace, and made-up ones
 (`quickstudy.families.motions.training`). A motion that is held out occurs in training in no form.
 """
 
@@ -43,7 +43,7 @@ SHARES = np.linspace(0.0, 0.5, 11)
 """Shares of its own pace that may be taken out of a demonstration that is shown."""
 FOLDS = 6
 OUTLINE = 10
-"""Phases of the mean trajectory that the oracle is told."""
+"""Phases of the mean trajectory that the oracle receives."""
 
 
 class Curves(NamedTuple):
@@ -89,10 +89,11 @@ def time_normalised(given: Curves, share: float) -> Curves:
 
 
 def best_share(motions: Sequence[Curves]) -> float:
-    """The one of `SHARES` by which to even demonstrations: best for the motion that it is worst for.
+    """The one of `SHARES` of their pace to take out of demonstrations: best for the motion that it is worst for.
 
-    How good it is for a motion: every demonstration, time_normalised and start_offset, predicts every other one as it is; their mean
-    error, relative to that without evening. The motion it is worst for decides, since the next one may be of any kind.
+    How good it is for a motion: every demonstration, time-normalised and moved to the other's start, predicts every
+    other one as it is; their mean error, relative to that at its own pace. The motion it is worst for decides, since
+    the next one may be of any kind.
     """
     worst = np.zeros(len(SHARES))
     for motion in motions:
@@ -127,7 +128,7 @@ def start_offset(start: np.ndarray) -> np.ndarray:
 
 
 def actions(given: Curves) -> np.ndarray:
-    """What a learner has to give at each phase, [demonstration, step, 6], float32: the pose less `start_offset` start."""
+    """What a learner has to give at each phase, [demonstration, step, 6], float32: the pose less `start_offset`."""
     return (given.poses - start_offset(given.poses[:, 0])).astype("f4")
 
 
@@ -147,7 +148,7 @@ class Motions(TaskFamily):
         "a recorded motion that training held in no form: some demonstrations of it, and the start pose and the end "
         "of another are given, its whole trajectory is to be predicted"
     )
-    metric: ClassVar[str] = "rmse"
+    metric: str = "rmse"
     higher_is_better: ClassVar[bool] = False
     observation_size, action_size, hidden_size, horizon = OBSERVATION, 6, 6 * OUTLINE, STEPS
     default_method = "matching"
@@ -198,7 +199,7 @@ class Motions(TaskFamily):
         return name if fold == 0 else f"{name}-fold{fold}"
 
     def task(self, split: str, index: int) -> Task:
-        """Held-out motions take turns, so that some tasks hold each equally often."""
+        """Held-out motions take turns, so that each is in equally many tasks."""
         drawn = super().task(split, index)
         if split == "train":
             return drawn
@@ -207,9 +208,9 @@ class Motions(TaskFamily):
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         if split == "train":
-            from quickstudy.families.motions import training as motions_training
+            from quickstudy.families.motions import training
 
-            return motions_training.sample([motion.name for motion in self.motions["train"]], rng)
+            return training.sample([motion.name for motion in self.motions["train"]], rng)
         motions = self.motions[split]
         return {"motion": motions[rng.integers(len(motions))].name, "seed": int(rng.integers(1 << 31))}
 
@@ -217,9 +218,9 @@ class Motions(TaskFamily):
         """All demonstrations of a task, in its order: those that are shown come first."""
         p = task.parameters
         if task.split == "train":
-            from quickstudy.families.motions import training as motions_training
+            from quickstudy.families.motions import training
 
-            return motions_training.build(p, self._curves)
+            return training.build(p, self._curves)
         found = self._curves[p["motion"]]
         return found.some(np.random.default_rng(p["seed"]).permutation(len(found.positions)))
 

@@ -1,9 +1,8 @@
-"""Training tasks of the motions: real ones in another guise, and made-up ones that vary as real demonstrations do.
+"""Training tasks of the motions: recorded ones, transformed, and made-up ones that vary as real demonstrations do.
 
-Half of the tasks are recorded motions of the training split, turned about the vertical, mirrored, scaled and paced
-anew, all demonstrations of a task alike, so that how they differ from each other stays what it was. The other half are
-smooth ways through random poses, whose demonstrations start elsewhere, pass elsewhere and keep another time: a longer
-stretch takes longer.
+Half of the tasks are recorded motions of the training split, rotated about the vertical, mirrored, scaled and with
+another pace, all demonstrations of a task alike, so that they differ from each other as before. The other half are
+smooth paths through random poses, whose demonstrations differ in start, way and timing: a longer stretch takes longer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ KNOWN = 200
 class FreshMotions:
     """Meta-batches of training tasks that were never seen before: a `quickstudy.data.Source`.
 
-    The support is time_normalised, as what is shown is; the query is not, as what is judged is not.
+    The support is time-normalised, as what is shown is; the query is not, as what is judged is not.
 
     Attributes:
         fewest: demonstrations of a training task.
@@ -83,11 +82,11 @@ def build(parameters: Mapping[str, Any], recorded: Mapping[str, Curves]) -> Curv
     if not parameters["motion"]:
         return made_up(rng)
     found = recorded[parameters["motion"]]
-    return disguised(found.some(rng.permutation(len(found.positions))), rng)
+    return transformed(found.some(rng.permutation(len(found.positions))), rng)
 
 
-def disguised(found: Curves, rng: np.random.Generator) -> Curves:
-    """A recorded motion turned, mirrored, scaled and paced anew; a flat one in any plane."""
+def transformed(found: Curves, rng: np.random.Generator) -> Curves:
+    """A recorded motion rotated, mirrored, scaled and with another pace; a flat one in any plane."""
     positions, turned = found
     if not positions[..., 2].any():
         positions = positions @ Rotation.random(rng=rng).as_matrix().T
@@ -104,7 +103,7 @@ def disguised(found: Curves, rng: np.random.Generator) -> Curves:
 
 
 def made_up(rng: np.random.Generator, steps: int = 50) -> Curves:
-    """A smooth way through random poses, with demonstrations that vary."""
+    """A smooth path through random poses, with demonstrations that vary."""
     n, phase = DEMONSTRATIONS, phases(steps)
     points = int(rng.integers(3, 7))
     poses = rng.normal(size=(points, 6)) * (np.array([1.0, 0.6]) * rng.uniform(0.4, 1.2, 2)).repeat(3)

@@ -44,15 +44,15 @@ class SiameseConfig(Config):
     """Settings of Siamese networks.
 
     Attributes:
-        l2_penalty: lambda of section 3.2, for all weights (no biases) of the twin and of the comparison.
         tolerance: skills only: two steps are the same if their actions differ by less, root mean square over
             components, in units of the deviation of the training demonstrations' actions.
         width: skills only: hidden units of the correction.
+        l2_penalty: lambda of section 3.2, for all weights (no biases) of the twin and of the comparison.
     """
 
-    l2_penalty: NonNegativeFloat = 0.0
     tolerance: PositiveFloat = 0.3
     width: PositiveInt = 64
+    l2_penalty: NonNegativeFloat = 0.0
 
 
 class Similarity(nn.Module):

@@ -4,7 +4,6 @@ Every point acts in environments whose episodes end at different times, so that 
 """
 
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from quickstudy.check import BrokenError, Point, SkippedError
+from quickstudy.check import BrokenError, Point, SkippedError, go_through
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.navigation2d import Navigation2D
@@ -140,31 +139,24 @@ class _Looked:
 def check_trial_method(
     method: Method, family: SimulatedFamily | None = None, settings: Settings | None = None
 ) -> list[Point]:
-    """Goes through all points; one that fails, however it does, does not keep the others from being looked at.
+    """Goes through all points of the contract.
 
     Args:
         family: whose tasks it learns; 2D navigation in short episodes by default.
-        settings: the method's defaults on the family by default, with small meta-batches.
+        settings: the method's defaults on the family where not given, with small meta-batches.
+
+    Raises:
+        QuickstudyError: the method cannot learn the tasks of the family, or does not learn by trial.
     """
     family = SmallNavigation() if family is None else family
     if reason := method.why_not(family):
-        return [Point(name, None, reason) for name in POINTS]
+        raise QuickstudyError(reason)
+    if method.learns_from != "trials":
+        raise QuickstudyError(f"Method '{method.name}' learns from {method.learns_from}, not by trial.")
     if settings is None:
         small = {"meta_batch": TASKS, "episodes_per_task": EPISODES, "validation_tasks": TASKS}
         settings = method.defaults(family.name, family).changed({"training": small})
-    looked, points = _Looked(method, family, settings), []
-    for name, look in POINTS.items():
-        try:
-            points.append(Point(name, True, look(looked)))
-        except SkippedError as reason:
-            points.append(Point(name, None, str(reason)))
-        except (BrokenError, QuickstudyError) as reason:
-            points.append(Point(name, False, str(reason)))
-        except Exception as error:  # a user's method may fail in any way, and the report has to go on
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"in {place.name}, {Path(place.filename).name}, line {place.lineno}"
-            points.append(Point(name, False, f"{type(error).__name__}: {error} ({where})"))
-    return points
+    return go_through(f"checking {method.name} on {family.name}", POINTS, _Looked(method, family, settings))
 
 
 # ---- the points

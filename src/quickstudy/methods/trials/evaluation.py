@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.methods.trials.learner import TrialLearner
 
