@@ -160,8 +160,8 @@ def main(what: SpeedRL) -> None:
         protocol=(
             f"{what.method} on ML1 push of Meta-World v3 with v2 rewards, goal hidden: {what.tasks} tasks x "
             f"{what.episodes_per_task} episodes of {what.horizon} steps a round, adaptation, and the outer update; the "
-            f"same policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps a "
-            "second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
+            f"same policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps "
+            "a second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
             "synchronous and asynchronous vector environments."
         ),
         command=(
