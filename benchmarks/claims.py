@@ -22,18 +22,18 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.catalogue import DataConfig, Settings, build, defaults
 from torch.utils._pytree import tree_map
 
 from quickstudy.batching import over_tasks
 from quickstudy.data import Batch, DemonstrationSet, Source
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import adaptation_ms, run_tasks, skills_after
+from quickstudy.evaluation import adaptation_ms, run_tasks, skills_after
 from quickstudy.families import own as families
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import DataConfig, Settings, build, defaults
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.report import charts
 from quickstudy.report import page as report
@@ -47,7 +47,8 @@ from quickstudy.results.compare import (
     source_for,
     train,
 )
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.task import Task, TaskFamily
 
 STEPPED = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "meta-lstm", "transfer", "scratch")

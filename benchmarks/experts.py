@@ -12,10 +12,11 @@ from pathlib import Path
 
 import tyro
 
-from quickstudy.families import own as families
+from quickstudy import families
 from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
-from quickstudy.results.compare import bootstrap
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
+from quickstudy.results.tables import print_table
 from quickstudy.task import Task
 
 SPLITS = {"train": TRAIN_SHAPES, "sizes": TRAIN_SHAPES, "shapes": HELD_OUT_SHAPES}
@@ -42,7 +43,7 @@ def measure(family: Grasping, what: Experts) -> list[Row]:
     for split, shapes in SPLITS.items():
         for shape in shapes:
             tasks = of_shape(family, split, shape, what.tasks)
-            success = family.run(tasks, 1, family.expert_policy(tasks), seed=0)["success"]
+            success = family.run_expert(tasks, 1, seed=0)["success"]
             low, high = bootstrap(success.T)
             rows.append(
                 Row(

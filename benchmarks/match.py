@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.catalogue import Settings, defaults
 
 from quickstudy.data import DemonstrationSet
 from quickstudy.families import own as families
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import Settings, defaults
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.results.compare import bootstrap, source_for, train
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.results.task_similarity import STEPS, TaskSiamese, compare_starts, starting_skills, train_matcher
 from quickstudy.task import TaskFamily
 

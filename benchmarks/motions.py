@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import tyro
 
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
 from quickstudy.families.motions.trajectories import at_phases, phases

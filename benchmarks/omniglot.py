@@ -23,7 +23,7 @@ import tyro
 
 from quickstudy import families
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import Evaluation, adaptation_ms, evaluate, first_shots
+from quickstudy.evaluation import Evaluation, adaptation_ms, evaluate, first_shots
 from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.progress import console

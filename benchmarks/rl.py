@@ -18,7 +18,7 @@ import tyro
 
 from quickstudy import families, methods
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console

@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from quickstudy.methods.catalogue import Settings, defaults
 
 from quickstudy import datasets
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.grasping.family import OBJECTS, Grasping
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.methods.catalogue import Settings, defaults
 from quickstudy.results.compare import Protocol, clock, compare, seconds_so_far
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.simulation import rendering
 
 VARIABLE = "QUICKSTUDY_SCANS"

@@ -18,7 +18,7 @@ import tyro
 
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import run_tasks
+from quickstudy.evaluation import run_tasks
 from quickstudy.experiment import Experiment, clock, seconds_so_far
 from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import MetaLearner

@@ -24,10 +24,11 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
-from quickstudy.families.metaworld import official as stock
+from quickstudy.families.metaworld import official
 from quickstudy.families.metaworld.catalogue import ML10_TRAIN, TASKS
 from quickstudy.families.metaworld.worlds import ACTION, MetaWorlds
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
 PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]
@@ -46,7 +47,7 @@ def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str, horizon
 
 def recorded(names: Sequence[str], vectors: Sequence[np.ndarray]) -> np.ndarray:
     """The experts' actions with noise, [step, world, 4]."""
-    rng, experts = np.random.default_rng(1), {name: stock.expert(name) for name in names}
+    rng, experts = np.random.default_rng(1), {name: official.expert(name) for name in names}
     worlds = MetaWorlds(names, threads=1)
     seen, actions = worlds.reset(vectors), np.zeros((STEPS, len(names), ACTION), np.float32)
     for step in range(STEPS):

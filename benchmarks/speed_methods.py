@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from quickstudy.methods.catalogue import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
 from torch import Tensor, nn
 
 from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn2learn, timed
@@ -26,8 +27,8 @@ from quickstudy.families.classic import PointNavigation
 from quickstudy.families.own import from_arrays
 from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner
-from quickstudy.methods.catalogue import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.task import TaskFamily
 
 ROUNDS = 9

@@ -28,7 +28,8 @@ from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import MLP
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 
 PEERS = Path("build/peers")
 ROUNDS = 25

@@ -9,7 +9,7 @@ count. Writes benchmarks/results/speed-simulation.json.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mujoco
@@ -17,53 +17,63 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from quickstudy.evaluate import SkillPolicy
-from quickstudy.families.grasping.episode import SUBSTEPS, Episodes
-from quickstudy.families.grasping.family import Grasping, build
-from quickstudy.methods.catalogue import build as build_learner
-from quickstudy.methods.catalogue import defaults
-from quickstudy.results.evidence import Cell, Row, print_table
+from quickstudy import methods
+from quickstudy.evaluation import SkillPolicy
+from quickstudy.families.base import EPISODE, generators
+from quickstudy.families.grasping.family import Grasping
+from quickstudy.families.grasping.spaces import SUBSTEPS
+from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.tables import print_table
 from quickstudy.simulation.worlds import STATE
-from quickstudy.task import Policy, Task
+from quickstudy.task import Task
 
-TASKS, EPISODES, REPEATS = 50, 1, 5
+TASKS, REPEATS = 50, 5
+
+Step = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""World, state before the step, control, and position and quaternion of what the hand is pulled to."""
 
 
-def whole_loop(family: Grasping, tasks: list[Task]) -> float:
-    """Control steps per CPU second of `Grasping.run`."""
-    learner = build_learner(defaults("grasping"), family)
+def play(
+    family: Grasping, tasks: Sequence[Task], look: Callable[[np.ndarray], object], record: list[Step] | None = None
+) -> int:
+    """One episode of each task with the expert's actions, shown to `look` first; returns its control steps."""
+    with family.vector_env(tasks, 1) as env:
+        assert isinstance(env, GraspingVectorEnv)
+        observations = env.reset(generators(tasks, 1, EPISODE, 0))
+        active, steps = np.ones(env.shape, bool), 0
+        while active.any():
+            look(observations)
+            now = np.flatnonzero(active)
+            states = env.worlds.snapshot(now) if record is not None else []
+            result = env.step(np.nan_to_num(env.expert_action()), active)
+            for world, state in zip(now, states, strict=False):
+                data = env.worlds.data[world]
+                assert record is not None
+                record.append((world, state, data.ctrl.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()))
+            steps += len(now)
+            active, observations = active & ~result.over, result.observations
+    return steps
+
+
+def whole_loop(family: Grasping, tasks: Sequence[Task]) -> float:
+    """Control steps per CPU second: simulation, observations, an adapted network's action and the expert's."""
+    method = methods.get(family.default_method)
+    learner = method.build(method.defaults(family.name, family), family)
     skills = tree_map(lambda t: t.detach().expand(len(tasks), *t.shape), learner.begin())
     network = SkillPolicy(learner, skills)
-    policy = both(network, family.expert_policy(tasks))
     started = time.process_time()
-    steps = family.run(tasks, EPISODES, policy, seed=0)["steps"].sum()
-    return float(steps / (time.process_time() - started))
+    steps = play(family, tasks, network)
+    return steps / (time.process_time() - started)
 
 
-def both(network: Policy, expert: Policy) -> Policy:
-    """Pays for the network's action and takes the expert's."""
-
-    def policy(observations: np.ndarray) -> np.ndarray:
-        network(observations)
-        return expert(observations)
-
-    return policy
-
-
-def bare_steps(family: Grasping, tasks: list[Task]) -> Callable[[], float]:
+def bare_steps(family: Grasping, tasks: Sequence[Task]) -> Callable[[], float]:
     """Records the states and controls of a run; what it returns steps through them, in control steps per CPU second."""
-    models = [build(task) for task in tasks]
-    episodes = Episodes(models, threads=1)
-    expert = family.expert_policy(tasks)
-    observations = episodes.reset([task.generator(0, 0, 0) for task in tasks])
-    recorded: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    while episodes.active.any():
-        now = np.flatnonzero(episodes.active)
-        states = episodes.worlds.snapshot(now)
-        observations = episodes.step(expert(observations[:, None])[:, 0])
-        for world, state in zip(now, states, strict=True):
-            data = episodes.worlds.data[world]
-            recorded.append((world, state, data.ctrl.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()))
+    recorded: list[Step] = []
+    play(family, tasks, lambda observations: None, recorded)
+    with family.vector_env(tasks, 1) as env:
+        assert isinstance(env, GraspingVectorEnv)
+        models = env.worlds.models
     data_of = [mujoco.MjData(model) for model in models]
 
     def run() -> float:

@@ -31,6 +31,7 @@ RESULTS = ROOT / "benchmarks/results"
 
 _OPENING = re.compile(r"^<!-- results: *(.*?) *-->$", re.MULTILINE)
 _CLOSING = "<!-- /results -->"
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -46,9 +47,9 @@ def fill(text: str, results: Path, where: str) -> str:
         QuickstudyError: a block names a cell that has no file or a method that is not in it, or has no end.
     """
     filled, done = "", 0
-    while match := _OPENING.search(text, done):
+    while match := _opening(text, done):
         name, *methods = match[1].split() or [""]
-        end, following = text.find(_CLOSING, match.end()), _OPENING.search(text, match.end())
+        end, following = text.find(_CLOSING, match.end()), _opening(text, match.end())
         if end < 0 or (following is not None and following.start() < end):
             raise QuickstudyError(f"'{where}': the block 'results: {name}' has no end; close it by '{_CLOSING}'.")
         cells = {path.stem: path for path in results.glob("*.json")}
@@ -57,6 +58,13 @@ def fill(text: str, results: Path, where: str) -> str:
         filled += f"{text[done : match.end()]}\n{to_markdown(_only(Cell.read(cells[name]), methods))}"
         done = end
     return filled + text[done:]
+
+
+def _opening(text: str, start: int) -> re.Match[str] | None:
+    """The next beginning of a block that is not an example in a fence of code."""
+    fences = [fence.span() for fence in _FENCE.finditer(text)]
+    blocks = _OPENING.finditer(text, start)
+    return next((b for b in blocks if not any(first < b.start() < last for first, last in fences)), None)
 
 
 def _only(cell: Cell, methods: Sequence[str]) -> Cell:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 # Threads of torch wait for each other by spinning, by default for milliseconds: on a machine that is busy with other
@@ -17,7 +16,7 @@ _HOME = {
     "Batch": "data",
     "Demonstration": "demonstration",
     "DemonstrationSet": "data",
-    "Evaluation": "evaluate",
+    "Evaluation": "evaluation",
     "Experiment": "experiment",
     "MetaLearner": "learner",
     "Method": "method",
@@ -30,9 +29,9 @@ _HOME = {
     "TaskFamily": "task",
     "TrainConfig": "settings",
     "Validation": "train",
-    "adapt": "evaluate",
+    "adapt": "evaluation",
     "compare": "results.compare",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "meta_train": "train",
 }
 """Where each public name lives; it is imported when it is first used, so that `import quickstudy` costs nothing."""
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
     from quickstudy.demonstration import Demonstration
     from quickstudy.errors import QuickstudyError
-    from quickstudy.evaluate import Evaluation, adapt, evaluate
+    from quickstudy.evaluation import Evaluation, adapt, evaluate
     from quickstudy.experiment import Experiment
     from quickstudy.learner import BaseLearner, MetaLearner, Skill
     from quickstudy.method import Method
@@ -57,12 +56,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'quickstudy' has no attribute '{name}'")
     return getattr(importlib.import_module(f"quickstudy.{_HOME[name]}"), name)
-
-
-if "gymnasium" in sys.modules:  # whoever has imported it may ask it for our environments
-    from quickstudy.families.gymnasium.registration import register
-
-    register()
 
 
 def _register() -> None:

@@ -589,10 +589,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments and arguments[0] in RENAMED:
-            arguments = today(arguments)
-            renamed = escape(shlex.join(["quickstudy", *arguments]))
-            console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
+        if arguments and arguments[0].startswith("rl-"):
+            from quickstudy.io.migration import today
+
+            before, arguments = arguments, today(arguments)
+            if arguments != before:
+                renamed = escape(shlex.join(["quickstudy", *arguments]))
+                console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
         _parsed(arguments).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from quickstudy import families, methods
 from quickstudy.batching import usable
 from quickstudy.data import DemonstrationSet, DrawsFresh, Source
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint, files
 from quickstudy.io.budget import Budget, OutOfTime

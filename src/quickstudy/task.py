@@ -90,7 +90,7 @@ class TaskFamily(ABC):
     """The splits and how many tasks each holds; 'train', 'validation', then one or more test splits."""
     protocol: str
     """What is hidden, what varies and what counts as success; part of a sentence, for tables."""
-    metric: ClassVar[str]
+    metric: str
     """The key of `run`'s result that a comparison ranks by, such as 'success'."""
     secondary_metrics: tuple[str, ...] = ()
     """Other keys of it whose means a table shows beside."""

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from quickstudy import DemonstrationSet, Experiment, families
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
 from quickstudy.families.motions.family import (

@@ -1,4 +1,4 @@
-"""Point navigation by trial: its rewards and what ends an episode, the expert, and what an oracle's environments say."""
+"""Point navigation by trial: its rewards and what ends an episode, the expert, what an oracle's environments say."""
 
 import numpy as np
 import pytest

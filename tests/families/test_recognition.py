@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from quickstudy import Experiment, datasets, families
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.recognition import Omniglot, Recognition
 from quickstudy.families.recognition.fresh import jittered, labelled_support
 from quickstudy.families.recognition.omniglot import VALIDATION_ALPHABETS

@@ -5,7 +5,7 @@ import pytest
 
 from quickstudy import Demonstration, DemonstrationSet, families
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.recorded import RecordedDemonstrations
 from quickstudy.methods.demonstrations.baselines import NearestNeighbour, recorded_base
 

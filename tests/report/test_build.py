@@ -11,7 +11,7 @@ import pytest
 
 from quickstudy import methods
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.io import checkpoint
 from quickstudy.report import build
 from quickstudy.results import runs
@@ -92,7 +92,8 @@ def test_the_report_of_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         found.save(tmp_path / f"maml-seed0/{split}-2x1-shots-1.json")
     (tmp_path / "settings.json").write_text(json.dumps({"maml": {"seed": 0}}))
     family = SimpleNamespace(tasks=lambda split, count, first: [first], caption=lambda task: f"box {task}")
-    monkeypatch.setattr(runs, "load", lambda run: (SimpleNamespace(method="maml"), family, None))
+    experiment = SimpleNamespace(method=SimpleNamespace(name="maml"), family=family)
+    monkeypatch.setattr(runs, "load", lambda run: (experiment, None))
     path = build.write_report(tmp_path, "quickstudy report", video=False)
     text = path.read_text(encoding="utf-8")
     for part in (

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.report import charts
 from quickstudy.results.evidence import Cell, Row
 

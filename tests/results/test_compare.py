@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quickstudy.methods.catalogue import DataConfig, Settings, defaults
 from rich.console import Console
 
 from quickstudy.data import DemonstrationSet
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
-from quickstudy.families.classic import PointNavigation
-from quickstudy.families.classic import Sinusoid
+from quickstudy.evaluation import Evaluation
+from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.recognition import Recognition
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
-from quickstudy.methods.catalogue import DataConfig, Settings, defaults
 from quickstudy.results import compare as comparing
 from quickstudy.results import tables
 from quickstudy.results.compare import Cost, Protocol, all_methods, compare, cost_of, rows

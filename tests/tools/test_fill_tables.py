@@ -49,6 +49,14 @@ def test_filling_is_idempotent(tmp_path: Path) -> None:
     assert fill_tables.fill(filled, tmp_path, "README.md") == filled
 
 
+def test_an_example_in_a_fence_of_code_stays_as_it_is(tmp_path: Path) -> None:
+    FEW_SHOT.write(tmp_path / "grasping-sizes.json")
+    example = "```html\n<!-- results: no-such-cell -->\n<!-- /results -->\n```\n"
+    filled = fill_tables.fill(example + DOCUMENT + example, tmp_path, "a.md")
+    assert filled.startswith(example + "# Title\n\n<!-- results: grasping-sizes -->\n| method |")
+    assert filled.endswith(example)
+
+
 def test_a_page_shows_the_methods_that_it_is_about(tmp_path: Path) -> None:
     FEW_SHOT.write(tmp_path / "grasping-sizes.json")
     block = "<!-- results: grasping-sizes replay -->\n<!-- /results -->\n"

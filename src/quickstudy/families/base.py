@@ -35,6 +35,7 @@ class SimulatedFamily(TaskFamily):
         attempts: tries that the expert has for one demonstration before the task is called broken.
         demonstrated_at_once: environments that the expert demonstrates in at once; bounds the memory.
         film_every: steps from one picture of a film to the next.
+        film_ends_with_success: whether a film stops there, where an episode goes on to its horizon.
         observation_limit: what observations are clipped to, for Gymnasium's space; infinite by default.
     """
 
@@ -42,6 +43,7 @@ class SimulatedFamily(TaskFamily):
     attempts: ClassVar[int] = 8
     demonstrated_at_once: int = 256
     film_every: int = 1
+    film_ends_with_success: bool = False
     observation_limit: float = np.inf
 
     @property
@@ -129,7 +131,7 @@ class SimulatedFamily(TaskFamily):
             while active.any():
                 result = env.step(np.asarray(policy(observations.astype("f4"))), active)
                 active, observations, step = active & ~result.over, result.observations, step + 1
-                ended = not active.any() or bool(result.success.any())
+                ended = not active.any() or (self.film_ends_with_success and bool(result.success.any()))
                 if step % self.film_every == 0 or ended:
                     frames.append(env.render(0, width, height))
                 if ended:

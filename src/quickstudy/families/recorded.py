@@ -68,7 +68,7 @@ def split_labels(
 class RecordedDemonstrations(TaskFamily):
     """The family; see the module's text and `quickstudy.families.from_demonstrations`."""
 
-    metric: ClassVar[str] = "error"
+    metric: str = "error"
     higher_is_better: ClassVar[bool] = False
     protocol = (
         "the task is hidden, the error is the mean squared one of the actions in recorded demonstrations that were not "

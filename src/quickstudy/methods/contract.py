@@ -23,7 +23,7 @@ from quickstudy.batching import OuterStep
 from quickstudy.check import BrokenError, Point, SkippedError, go_through
 from quickstudy.data import Batch, DemonstrationSet, DrawsFresh, Source, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.evaluation import SkillPolicy, skills_after
 from quickstudy.io import checkpoint
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.method import Method

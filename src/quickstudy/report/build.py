@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quickstudy import methods
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.io import checkpoint
 from quickstudy.method import Experience
 from quickstudy.report import charts, films
@@ -137,7 +137,7 @@ def _facts(cells: Sequence[Cell]) -> dict[str, str]:
     }
     if any(used.values()):
         facts["trained on"] = ", ".join(f"{count:,} {words}" for words, count in used.items() if count)
-    hidden = re.split("; each learner|; a shot is", first.protocol)[0].split("; ", 1)[-1]
+    hidden = re.split("; each learner|; a learner by trial|; a shot is", first.protocol)[0].split("; ", 1)[-1]
     return {**facts, "measured": measured(first), "what is hidden, and what counts": hidden}
 
 
@@ -167,7 +167,7 @@ def _what_was_done(cells: Sequence[Cell]) -> str:
 
 def _next_steps(cells: Sequence[Cell]) -> list[str]:
     if "demonstrations" not in _experiences(cells):
-        return ["`quickstudy evaluate RUN` evaluates a run's learner on more tasks."]
+        return ["`quickstudy evaluate RUN --shots 0 1 3` evaluates a run's learner after other numbers of own trials."]
     return [
         "`quickstudy evaluate RUN --shots 0 1 3` evaluates a run's learner with more demonstrations.",
         "`quickstudy adapt RUN --demo FILE` teaches it a task of your own.",

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.method import Experience
 from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
@@ -203,8 +203,8 @@ def training(
                 x, y = zip(*points, strict=True)
                 series.append(Series(label, x, y, baseline=label.split(",")[0] in baselines))
         if series:
-            title, y = name[0].upper() + name[1:], name.split(",")[0]
-            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", y, series, share))
+            title, axis = name[0].upper() + name[1:], name.split(",")[0]
+            charts.append(Chart(title, "While meta-training.", "lines", "outer steps", axis, series, share))
     return charts
 
 

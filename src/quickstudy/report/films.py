@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.data import DemonstrationSet
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation, SkillPolicy, skills_after
+from quickstudy.evaluation import Evaluation, SkillPolicy, skills_after
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint, files
 from quickstudy.io.progress import console, progress
@@ -87,7 +87,8 @@ def film_after(learner: MetaLearner, family: TaskFamily, task: Task, shots: int,
 
 def film_trials(learner: TrialLearner, family: SimulatedFamily, task: Task, rounds: int, seed: int) -> np.ndarray:
     """The first of its own episodes after `rounds` adaptations to the task, uint8 [frame, height, width, 3]."""
-    with family.vector_env([task], family.episodes_per_task, visual=True) as env:
+    together = family.episodes_per_task if learner.shares_experience else 1
+    with family.vector_env([task], together, visual=True) as env:
         camera = _Camera(env, family.film_every, rounds)
         learner.trial(camera, rounds, torch.Generator().manual_seed(seed))
     return np.stack(camera.frames)
@@ -146,7 +147,7 @@ def _before_and_after(
     film: Callable[..., np.ndarray] = film_after
     shown = [("before", 0, "before any demonstration"), ("after", 1, "after one demonstration")]
     if isinstance(learner, TrialLearner):
-        film, rounds = film_trials, max(1, len(evaluations[0].shots) - 1) if evaluations else 1
+        film, rounds = film_trials, _rounds(evaluations)
         episodes = rounds * (family.episodes_per_task if learner.shares_experience else 1)
         shown = [("before", 0, "its first episode"), ("after", rounds, f"after {amount('trials', episodes)}")]
     videos, replays = [], []
@@ -160,6 +161,14 @@ def _before_and_after(
             files.write(path, scene)
             replays.append({"file": str(path.relative_to(folder)), "caption": caption})
     return {"title": f"{split}: {family.caption(task)}", "videos": videos, "replays": replays}
+
+
+def _rounds(evaluations: Sequence[Evaluation]) -> int:
+    """How often a learner by trial was let adapt, at most; once where it was not evaluated."""
+    if not evaluations:
+        return 1
+    one = evaluations[0]
+    return max(1, (one.steps or one.shots)[-1])
 
 
 def _failures(

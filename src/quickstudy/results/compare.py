@@ -17,7 +17,7 @@ import numpy as np
 from quickstudy import methods
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime
@@ -253,7 +253,7 @@ class _Run:
         """Trained, and tuned on validation tasks where it has something to tune."""
         if self._learner is None:
             shared = self._source() if self._training.method.uses == "all" and not self._training.by_trial else None
-            goes_on = f"'quickstudy resume {shlex.quote(str(self.root))}' goes on from there"
+            goes_on = f"quickstudy resume {shlex.quote(str(self.root))} goes on from there"
             trained = self._training.train(self._trained_in, source=shared, budget=self._budget, goes_on=goes_on)
             if self.method.pretrained_as:
                 own = self.experiment.build()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.evaluate import Evaluation
+from quickstudy.evaluation import Evaluation
 from quickstudy.method import Method
 from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
@@ -123,6 +123,7 @@ def write_cell(
         seconds=seconds,
         rows=list(made),
         reference=reference,
+        higher_is_better=family.higher_is_better,
     )
     cell.write(folder / "results" / f"{cell.cell}.json")
     return cell

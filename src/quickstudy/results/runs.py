@@ -33,7 +33,7 @@ from quickstudy import datasets, families, methods
 from quickstudy.data import collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import adapt
+from quickstudy.evaluation import adapt
 from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.remote import RemoteFamily
@@ -252,7 +252,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, 
     check_folder(folder, settings, resume)
     source = experiment.source()
     note_start(folder, "training", command, {"settings": asdict(settings)})
-    goes_on = f"'quickstudy resume {shlex.quote(str(folder))}' goes on from there"
+    goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"
     experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
     if not experiment.by_trial:
         save_example(experiment.family, folder)
@@ -322,7 +322,7 @@ def adapt_run(run: Path, demos: Sequence[Path], output: Path | None) -> tuple[Pa
     if experiment.by_trial:
         raise QuickstudyError(
             f"'{run}' holds a '{experiment.method.name}', which learns a task by its own trials and takes no "
-            f"demonstration; 'quickstudy evaluate {shlex.quote(str(run))}' lets it try."
+            f"demonstration; quickstudy evaluate {shlex.quote(str(run))} lets it try."
         )
     demonstrations = [one for path in demos for one in demonstrations_in(path, experiment.family.rate)]
     adapt(learner, demonstrations)  # the first call of a process loads modules for seconds, which no robot waits for

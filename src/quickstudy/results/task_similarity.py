@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import run_tasks
+from quickstudy.evaluation import run_tasks
 from quickstudy.experiment import Experiment
 from quickstudy.io import checkpoint
 from quickstudy.learner import Parameters

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.experiment import on_validation
 from quickstudy.io import files
 from quickstudy.io.budget import Budget

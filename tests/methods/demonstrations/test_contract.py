@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from carrying import Carrying
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, DemonstrationSet, Source, SupportQuery
-from quickstudy.evaluate import SkillPolicy, skills_after
+from quickstudy.evaluation import SkillPolicy, skills_after
 from quickstudy.families import own as families
 from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition import Recognition

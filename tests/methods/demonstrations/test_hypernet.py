@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy.data import Batch, DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition import Recognition
 from quickstudy.learner import BaseLearner, MetaLearner, recognition_loss

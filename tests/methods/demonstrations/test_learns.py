@@ -10,7 +10,7 @@ import torch
 from quickstudy import methods
 from quickstudy.batching import over_tasks
 from quickstudy.data import DemonstrationSet
-from quickstudy.evaluate import evaluate, run_tasks
+from quickstudy.evaluation import evaluate, run_tasks
 from quickstudy.experiment import Experiment
 from quickstudy.families import own as families
 from quickstudy.families.classic import Sinusoid

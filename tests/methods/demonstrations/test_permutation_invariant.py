@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation
 from quickstudy.methods.demonstrations.hypernet import HypernetConfig

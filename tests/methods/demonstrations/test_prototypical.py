@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.recognition import Recognition
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.methods.demonstrations.prototypical import PrototypicalConfig, PrototypicalNetworks, unit

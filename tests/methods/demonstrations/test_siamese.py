@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.data import Batch, DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner, imitation_loss, recognition_loss
 from quickstudy.methods.demonstrations.siamese import (

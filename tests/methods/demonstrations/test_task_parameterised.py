@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from carrying import Carrying
 from quickstudy.data import Batch, DemonstrationSet
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import evaluate
+from quickstudy.evaluation import evaluate
 from quickstudy.experiment import Experiment
 from quickstudy.methods.demonstrations import baselines
 from quickstudy.methods.demonstrations.task_parameterised import (

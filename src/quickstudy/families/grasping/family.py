@@ -7,7 +7,7 @@ little action noise are drawn anew for every episode, so that a demonstration ca
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Grasping(SimulatedFamily):
         "shape, size, height and grasp point are hidden, the object's pose, the hand's start and the action noise are "
         "drawn anew for every episode, success is lifted by 10 cm and still held, unslipped and upright, a second later"
     )
-    metric: ClassVar[str] = "success"
+    metric: str = "success"
     rate = 20.0
     arm: Arm = SAWYER
     observation_size = len(OBSERVATION)

@@ -1,6 +1,6 @@
 """Meta-World (v3 tasks, v2 rewards) stepped many worlds at a time, equal to the package step for step.
 
-`worlds` runs any mixture of the 50 tasks. The tasks in `pushing`, `articulated` and `tool_use` are written for many worlds
+`worlds` runs any mixture of the 50 tasks. Those in `pushing`, `articulated` and `tool_use` are written for many worlds
 at once; the rest go through the package's own environments (`official`), behind the same interface. `env` is the vector
 environment that `family` (starts drawn anew) and `fixed_start` (one start and one goal a task) share.
 """

@@ -55,14 +55,14 @@ _UNIT = 2 * (*_PLACE, 1.0, *_OBJECT, *_OBJECT) + _PLACE
 class Manipulation(SimulatedFamily):
     """Tasks of Meta-World; see the module's text and `ml1`, `ml10`, `ml45` and `tools`."""
 
-    metric: ClassVar[str] = "success"
+    metric: str = "success"
     secondary_metrics: tuple[str, ...] = ("success_last",)
     rate = 80.0
     observation_size = OBSERVATION
     action_size = ACTION
     attempts = 16
     demonstrated_at_once = 200
-    film_every = 4
+    film_every, film_ends_with_success = 4, True
     episodes_per_task = 10
     repeat = 1
     """For how many of Meta-World's steps an action is held."""

@@ -148,7 +148,7 @@ class Motions(TaskFamily):
         "a recorded motion that training held in no form: some demonstrations of it, and the start pose and the end "
         "of another are given, its whole trajectory is to be predicted"
     )
-    metric: ClassVar[str] = "rmse"
+    metric: str = "rmse"
     higher_is_better: ClassVar[bool] = False
     observation_size, action_size, hidden_size, horizon = OBSERVATION, 6, 6 * OUTLINE, STEPS
     default_method = "matching"

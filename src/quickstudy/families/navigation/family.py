@@ -54,7 +54,7 @@ class Navigation(SimulatedFamily):
         "action are drawn anew for every episode, success is to come within 0.3 m of the goal in 32 s, the reward is "
         "progress along the shortest way in metres, 2 at the goal, less 0.05 for a step that ends in touch with a wall"
     )
-    metric: ClassVar[str] = "success"
+    metric: str = "success"
     secondary_metrics: tuple[str, ...] = ("spl", "collisions", "return")
     rate = 5.0
     observation_size = len(OBSERVATION)

@@ -7,7 +7,7 @@ import torch
 from quickstudy import methods
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluate import Evaluation, SkillPolicy, evaluate
+from quickstudy.evaluation import Evaluation, SkillPolicy, evaluate
 from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.methods.demonstrations.baselines import (
