@@ -171,7 +171,10 @@ def test_help_shows_the_settings_of_the_named_method_alone(capsys):
 
     general, by_demonstration = shown("--help"), shown("navigation", "--help")
     by_trial = shown("--method", "rl2", "--help", "navigation")
-    assert all("What it does." in said and "--seed" in said for said in (general, by_demonstration, by_trial))
+    assert all(
+        "What it does." in said and "--seed" in said and "FAMILY" in said
+        for said in (general, by_demonstration, by_trial)
+    )
     assert "--training.steps" not in general
     assert "default: 3000" in by_demonstration
     assert "--data.tasks" in by_demonstration

@@ -54,6 +54,8 @@ def parse(command: str, words: Sequence[str], about: str) -> tuple[Experiment, d
         raise QuickstudyError(reason)
     defaults = dataclasses.replace(record.defaults(name, family), method=asked or record.name)
     ordered = [name, *words[:place], *words[place + 1 :]]  # after an option with many values it would be one of them
+    if {"-h", "--help"} & set(words):
+        ordered = ["--help"]  # what was parsed already would be missing from it
     made: Any = tyro.cli(_options(command, record, defaults, about, family), prog=program, args=ordered)
     assert (made.family, made.method) == (name, defaults.method)
     parts = {f.name: getattr(made, f.name) for f in dataclasses.fields(Settings) if hasattr(made, f.name)}
