@@ -333,8 +333,8 @@ def another_tasks_demonstration_does_not(subject: Subject) -> str:
         nothing = _pooled_errors(subject.family, s.network, s.data, s.training.shots, s.training.queries)
         if other.mean() <= 0.95 * nothing.mean():
             raise BrokenError(
-                f"Demonstrations of another task give an error of {other.mean():.4g}, below the {nothing.mean():.4g} of "
-                "a network that never sees any: training tasks or their hidden parameters must have leaked."
+                f"Demonstrations of another task give an error of {other.mean():.4g}, "
+                f"less than the {nothing.mean():.4g} of a network that never sees any: does it read what is hidden?"
             )
     return f"the error is {own.mean():.4g} with the task's own, {other.mean():.4g} with another task's"
 
