@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from quickstudy.families.metaworld.agreement import OBSERVATION_LIMIT, REWARD_LIMIT, Agreement, compare
+from benchmarks.agreement import OBSERVATION_LIMIT, REWARD_LIMIT, Agreement, compare
 from quickstudy.families.metaworld.catalogue import TASKS
 from quickstudy.families.metaworld.worlds import PORTS
 from quickstudy.io.progress import progress

@@ -3,11 +3,11 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from benchmarks.agreement import compare
 from hypothesis import given, settings
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.metaworld import official, rewards
-from quickstudy.families.metaworld.agreement import compare
 from quickstudy.families.metaworld.catalogue import (
     ML10_TEST,
     ML10_TRAIN,
