@@ -68,8 +68,8 @@ class ConvNet(nn.Module):
             one query alone cannot be recognised. By default each image is normalised alone.
         bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves
             its time on processors that know the format; parameters and the head stay as they are.
-        num_augmentations: copies of an image whose outputs are averaged, all but the first `distorted` a little, each by
-            amounts that are always the same. It costs as many times the work; meant for using a network that was
+        num_augmentations: copies of an image whose outputs are averaged, all but the first `distorted` a little, each
+            by amounts that are always the same. It costs as many times the work; meant for using a network that was
             trained on distorted images.
     """
 
@@ -129,8 +129,8 @@ def distorted(pictures: Tensor, amounts: Tensor, outside: str = "zeros") -> Tens
 class ConvClassifier(nn.Module):
     """Logits of images from a network that embeds them; `head` is its last, linear layer.
 
-    Embeddings are normalised before the head, whose rows all start at zero. A gradient step then makes each row a mean of
-    embeddings, and the class with the largest cosine is recognised. Embeddings begin with a length of `width`, so that
+    Embeddings are normalised before the head, whose rows all start at zero. A gradient step then makes each row a mean
+    of embeddings, and the class with the largest cosine is recognised. Embeddings begin with a length of `width`, so that
     a few small steps of the head suffice, which leave the layers before it nearly as they are.
     """
 
