@@ -59,14 +59,9 @@ class _Probed(VectorWrapper):
         self._ends = (2 + np.arange(self.size) % max(1, self.horizon - 1)).reshape(self.shape)
         self._count = 0
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
+    def reset(self, *args: Any, **kwargs: Any) -> np.ndarray:
         self._count = 0
-        return super().reset(generators, chosen, disturbance)
+        return super().reset(*args, **kwargs)
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         self._count += 1
