@@ -5,11 +5,12 @@ method by its name. `quickstudy.methods` finds them, those of other packages too
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal
 
 from torch import nn
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.settings import (
     Changes,
     NetworkConfig,
@@ -55,6 +56,9 @@ class Method:
             first choice; 0 where it is never that.
         compared: whether a comparison holds it where nobody says otherwise.
         always_adapted: its figure without experience would say nothing, or nothing new.
+
+    Raises:
+        QuickstudyError: when made with settings that are no dataclass.
     """
 
     name: str
@@ -74,6 +78,10 @@ class Method:
     opponent: int = 0
     compared: bool = True
     always_adapted: bool = False
+
+    def __post_init__(self) -> None:
+        if not is_dataclass(self.settings):
+            raise QuickstudyError(f"The settings of method '{self.name}' must be a dataclass; got {self.settings!r}.")
 
     @property
     def network(self) -> type:

@@ -4,7 +4,7 @@ Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep N
 TRPO as outer step as in the paper; Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR
 2019 (Algorithm 1), with PPO's clipped objective instead.
 
-The estimators of the inner objective differ in the credit that the outer gradient gives theta for the trajectories which
+The estimators of the inner objective differ in what credit the outer gradient gives theta for the trajectories that
 the inner step sees (docs/methods/trials/maml.md):
 - 'likelihood': sum log pi A; none (Finn et al.).
 - 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): for each action's own advantage.

@@ -116,7 +116,7 @@ class MatchedStart(TrialLearner):
         """Cross-entropy of finding each task's second half among those of all tasks, and how often it is found."""
         half = episodes.mask.shape[1] // 2
         if half == 0:
-            raise QuickstudyError("Method 'matched' needs two or more episodes_per_task; got 1.")
+            raise QuickstudyError("Method 'matched' needs two or more episodes of each task; got 1.")
         one, other = (self.embed(pick_episodes(episodes, part)) for part in (slice(half), slice(half, None)))
         # Eq. 6 of Sohn 2016: -log softmax_j(sharpness <one_i, other_j>) at j = i.
         scores, own = self.config.sharpness * one @ other.mT, torch.arange(len(one))

@@ -19,7 +19,6 @@ from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
 
-
 Tree = TypeVar("Tree")
 
 
