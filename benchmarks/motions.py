@@ -26,8 +26,15 @@ import tyro
 
 from quickstudy.evaluation import evaluate
 from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
-from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
-from quickstudy.families.motions.trajectories import at_phases, phases
+from quickstudy.families.motions.family import Motions
+from quickstudy.families.motions.trajectories import (
+    Curves,
+    at_phases,
+    errors,
+    phases,
+    start_offset,
+    time_normalised,
+)
 from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.methods.demonstrations.baselines import Transfer
