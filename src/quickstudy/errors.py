@@ -1,7 +1,7 @@
 """The one exception that a user's mistake raises: the command line prints its sentence and exits with status 2."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -29,3 +29,8 @@ def within(where: str) -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """What a library's error says, without its line breaks."""
     return " ".join(str(error).split())
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of these names, and how many there are more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import gymnasium
 import numpy as np
@@ -14,11 +14,13 @@ from quickstudy.errors import QuickstudyError, within
 from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
 from quickstudy.families.gymnasium.vector_env import Expert
-from quickstudy.families.recognition.family import Recognition, numbers
 from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, check_shares, split_labels
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.task import TaskFamily
+
+if TYPE_CHECKING:
+    from quickstudy.families.recognition.family import Recognition
 
 
 def from_file(path: Path) -> TaskFamily:
@@ -102,7 +104,7 @@ def from_arrays(
     seed: int = 0,
     name: str = "arrays",
     image: tuple[int, int] | None = None,
-) -> Recognition:
+) -> "Recognition":
     """An N-way K-shot family of a user's own examples: images, features, or embeddings of texts.
 
     Args:
@@ -118,6 +120,8 @@ def from_arrays(
     Raises:
         QuickstudyError: arrays or numbers that are not such, too few classes or too few examples of one.
     """
+    from quickstudy.families.recognition.family import Recognition, numbers
+
     x, y = numbers(x, "x"), np.asarray(y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):
         y = y.astype(str)
@@ -247,7 +251,7 @@ def from_demonstrations(
         of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
     chosen = split_labels(list(of), splits, seed)
     tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
-    return RecordedDemonstrations(name, tasks_of, queries, rate=rate)
+    return RecordedDemonstrations(name, tasks_of, queries, seed, rate)
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

@@ -96,5 +96,9 @@ def holds(path: Path, name: str) -> bool:
 
 
 def _refused(path: Path, error: OSError) -> QuickstudyError:
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    return QuickstudyError(f"Could not write '{path}': {reason}.")
+    return QuickstudyError(f"Could not write '{path}': {reason(error)}.")
+
+
+def reason(error: OSError) -> str:
+    """Why the disk refuses, in a few words."""
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
