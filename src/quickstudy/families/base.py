@@ -19,7 +19,7 @@ from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.plugins import load_attribute
 from quickstudy.simulation.vector_env import VectorEnv
-from quickstudy.task import Policy, Task, TaskFamily, check_run, in_parts
+from quickstudy.task import Policy, Task, TaskFamily, check_count, check_run
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,10 @@ class SimulatedFamily(TaskFamily):
         """
         if "demonstrations" not in self.learned_from:
             raise QuickstudyError(f"Family '{self.name}' has no expert to demonstrate it: it is learned by trial.")
-        return in_parts(self._demonstrate, tasks, count, seed, self.demonstrated_at_once)
+        check_count(count)
+        chunk = max(1, self.demonstrated_at_once // count)
+        parts = [tasks[first : first + chunk] for first in range(0, len(tasks), chunk)]
+        return [shown for part in parts for shown in self._demonstrate(part, count, seed)]
 
     def worth_another(self, demonstration: Demonstration, attempt: int) -> bool:
         """Whether one that succeeded is so poor that the expert should try again; the shorter one is then kept."""
