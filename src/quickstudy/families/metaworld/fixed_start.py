@@ -31,6 +31,7 @@ class FixedStart(Manipulation):
 
     secondary_metrics: tuple[str, ...] = ("success_last", "return")
     begins_with = "vector"
+    fixed_start = True
 
     def __init__(
         self,
