@@ -1,8 +1,8 @@
-"""Learning by trial and reward: methods trained and tested on tasks that they never saw, family by family.
+"""Learning by trial and reward: methods trained and tested on unseen tasks, family by family.
 
     python -m benchmarks.rl
     python -m benchmarks.rl --methods maml-trpo rl2 --seeds 1
-    python -m benchmarks.rl --family grasping --methods rl2-dagger --tasks 100 --episodes_per_task 4
+    python -m benchmarks.rl --family grasping-tries --methods rl2-dagger --tasks 100 --episodes-per-task 4
 
 Each learner is what training ended with, not the best of what it went through. What is finished is never run again and
 what was interrupted goes on, so the same command may be given again and again, with more methods or seeds. Writes
@@ -15,32 +15,31 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from quickstudy.methods.trials.catalogue import METHODS, PRETRAINED_AS, UNTRAINED, build, defaults, family
 
+from quickstudy import families, methods
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import Evaluation
+from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console
-from quickstudy.methods.trials import runs
-from quickstudy.methods.trials.evaluation import evaluate_trials
-from quickstudy.results.compare import TRAINING_SECONDS, clock, seconds_so_far
 from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.rows import describe, rows
 from quickstudy.results.tables import print_table
 
 ROUNDS = {
-    "scratch": (0, 1, 3, 10, 30),
-    "transfer": (0, 1, 3, 10, 30),
+    "scratch-ppo": (0, 1, 3, 10, 30),
+    "transfer-ppo": (0, 1, 3, 10, 30),
     "reptile-ppo": (0, 1, 3, 10),
     "matched": (0, 1, 3, 10),
     "domain-randomisation": (0,),
-    "oracle": (0,),
+    "oracle-ppo": (0,),
 }
 """The rounds that a table of 2D navigation shows, for methods other than 0 to 3."""
-TRIALS = {
-    "grasping": (0, 1, 2, 3, 4),
+ROUNDS_OF_FAMILY = {
+    "grasping-tries": (0, 1, 2, 3, 4),
     "navigation": (0, 1, 2),
     "navigation-dynamics": (0, 1, 2),
-    **dict.fromkeys(("ml1-reach", "ml1-push", "ml1-pick-place"), (0, 1, 2, 3)),
+    **dict.fromkeys((f"ml1-{task}-fixed-start" for task in ("reach", "push", "pick-place")), (0, 1, 2, 3)),
 }
 """The rounds that a table of another family shows."""
 
@@ -49,11 +48,11 @@ TRIALS = {
 class Benchmark:
     """What to run."""
 
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(methods.names("trials"))
     family: str = "navigation2d"
     seeds: int = 3
     tasks: int = 40
-    """Held-out tasks."""
+    """Tasks of each test split."""
     episodes_per_task: int = 20
     """Episodes of each task in a round: the paper's 20 trajectories an update. For a memory, trials of each task."""
     steps: int | None = None
@@ -61,68 +60,76 @@ class Benchmark:
     output_dir: Path = Path("runs/rl")
     results: Path = Path("benchmarks/results")
 
-    @property
-    def folder(self) -> Path:
-        return self.output_dir / self.family
+    def folder(self, method: str, seed: int) -> Path:
+        return self.output_dir / self.family / f"{methods.get(method).pretrained_as or method}-seed{seed}"
 
     def rounds(self, method: str) -> tuple[int, ...]:
-        return TRIALS.get(self.family) or ROUNDS.get(method, (0, 1, 2, 3))
+        return ROUNDS_OF_FAMILY.get(self.family) or ROUNDS.get(method, (0, 1, 2, 3))
 
 
 def evaluation(what: Benchmark, method: str, seed: int, split: str) -> Evaluation:
     """Of one method and seed; trains it first where that is still to do."""
-    path = what.folder / f"{method}-seed{seed}" / f"{split}-{what.tasks}x{what.episodes_per_task}.json"
+    folder = what.folder(method, seed)
+    path = folder / f"{method}-{split}-{what.tasks}x{what.episodes_per_task}.json"
     if path.exists():
         return Evaluation.load(path)
-    of = family(what.family)
-    parent = PRETRAINED_AS.get(method, method)
-    settings = defaults(what.family, parent, seed)
-    if what.steps is not None:
-        settings = replace(settings, training=replace(settings.training, steps=what.steps))
-    folder = what.folder / f"{parent}-seed{seed}"
-    if runs.train(settings, of, folder).interrupted:
-        raise KeyboardInterrupt
-    learner = build(replace(settings, method=method), of)
-    last = folder / "checkpoints" / ("best" if method in UNTRAINED else "last")
+    changes = {} if what.steps is None else {"training": {"steps": what.steps}}
+    experiment = Experiment.of(what.family, method, seed, changes)
+    parent = experiment.method.pretrained_as or method
+    Experiment.of(what.family, parent, seed, changes).train(folder)
+    learner = experiment.build()
+    last = folder / "checkpoints" / ("last" if experiment.method.uses == "all" else "best")
     checkpoint.load_into(learner, checkpoint.load(last).tensors, str(last))
-    result = evaluate_trials(learner, of, split, max(what.rounds(method)), what.tasks, what.episodes_per_task, seed)
+    result = experiment.evaluate(
+        learner,
+        split,
+        shots=what.rounds(method),
+        tasks=what.tasks,
+        episodes=what.episodes_per_task,
+        seed=seed,
+    )
     result.save(path)
-    by_round = result.metrics[of.metric].mean((1, 2))
+    by_round = result.metrics[experiment.family.metric].mean((1, 2))
     console.print(f"{method}, seed {seed}, {split}: " + ", ".join(f"{value:.2f}" for value in by_round))
     return result
 
 
-def rows(what: Benchmark, method: str, split: str) -> list[Row]:
+def rows_of(what: Benchmark, method: str, split: str) -> list[Row]:
     """The table's lines of one method."""
     evaluations = [evaluation(what, method, seed, split) for seed in range(what.seeds)]
-    of, parent = family(what.family), PRETRAINED_AS.get(method, method)
-    learner = build(defaults(what.family, method), of)
-    made = runs.trial_rows(method, of, evaluations, learner.shares_experience)
-    folders = [what.folder / f"{parent}-seed{seed}" for seed in range(what.seeds)]
-    trained = float(np.mean([seconds_so_far(folder / TRAINING_SECONDS) for folder in folders]))
-    effort = {
-        "training_s": round(trained, 1) or None,
-        "parameters": None if method in UNTRAINED else sum(p.numel() for p in learner.parameters() if p.requires_grad),
-    }
-    return [replace(row, **effort) for k, row in enumerate(made) if k in what.rounds(method)]
+    experiment = Experiment.of(what.family, method)
+    seconds = [seconds_so_far(what.folder(method, seed) / TRAINING_SECONDS) for seed in range(what.seeds)]
+    trained, parameters = round(float(np.mean(seconds)), 1) or None, experiment.parameters()
+    made = rows(experiment.method, experiment.family, evaluations)
+    return [replace(row, training_s=trained, parameters=parameters) for row in made]
 
 
 def table(what: Benchmark, split: str) -> Cell:
     """All methods on one split, written to the results."""
-    started = what.folder / "seconds.json"
+    family, started = families.get(what.family), what.output_dir / what.family / "seconds.json"
     with clock(started):
-        made = [row for method in what.methods for row in rows(what, method, split)]
-    words = f"--seeds {what.seeds} --tasks {what.tasks} --episodes_per_task {what.episodes_per_task} --methods {' '.join(what.methods)}"
-    chosen = "" if what.family == "navigation2d" else f"--family {what.family} "
-    steps = "" if what.steps is None else f" --steps {what.steps}"
-    command = f"python -m benchmarks.rl {chosen}{words}{steps}"
-    cell = runs.table(family(what.family), split, made, seconds_so_far(started), command)
+        made = [row for method in what.methods for row in rows_of(what, method, split)]
+    words = [
+        "" if what.family == "navigation2d" else f"--family {what.family}",
+        f"--seeds {what.seeds} --tasks {what.tasks} --episodes-per-task {what.episodes_per_task}",
+        f"--methods {' '.join(what.methods)}",
+        "" if what.steps is None else f"--steps {what.steps}",
+    ]
+    cell = Cell.measured_here(
+        cell=f"rl-{family.seed_name or family.name}" + ("" if split == family.test_splits[0] else f"-{split}"),
+        metric=family.metric,
+        unit="fraction" if family.metric.startswith("success") else "",
+        protocol=describe(family, split, {"trials"}),
+        command=" ".join(["python -m benchmarks.rl", *filter(None, words)]),
+        seconds=seconds_so_far(started),
+        rows=made,
+    )
     cell.write(what.results / f"{cell.cell}.json")
     return cell
 
 
 def main(what: Benchmark) -> None:
-    for split in family(what.family).test_splits:
+    for split in families.get(what.family).test_splits:
         print_table(table(what, split))
 
 

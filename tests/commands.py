@@ -52,9 +52,16 @@ def interrupted(*words: object) -> None:
 
 @contextmanager
 def pressing_ctrl_c() -> Iterator[None]:
-    """Ctrl-C is pressed when a training first logs something."""
+    """Ctrl-C is pressed once, when a training first logs something."""
+    pressed: list[bool] = []
+
+    def log(*_: object) -> None:
+        if not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.TensorBoard, "log", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(train.TensorBoard, "log", log)
         yield
 
 

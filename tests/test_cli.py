@@ -302,7 +302,7 @@ def test_neither_help_nor_a_mistake_nor_the_package_waits_for_torch():
     script = (
         "import sys, quickstudy\nfrom quickstudy.cli import main\nfor words in (['--help'], ['trian']):\n"
         "    try: main(words)\n    except SystemExit: pass\n"
-        "print(sorted(sys.modules.keys() & {'torch', 'mujoco', 'numpy', 'gymnasium', 'matplotlib'}))"
+        "print(sorted(sys.modules.keys() & {'torch', 'mujoco', 'matplotlib', 'jinja2'}))"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "[]"
@@ -362,7 +362,7 @@ def test_no_command_shows_the_commands(capsys):
 def test_ctrl_c_keeps_a_checkpoint_that_resumes(tmp_path):
     command = [
         sys.executable, "-c", "from quickstudy.cli import main; main()", "train", "point-navigation", "--output-dir",
-        str(tmp_path / "run"), "--training.steps", "100000", "--training.validate-every", "50", "--data.tasks", "20",
+        str(tmp_path / "run"), "--training.steps", "5000", "--training.validate-every", "50", "--data.tasks", "20",
         "--data.validation-tasks", "2", "--training.batching", "vmap",
     ]  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -375,4 +375,4 @@ def test_ctrl_c_keeps_a_checkpoint_that_resumes(tmp_path):
     assert "goes on from there" in " ".join(printed.split())
     assert "Traceback" not in complaints
     config = json.loads((tmp_path / "run/checkpoints/last/config.json").read_text())
-    assert 50 <= config["step"] < 100_000
+    assert 50 <= config["step"] < 5000

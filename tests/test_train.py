@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.classic.fresh import FreshSinusoids
 from quickstudy.io import checkpoint
 from quickstudy.settings import TrainConfig
-from quickstudy.train import Validation, meta_train
+from quickstudy.train import DemonstrationSteps, Validation, meta_train, run
 
 FAMILY = PointNavigation()
 CONFIG = TrainConfig(steps=30, meta_batch=4, validate_every=10, batching="vmap")
@@ -149,15 +150,37 @@ def test_other_settings_do_not_resume(source, tmp_path):
 
 def test_any_optimiser_and_schedule(source):
     it = learner()
-    before = parameters(it)
-    meta_train(
-        it,
-        source,
-        CONFIG,
-        optimiser=lambda module: torch.optim.SGD(module.parameters(), lr=1.0),
-        schedule=lambda optimiser: torch.optim.lr_scheduler.ConstantLR(optimiser, factor=0.0, total_iters=1000),
-    )
+    before, steps = parameters(it), DemonstrationSteps(it, source, CONFIG)
+    steps.optimiser = torch.optim.SGD(it.parameters(), lr=1.0)
+    steps.schedule = torch.optim.lr_scheduler.ConstantLR(steps.optimiser, factor=0.0, total_iters=1000)
+    run(steps, it, CONFIG)
     assert torch.equal(parameters(it), before)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [0.5] * 3), ("linear", [1 / 3, 1 / 6, 0.0]), ("cosine", [0.37625, 0.12875, 0.005])],
+)
+def test_the_rate_follows_its_schedule(source, schedule, rates):
+    logged = []
+    config = replace(CONFIG, rate=0.5, optimiser="sgd", schedule=schedule)
+    steps = DemonstrationSteps(learner(), source, config)
+    for number in range(1, 31):
+        logged.append(steps.step(torch.Generator().manual_seed(0), number).get("rate"))
+    assert [rate for rate in logged if rate is not None] == pytest.approx(rates)
+    assert [place for place, rate in enumerate(logged, 1) if rate is not None] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("base_rate", [0.0, 0.5, 1.0])
+def test_the_base_network_has_a_rate_of_its_own(source, base_rate):
+    """Plain gradient descent, so that what each parameter moves by is its gradient times its rate."""
+    it = learner("meta-sgd")
+    config = replace(CONFIG, rate=0.1, base_rate=base_rate, optimiser="sgd", schedule="constant", clip=1e9)
+    before = {name: p.detach().clone() for name, p in it.named_parameters()}
+    DemonstrationSteps(it, source, config).step(torch.Generator().manual_seed(0), 1)
+    for name, p in it.named_parameters():
+        rate = 0.1 * (base_rate if name.startswith("base.") else 1.0)
+        torch.testing.assert_close(p.detach(), before[name] - rate * p.grad)
 
 
 def test_training_figures_are_logged(source):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from commands import mistake
 from quickstudy import Demonstration, Experiment, datasets, families
 from quickstudy.cli import main
 from quickstudy.datasets import About, Episode
@@ -17,17 +18,6 @@ from quickstudy.results.evidence import Cell
 from recorded import recordings, refused, same, walks
 
 ABOUT = About(10.0, ("x", "y"), ("right", "up"))
-
-
-def mistake(capsys, *arguments: object) -> str:
-    """The one line that a command with a mistake prints; its status must be 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert stopped.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.parametrize("format", ["npz", "csv", "lerobot", "minari"])

@@ -9,35 +9,43 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quickstudy.methods.catalogue import DataConfig, Settings, defaults
 from rich.console import Console
 
-from quickstudy.data import DemonstrationSet
+from quickstudy import experiment, families, methods
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import Evaluation
+from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
+from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.families.recognition import Recognition
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
+from quickstudy.method import Method
 from quickstudy.results import compare as comparing
-from quickstudy.results import tables
-from quickstudy.results.compare import Cost, Protocol, all_methods, compare, cost_of, rows
+from quickstudy.results import runs, tables
+from quickstudy.results.compare import Protocol, compare, suited, usual
 from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.rows import rows, write_cell
+from quickstudy.settings import Changes
 
 FAMILY = PointNavigation()
 PROTOCOL = Protocol(seeds=2, tasks=4, episodes=2, shots=(0, 1))
 
 
-def settings_for(method: str, seed: int) -> Settings:
-    settings = defaults("point-navigation", method, seed)
-    training = replace(settings.training, steps=4, meta_batch=3, validate_every=2, batching="vmap")
-    return replace(settings, training=training, data=DataConfig(6, 4, 2, 1))
+QUICK: Changes = {
+    "training": {"steps": 4, "meta_batch": 3, "validate_every": 2, "batching": "vmap"},
+    "data": {"tasks": 6, "demonstrations": 4, "validation_tasks": 2, "validation_episodes": 1},
+}
+
+
+def experiment_for(method: str | Method, seed: int) -> Experiment:
+    return Experiment.of(FAMILY, method, seed, QUICK)
 
 
 @pytest.fixture
 def worked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts trainings that took a step, and evaluations on test tasks."""
     counts = {"trainings": 0, "evaluations": 0}
-    evaluate, meta_train = comparing.evaluate, comparing.meta_train
+    evaluate, meta_train = experiment.evaluate, experiment.meta_train
 
     def counting(learner: Any, family: Any, split: str, **rest: Any) -> Evaluation:
         counts["evaluations"] += split == "test"
@@ -47,8 +55,8 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counts["trainings"] += not (folder / "checkpoints/last").exists()
         return meta_train(*arguments, folder=folder, **rest)
 
-    monkeypatch.setattr(comparing, "evaluate", counting)
-    monkeypatch.setattr(comparing, "meta_train", training)
+    monkeypatch.setattr(experiment, "evaluate", counting)
+    monkeypatch.setattr(experiment, "meta_train", training)
     return counts
 
 
@@ -56,7 +64,9 @@ def test_a_comparison_goes_on_where_its_budget_ended(tmp_path: Path, worked: dic
     methods = ("maml", "nearest")
 
     def go(budget: Budget | None = None) -> list[Cell]:
-        return compare(FAMILY, methods, settings_for, PROTOCOL, tmp_path, "again", budget)
+        return compare(
+            FAMILY, methods, PROTOCOL, tmp_path, experiment_for=experiment_for, command="again", budget=budget
+        )
 
     assert go(Budget(0.0)) == []
     assert worked == {"trainings": 0, "evaluations": 0}
@@ -91,8 +101,7 @@ def test_a_comparison_goes_on_where_its_budget_ended(tmp_path: Path, worked: dic
 
 
 def test_training_stops_with_the_budget_and_goes_on(tmp_path: Path) -> None:
-    settings = settings_for("maml", 0)
-    source = comparing.source_for(settings, FAMILY)
+    made = experiment_for("maml", 0)
 
     class Ends(Budget):
         asked = 0
@@ -102,10 +111,10 @@ def test_training_stops_with_the_budget_and_goes_on(tmp_path: Path) -> None:
             return 1.0 if self.asked == 1 else 0.0
 
     with pytest.raises(OutOfTime):
-        comparing.train(settings, FAMILY, source, tmp_path, budget=Ends())
+        made.train(tmp_path, budget=Ends())
     config = json.loads((tmp_path / "checkpoints/last/config.json").read_text())
     assert 0 < config["step"] < 4
-    comparing.train(settings, FAMILY, source, tmp_path)
+    made.train(tmp_path)
     assert json.loads((tmp_path / "checkpoints/last/config.json").read_text())["step"] == 4
 
 
@@ -118,40 +127,89 @@ def evaluation(values: list[list[list[float]]], shots: tuple[int, ...] = (1,)) -
 def test_rows_have_iqm_and_probability_of_improvement_by_hand() -> None:
     better = [evaluation([[[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]])]
     worse = [evaluation([[[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])]
-    (row,) = rows("maml", FAMILY, Protocol(1, tasks=4, episodes=2), better, worse)
+    (row,) = rows(methods.get("maml"), FAMILY, better, worse)
     assert (row.value, row.iqm) == (0.625, 0.75)  # 0, 0.5, 1, 1; the middle two
     assert row.improvement == 0.5  # a win, two ties, a loss
     assert row.improvement_ci95 is not None
     assert row.improvement_ci95[0] <= 0.5 <= row.improvement_ci95[1]
-    (row,) = rows("maml", FAMILY, Protocol(1, tasks=4, episodes=2), better)
+    (row,) = rows(methods.get("maml"), FAMILY, better)
     assert row.improvement is None
 
 
 def test_less_is_better_turns_the_improvement_round() -> None:
     small = [Evaluation("test", ["a"], [5], {"mse": np.array([[[0.1]]])}, [1.0])]
     large = [Evaluation("test", ["a"], [5], {"mse": np.array([[[0.9]]])}, [1.0])]
-    (row,) = rows("maml", Sinusoid(), Protocol(1, tasks=1, episodes=1), small, large)
+    (row,) = rows(methods.get("maml"), Sinusoid(), small, large)
     assert row.improvement == 1.0
 
 
-def test_costs_of_sources() -> None:
-    settings = settings_for("maml", 0)
-    source = comparing.source_for(settings, FAMILY)
-    assert isinstance(source, DemonstrationSet)
-    assert cost_of(settings, source) == Cost(6, 24, int(source.batch.mask.sum()))
-    fresh = defaults("sinusoid", "maml")
-    assert cost_of(fresh, Sinusoid().fresh()) == Cost(70_000 * 25, 70_000 * 25 * 15, None)
-
-
-def test_all_methods_are_those_that_suit() -> None:
-    skills = all_methods(FAMILY)
-    assert {"maml", "mann", "replay", "transfer-equal-time", "oracle"} <= set(skills)
-    assert "prototypical" not in skills
-    assert skills.index("transfer-equal-time") > skills.index("maml")
+def test_suited_methods_come_in_the_order_in_which_they_need_each_other() -> None:
+    names = [method.name for method in suited(FAMILY)]
+    assert {"maml", "mann", "replay", "transfer-equal-time", "oracle"} <= set(names)
+    assert "prototypical" not in names
+    assert names.index("transfer-equal-time") > names.index("maml")
+    assert names.index("scratch") > names.index("transfer")
     x = np.zeros((20, 3))
     images = Recognition("a", x, {"train": [np.arange(4)] * 2, "test": [np.arange(4)] * 2}, 2, 2)
-    assert "prototypical" in all_methods(images)
-    assert "replay" not in all_methods(images)
+    names = [method.name for method in suited(images)]
+    assert "prototypical" in names
+    assert "replay" not in names
+
+
+def test_a_comparison_holds_what_is_usual_for_the_family() -> None:
+    assert {method.learns_from for method in suited(Navigation2D())} == {"demonstrations", "trials"}
+    assert {method.learns_from for method in usual(Navigation2D())} == {"demonstrations"}
+    assert "hypernet-roles" not in [method.name for method in usual(Navigation2D())]
+    by_reward = families.get("cheetah-velocity")
+    assert {method.learns_from for method in usual(by_reward)} == {"trials"}
+
+
+def test_methods_of_both_ways_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few: Changes = {"training": {"steps": 2, "meta_batch": 2, "validate_every": 2}}
+    quick: dict[str, Changes] = {
+        "maml": {**QUICK, "training": {**QUICK["training"], "steps": 2}},
+        "replay": {},
+        "rl2": {
+            "training": {**few["training"], "episodes_per_task": 2, "validation_tasks": 2},
+            "algorithm": {"width": 8, "minibatches": 2},
+        },
+    }
+    family, protocol = Navigation2D(), Protocol(seeds=1, tasks=3, episodes=2, trial_episodes=4, shots=(0, 1))
+    (cell,) = compare(
+        family, list(quick), protocol, tmp_path, experiment_for=lambda m, s: Experiment.of(family, m, s, quick[str(m)])
+    )
+    assert {(row.method, row.role, row.learns_from, row.shots, row.tasks, row.episodes) for row in cell.rows} == {
+        ("maml", "meta-learner", "demonstrations", 0, 3, 2),
+        ("maml", "meta-learner", "demonstrations", 1, 3, 2),
+        ("replay", "floor", "demonstrations", 1, 3, 2),
+        ("rl2", "meta-learner", "trials", 0, 3, 4),
+        ("rl2", "meta-learner", "trials", 1, 3, 4),
+    }
+    assert "from its demonstrations alone" in cell.protocol
+    assert "a learner by trial adapts to its own episodes" in cell.protocol
+    tables.print_comparison([cell], Console(width=400))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "after 1 demonstration" in said
+    assert "after 1 own episode" in said
+    cost = {row.method: (row.train_tasks, row.demonstrations) for row in cell.rows}
+    assert cost == {"maml": (6, 24), "replay": (None, None), "rl2": (4, None)}
+    (run,) = runs.listed(tmp_path)
+    assert (run.kind, run.method, run.state, run.progress) == ("comparison", "maml replay rl2", "finished", (3, 3))
+
+
+def test_methods_that_learn_nothing_record_few_training_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+    demonstrate = PointNavigation.demonstrate
+
+    def counting(self: PointNavigation, tasks: Any, count: int, seed: int) -> Any:
+        recorded.append(sum(task.split == "train" for task in tasks))
+        return demonstrate(self, tasks, count, seed)
+
+    monkeypatch.setattr(PointNavigation, "demonstrate", counting)
+    protocol = Protocol(seeds=1, tasks=2, episodes=1, shots=(1,))
+    compare("point-navigation", ["replay", "nearest"], protocol, tmp_path)
+    assert sum(recorded) == 2 * 50, "the scale of observations is taken from some"
+    assert Experiment.of(Navigation2D(), "scratch-ppo").source() is None
 
 
 @pytest.mark.parametrize(
@@ -247,8 +305,8 @@ def test_old_cells_are_read_and_new_ones_come_back(tmp_path: Path) -> None:
 
 def test_ranks_best_first_and_lower_is_better_where_it_is(tmp_path: Path) -> None:
     class Done:
-        def __init__(self, value: float) -> None:
-            self.value = value
+        def __init__(self, method: str, value: float) -> None:
+            self.method, self.value = methods.get(method), value
 
         def evaluation(self, split: str) -> Evaluation:
             return Evaluation("test", ["a"], [5], {"mse": np.full((1, 1, 1), self.value)}, [1.0])
@@ -256,7 +314,7 @@ def test_ranks_best_first_and_lower_is_better_where_it_is(tmp_path: Path) -> Non
         def costs(self, runs: Any) -> dict[str, Any]:
             return {}
 
-    done: Any = {"maml": [Done(0.3)], "reptile": [Done(0.1)], "transfer": [Done(0.2)]}
+    done: Any = {name: [Done(name, value)] for name, value in (("maml", 0.3), ("reptile", 0.1), ("transfer", 0.2))}
     cell = comparing._cell_of("test", done, Sinusoid(), Protocol(1, tasks=1, episodes=1), 1.0, tmp_path, "c")
     assert [row.method for row in cell.rows] == ["reptile", "transfer", "maml"]
     assert cell.reference == "transfer"
@@ -268,4 +326,4 @@ def test_a_table_says_what_its_metric_counts_in(tmp_path):
         metric = "rmse"
 
     for family, unit in ((FAMILY, "fraction"), (Sinusoid(), "squared error"), (Rooted(), "")):
-        assert comparing.write_cell(family, "test", [Row("maml", 1, 0.5)], 1.0, tmp_path, "command").unit == unit
+        assert write_cell(family, "test", [Row("maml", 1, 0.5)], 1.0, tmp_path, "command").unit == unit

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from commands import TRIALS, quickstudy
 from quickstudy import datasets
 from quickstudy.cli import main
 from quickstudy.datasets import About
@@ -57,7 +58,7 @@ def test_what_is_pushed(pushed):
 def test_there_and_back(run, pushed, tmp_path, capsys):
     main(["pull", str(pushed), "--output-dir", str(tmp_path / "pulled")])
     assert "quickstudy adapt" in capsys.readouterr().out
-    ours, theirs = (runs.load(folder)[2].state_dict() for folder in (run, tmp_path / "pulled"))
+    ours, theirs = (runs.load(folder)[1].state_dict() for folder in (run, tmp_path / "pulled"))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
     main(["evaluate", str(tmp_path / "pulled"), "--tasks", "4", "--episodes", "1"])
@@ -68,6 +69,26 @@ def test_there_and_back(run, pushed, tmp_path, capsys):
     assert values[0] == values[1]
     trained = checkpoint.load(run / "checkpoints/best").config["versions"]
     assert checkpoint.load(tmp_path / "pulled/checkpoints/best").config["versions"] == trained
+
+
+def test_a_learner_by_trial_there_and_back(tmp_path, capsys):
+    run, shared, pulled = tmp_path / "rl2", tmp_path / "shared", tmp_path / "pulled"
+    quickstudy("train", *TRIALS, "--output-dir", run)
+    quickstudy("evaluate", run, "--tasks", 2, "--episodes", 2, "--shots", 0, 1)
+    quickstudy("push", run, shared)
+    card = (shared / "README.md").read_text()
+    assert "reinforcement-learning" in yaml.safe_load(card.split("---\n")[1])["tags"]
+    assert "from its own trials and their rewards" in card
+    assert "--demo" not in card
+    capsys.readouterr()
+    quickstudy("pull", shared, "--output-dir", pulled)
+    assert f"Next: quickstudy evaluate {pulled}" in capsys.readouterr().out
+    quickstudy("evaluate", pulled, "--tasks", 2, "--episodes", 2, "--shots", 0, 1)
+    values = [
+        [row["value"] for row in json.loads((folder / "results/navigation2d-test.json").read_text())["rows"]]
+        for folder in (run, pulled)
+    ]
+    assert values[0] == values[1]
 
 
 def test_a_learner_of_own_data_adapts_where_the_data_is_not(tmp_path, capsys):
@@ -136,7 +157,7 @@ def test_the_hub_gets_the_folder(run, tmp_path, monkeypatch):
     assert sharing.push(run, "someone/walker") == "https://hub.example/someone/walker"
     assert "quickstudy pull someone/walker" in (kept / "README.md").read_text()
     pulled = sharing.pull("someone/walker", tmp_path / "pulled")
-    assert np.isfinite(sum(float(t.sum()) for t in runs.load(pulled)[2].state_dict().values()))
+    assert np.isfinite(sum(float(t.sum()) for t in runs.load(pulled)[1].state_dict().values()))
 
 
 def test_a_hub_out_of_reach(run, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ _TRIAL_GROUPS = {
 
 def migrated(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of any version, as plain data, under the names of this one."""
-    if "algorithm" in plain or "method" not in plain:
+    if "algorithm" in plain or not {"family", "method"} <= plain.keys():
         return dict(plain)
     by_trial, old = "policy" in plain, renamed(plain)
     method, family = old["method"], old["family"]
@@ -61,10 +61,10 @@ def migrated(plain: Mapping[str, Any]) -> dict[str, Any]:
         "method": _TRIAL_METHODS.get(method, method) if by_trial else method,
         "seed": old.get("seed", 0),
         "start": old.get("start", ""),
-        "network": old["policy" if by_trial else "network"],
+        "network": old.get("policy" if by_trial else "network", {}),
         "algorithm": {name: value for name, value in own.items() if name not in _GONE},
-        "training": old["training"],
-        **({} if by_trial else {"data": old["data"]}),
+        "training": old.get("training", {}),
+        **({} if by_trial else {"data": old.get("data", {})}),
     }
 
 

@@ -6,7 +6,8 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) 
     then = read_note(folder) if path.exists() else {}
     now = {"process": os.getpid(), "host": socket.gethostname()}
     files.write(path, json.dumps({**began, **then, **about, **now}, indent=1) + "\n")
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Lets run.json, which `note_start` wrote, say until the end, or until a stop, that this process is at work."""
+    try:
+        yield
+    finally:
+        files.write(folder / NOTE, json.dumps(read_note(folder) | {"process": None}, indent=1) + "\n")
 
 
 def read_note(folder: Path) -> dict[str, Any]:

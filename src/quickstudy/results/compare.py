@@ -22,7 +22,7 @@ from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, cloc
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
-from quickstudy.io.provenance import note_start
+from quickstudy.io.provenance import at_work, note_start
 from quickstudy.method import Method
 from quickstudy.results import tables
 from quickstudy.results.evidence import Cell, Row
@@ -118,7 +118,7 @@ def compare(
     )
     done: dict[str, list[_Run]] = {}
     left: list[str] = []
-    with clock(folder / "seconds.json"):
+    with clock(folder / "seconds.json"), at_work(folder):
         for seed in range(protocol.seeds):
             for record in chosen:
                 run = _Run(make, named, record, seed, protocol, folder, source, budget)

@@ -39,7 +39,7 @@ from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.remote import RemoteFamily
 from quickstudy.io import checkpoint, files
 from quickstudy.io.migration import migrated
-from quickstudy.io.provenance import NOTE, note_start, read_note
+from quickstudy.io.provenance import NOTE, at_work, note_start, read_note
 from quickstudy.learner import Skill
 from quickstudy.results.evidence import Cell
 from quickstudy.results.rows import rows, rows_by_task, write_cell
@@ -253,7 +253,8 @@ def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, 
     source = experiment.source()
     note_start(folder, "training", command, {"settings": asdict(settings)})
     goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"
-    experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
+    with at_work(folder):
+        experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
     if not experiment.by_trial:
         save_example(experiment.family, folder)
 

@@ -64,7 +64,7 @@ def test_a_step_that_is_not_finite_is_left_out_said_and_counted(capsys) -> None:
     learner.fails = True
     assert steps.step(rng, 2) == {"faults": 1.0}
     assert "Step 2: the gradient is not finite; left out." in capsys.readouterr().out
-    assert steps.summary() == {"faults": 1.0}
+    assert steps.summary() == {"train/faults": 1.0}
     other = TrialSteps(Fixed(), Short(), CONFIG)
     other.restore(steps.state())
     assert other.faults == 1

@@ -34,8 +34,7 @@ def evaluate_trials(
         metrics [shots, task, episode]: 'return', 'success' at any step, 'success_last' at the last one, and what the
         environments measure. Its `shots` are the own episodes that each round could learn from: `episodes` for each
         adaptation where all of a task's episodes go into one (its `steps` then say how many adaptations), else one. Its
-        times are those of everything up to that
-        round, simulation included, divided by the tasks.
+        times are those of everything up to that round, simulation included, divided by the tasks.
 
     Raises:
         QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.

@@ -58,7 +58,7 @@ class TrialSteps:
 
     def summary(self) -> Figures:
         """What the history keeps of the last step."""
-        return {"faults": float(self.faults), **{f"train/{name}": value for name, value in self._figures.items()}}
+        return {f"train/{name}": value for name, value in (self._figures | {"faults": float(self.faults)}).items()}
 
     def note(self) -> str:
         """What the last step's returns were, for a progress bar."""
