@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.errors import QuickstudyError
+from quickstudy.families.base import SimulatedFamily
 
 if TYPE_CHECKING:
     from quickstudy.check.families import Amount
@@ -26,7 +27,8 @@ def check(family: "TaskFamily", amount: "Amount | None" = None) -> list[Point]:
     """
     from quickstudy.check import environments, families
 
-    points = families.POINTS | environments.POINTS
+    simulated = isinstance(family, SimulatedFamily)
+    points = families.POINTS | (environments.POINTS if simulated else environments.WITHOUT)
     title = f"checking {getattr(family, 'name', type(family).__name__)}"
     return go_through(title, points, families.Looked(family, amount or families.Amount()))
 
@@ -43,7 +45,6 @@ def check_method(method: "Method", family: "TaskFamily") -> list[Point]:
         from quickstudy.methods import contract
 
         return contract.check_method(method, family)
-    from quickstudy.families.base import SimulatedFamily
     from quickstudy.methods.trials.contract import check_trial_method
 
     if not isinstance(family, SimulatedFamily):

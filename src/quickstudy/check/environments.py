@@ -183,10 +183,17 @@ POINTS: dict[str, Callable[[Looked], str]] = {
 }
 
 
+def has_none(looked: Looked) -> str:
+    raise SkippedError("it is not simulated: it gives no vector environment")
+
+
+WITHOUT: dict[str, Callable[[Looked], str]] = {"environments keep their contract": has_none}
+"""In place of `POINTS`, for a family without a vector environment."""
+
+
 def _simulated(looked: Looked) -> tuple[SimulatedFamily, list[Task]]:
     """The family, and the tasks whose environments are looked at."""
-    if not isinstance(looked.family, SimulatedFamily):
-        raise SkippedError("it is not simulated by a vector environment")
+    assert isinstance(looked.family, SimulatedFamily)
     return looked.family, looked.tasks[:TASKS]
 
 

@@ -30,7 +30,7 @@ EXPERT, NOTHING = 0.9, 0.2
 LARGEST = 1e3
 """Observations and actions beyond this are a sign of units that no network likes."""
 OTHERS, BETTER = 5, 0.55
-"""Tasks whose demonstrations are compared with a task's own, and in how many of these cases its own has to be better."""
+"""Tasks whose demonstrations are compared with a task's own, and how often its own has to be better."""
 
 
 @dataclass(frozen=True)
