@@ -65,7 +65,7 @@ class CheetahEnv(SimulatedVectorEnv):
         held = controls.reshape(self.size, 1, -1).repeat(_FRAME_SKIP, 1)
         states, _ = self._pool.rollout(self._model, self._data, self._state, held)
         speed = (states[:, -1, 1] - self._state[:, 1]) / (_FRAME_SKIP * self._model.opt.timestep)
-        self._state[:] = states[:, -1]
+        self._state[:] = np.where(active.reshape(-1, 1), states[:, -1], self._state)
         speed = speed.reshape(self.shape)
         gain = -np.abs(speed - self._wanted) if self._speeds else speed * self._wanted
         rewards = gain - _CONTROL_COST * np.square(controls).sum(-1)

@@ -76,6 +76,7 @@ class Navigation2D(SimulatedFamily):
     observation_size, action_size, hidden_size, horizon = 2, 2, 2, 100
     observation_unit = 0.25
     default_method = "maml-trpo"
+    fixed_start = True
     method_settings: Mapping[str, Changes] = {
         "rl2": _BY_MEMORY,
         "rl2-mann": _BY_MEMORY,

@@ -33,6 +33,7 @@ class FixedStart(Manipulation):
     secondary_metrics: tuple[str, ...] = ("success_last", "return")
     begins_with = "vector"
     learned_from = ("trials",)  # every demonstration of a task would be of the same start
+    fixed_start = True
 
     def __init__(
         self,

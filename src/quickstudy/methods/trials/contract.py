@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from quickstudy.check import BrokenError, Point, SkippedError, go_through
+from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint
