@@ -136,22 +136,24 @@ class Check:
 
     def run(self) -> None:
         from quickstudy import check, families, methods
-        from quickstudy.methods import contract
 
         family = families.get(self.family)
         if self.method is None:
-            points, whose = check.check(family), "a family"
+            points, whose = check.check(family), f"the family '{family.name}'"
         else:
-            points, whose = contract.check_method(methods.get(self.method), family), "a method"
-        table = Table("", Column(f"the contract of {whose}", no_wrap=True), "found, or what to do")
-        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]does not apply[/]"}
+            points = check.check_method(methods.get(self.method), family)
+            whose = f"the method '{self.method}' on '{family.name}'"
+        console.print(f"The contract of {escape(whose)}, point by point:", soft_wrap=True)
+        table = Table(box=None, show_header=False)
+        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]–[/]"}
         for point in points:
-            table.add_row(signs[point.passed], point.name, escape(point.said))
+            table.add_row(signs[point.passed], f"[bold]{escape(point.name)}:[/] {escape(point.said)}")
         console.print(table)
-        failed = sum(point.passed is False for point in points)
+        failed, skipped = (sum(point.passed is how for point in points) for how in (False, None))
         if failed:
             console.print(f"{failed} of {len(points)} points failed.")
             sys.exit(1)
+        console.print(f"{len(points) - skipped} points passed{f', {skipped} did not apply' if skipped else ''}.")
         say_next("train", self.family, *(["--method", self.method] if self.method else []))
 
 

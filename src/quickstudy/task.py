@@ -127,6 +127,8 @@ class TaskFamily(ABC):
     """Episodes of a task between two adaptations by trial, in an evaluation where nobody says otherwise."""
     holds_out_tasks: bool = True
     """Whether the test splits have tasks that training does not; if not, no table says 'held-out tasks'."""
+    fixed_start: bool = False
+    """Whether all episodes of a task start alike; if not, the start of each is drawn anew."""
     symmetries: Sequence[Symmetry] = ()
     """Of its trials; some of them one after the other are one as well."""
 
@@ -238,16 +240,3 @@ def check_count(count: int) -> None:
     """Raises QuickstudyError unless a demonstration is asked for."""
     if count < 1:
         raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
-
-
-def in_parts(
-    demonstrate: Callable[[Sequence[Task], int, int], list[list[Demonstration]]],
-    tasks: Sequence[Task],
-    count: int,
-    seed: int,
-    worlds: int,
-) -> list[list[Demonstration]]:
-    """`demonstrate` of as many tasks at a time as fit into `worlds` worlds, a task's demonstrations together."""
-    check_count(count)
-    chunk = max(1, worlds // count)
-    return [d for first in range(0, len(tasks), chunk) for d in demonstrate(tasks[first : first + chunk], count, seed)]
