@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -28,6 +29,20 @@ _ABOUT = (
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
 Unit = Literal["m", "cm", "mm", "in"]
+Format = Literal["lerobot", "minari", "npz", "csv"]
+State = Literal["finished", "running", "stopped"]
+
+
+def _optional(metavar: str) -> Any:
+    """An option that has no value unless it is given one, which its help says in words."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+MaybeInt = Annotated[int | None, _optional("INT")]
+MaybeFloat = Annotated[float | None, _optional("FLOAT")]
+MaybeText = Annotated[str | None, _optional("STR")]
+MaybePath = Annotated[Path | None, _optional("PATH")]
+Names = Annotated[tuple[str, ...], _optional("[STR [STR ...]]")]
 
 
 def say_next(*words: object, after: str = "") -> None:
@@ -56,15 +71,15 @@ class Demo:
 class Families:
     """List the task families, or draw sampled tasks of one: quickstudy families grasping."""
 
-    family: Positional[str | None] = None
+    family: Positional[Annotated[str | None, _optional("[FAMILY]")]] = None
     """The family to draw; without one, all are listed."""
-    split: str | None = None
+    split: MaybeText = None
     """The split to draw from; 'train', or 'objects' where there are some, by default."""
     tasks: int = 24
     """How many tasks the contact sheet shows."""
-    output: Path | None = None
+    output: MaybePath = None
     """The contact sheet's file; families/<family>-<split>.png by default."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own, to draw those that can be grasped."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -86,7 +101,15 @@ class Families:
     def _list(self) -> None:
         from quickstudy import families
 
-        table = Table(Column("family", no_wrap=True), "learned from", "what is learned", "test splits")
+        table = Table(
+            Column("family", no_wrap=True),
+            "learned from",
+            "what is learned",
+            "test splits",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         missing: dict[str, list[str]] = {}
         for record in families.records().values():
             try:
@@ -94,9 +117,8 @@ class Families:
             except QuickstudyError:  # its data or robot is not here
                 missing.setdefault(record.needs, []).append(record.name)
                 continue
-            table.add_row(
-                record.name, ", ".join(family.learned_from), escape(record.summary), ", ".join(family.test_splits)
-            )
+            learned_from = "both" if len(family.learned_from) > 1 else family.learned_from[0]
+            table.add_row(record.name, learned_from, escape(record.summary), ", ".join(family.test_splits))
         console.print(table)
         for needs, names in missing.items():
             console.print(f"Not here yet: {', '.join(names)} ({escape(needs)}).", soft_wrap=True)
@@ -109,7 +131,7 @@ class Check:
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
     """A family of your own, as package.module:attribute or as a file, or one of quickstudy's."""
-    method: str | None = None
+    method: MaybeText = None
     """A method of your own, as package.module:attribute, or one of quickstudy's, to check on that family."""
 
     def run(self) -> None:
@@ -146,11 +168,11 @@ class Record:
     """Tasks."""
     split: str = "train"
     """The split that they are of."""
-    format: Literal["lerobot", "minari", "npz", "csv"] | None = None
+    format: Annotated[Format | None, _optional("{lerobot,minari,npz,csv}")] = None
     """Of the data set; what the ending of --output says, or lerobot."""
-    output: Path | None = None
+    output: MaybePath = None
     """A folder, or a file that ends with .npz or .csv; recordings/<family>-<split> by default."""
-    rate: float | None = None
+    rate: MaybeFloat = None
     """Steps a second that the data set states; the family's own by default."""
     seed: int = 0
     """Draws the starts and the noise."""
@@ -171,7 +193,7 @@ class Record:
 class FetchOmniglot:
     """Fetch Omniglot into the cache, once: quickstudy data omniglot."""
 
-    source: Annotated[Path | None, arg(name="from")] = None
+    source: Annotated[Path | None, arg(name="from", metavar="PATH", help_behavior_hint="")] = None
     """A folder with its archives that were downloaded by hand, or a file that this command made elsewhere."""
 
     def run(self) -> None:
@@ -187,7 +209,7 @@ class Inspect:
 
     path: Positional[Path]
     """A LeRobotDataset v3 or a Minari folder, or a .npz or .csv file of demonstrations."""
-    output: Path | None = None
+    output: MaybePath = None
     """The plots' file; <name>-inspection.png in the current folder by default."""
 
     def run(self) -> None:
@@ -263,20 +285,20 @@ class Evaluate:
     """Let a trained learner adapt to held-out tasks and act in a fixed quota of episodes of each."""
 
     run_folder: RunFolder
-    split: str | None = None
+    split: MaybeText = None
     """A split of the family; every test split by default."""
-    shots: tuple[int, ...] | None = None
+    shots: Annotated[tuple[int, ...] | None, _optional("[INT [INT ...]]")] = None
     """Numbers of demonstrations to adapt from, or of rounds of own trials; by default those that the family names."""
-    tasks: int | None = None
+    tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
-    episodes: int | None = None
+    episodes: MaybeInt = None
     """Episodes of each task, of which every one counts; 5, or all where there are fewer; by trial, of each round, as
     many as the family says."""
     seed: int = 0
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: Literal["best", "last"] = "best"
     """The best on validation tasks, or the last."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -308,7 +330,7 @@ class Adapt:
     run_folder: RunFolder
     demo: tuple[Path, ...]
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets, of one task."""
-    output: Path | None = None
+    output: MaybePath = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
 
     def run(self) -> None:
@@ -327,9 +349,9 @@ class Match:
     run_folder: RunFolder
     demo: Positional[tuple[Path, ...]]
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
-    skills_run: Path | None = None
+    skills_run: MaybePath = None
     """The run of 'transfer' that skills are fine-tuned from; RUN itself where it is one."""
-    output: Path | None = None
+    output: MaybePath = None
     """Where the skill goes; matched-skill.safetensors in the run folder by default."""
     shown: int = 5
     """How many known tasks the table shows."""
@@ -360,27 +382,27 @@ class Compare:
     """Train, tune and compare methods on a family with several seeds; the same command goes on after a break."""
 
     family: FamilyName
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     """Method names as for train; or 'all'. By default the usual ones of those that suit the family."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
-    splits: tuple[str, ...] = ()
+    splits: Names = ()
     """Test splits; all of them by default."""
     shots: tuple[int, ...] = (0, 1, 3, 5)
     """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
-    tasks: int | None = None
+    tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
     """Episodes of each task, for methods that learn from demonstrations; every one counts."""
-    trial_episodes: int | None = None
+    trial_episodes: MaybeInt = None
     """Episodes of each task in each round, for methods that learn by trial; as many as the family says by default."""
-    steps: int | None = None
+    steps: MaybeInt = None
     """Outer steps of every training; the family's default where not given."""
-    budget: str | None = None
+    budget: MaybeText = None
     """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
-    output_dir: Path | None = None
+    output_dir: MaybePath = None
     """runs/compare-<family> by default."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -434,9 +456,9 @@ class Resume:
     """Go on with a training or a comparison from its folder alone, or repeat it in a new one."""
 
     run_folder: RunFolder
-    anew: Path | None = None
+    anew: MaybePath = None
     """Repeat it from the start in this folder instead."""
-    budget: str | None = None
+    budget: MaybeText = None
     """Wall time of a comparison, as for compare."""
     device: str = "cpu"
     """What torch trains on."""
@@ -476,11 +498,11 @@ class Runs:
 
     root: Positional[Path] = Path("runs")
     """The folder to look in."""
-    family: str | None = None
+    family: MaybeText = None
     """Only those of this family."""
-    method: str | None = None
+    method: MaybeText = None
     """Only those of this method, or comparisons with it."""
-    state: Literal["finished", "running", "stopped"] | None = None
+    state: Annotated[State | None, _optional("{finished,running,stopped}")] = None
     """Only those in this state."""
 
     def run(self) -> None:
@@ -548,7 +570,7 @@ class Pull:
 
     source: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
     """A repository of the Hugging Face Hub, or a folder that push made."""
-    output_dir: Path | None = None
+    output_dir: MaybePath = None
     """The run folder; runs/<name> by default."""
 
     def run(self) -> None:

@@ -22,7 +22,12 @@ from quickstudy.task import TaskFamily
 
 _OTHERS: dict[str, list[tuple[str, Any, Any, str]]] = {
     "train": [
-        ("output_dir", Path | None, None, "The run folder; runs/<family>-<method>/<time> by default."),
+        (
+            "output_dir",
+            Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")],
+            None,
+            "The run folder; runs/<family>-<method>/<time> by default.",
+        ),
         ("resume", bool, False, "Go on with the training in --output-dir exactly where it stopped."),
         (
             "device",
