@@ -34,7 +34,7 @@ from torch.nn.utils.rnn import pad_sequence
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import masked_mean
 from quickstudy.method import Method, needs_expert
-from quickstudy.methods.trials.learner import Figures, finite_step, returns_by_round
+from quickstudy.methods.trials.learner import Figures, returns_by_round
 from quickstudy.methods.trials.policy import Gaussian
 from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
 from quickstudy.methods.trials.rl2 import TRIALS
@@ -168,8 +168,7 @@ class DAgger(Recurrent):
             chosen = torch.randint(len(self.trials), (self.config.batch,), generator=rng).tolist()
             batch = [self.transformed(self.trials[i], rng) for i in chosen]
             loss = self.loss(batch if self.config.candidates == 1 else [reordered(trial, rng) for trial in batch])
-            assert self.optimiser is not None
-            norm = finite_step(self.optimiser, self, loss, self.config.norm)
+            norm = self.gradient_step(loss, self.config.norm)
             figures = {"loss": float(loss.detach()), "gradient-norm": norm}
         return returns_by_round(episodes) | figures
 

@@ -15,16 +15,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import estimate_advantages
 from quickstudy.methods.trials.baselines import BaselineConfig
-from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
+from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
-from quickstudy.methods.trials.ppo import PPO, adapt_by_ppo
+from quickstudy.methods.trials.ppo import PPO, adapt_by_ppo, pick_episodes
 from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.nets import MLP, unit
 from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings, Widths
@@ -92,8 +91,7 @@ class MatchedStart(TrialLearner):
         episodes = collect(env, memoryless(self.policy, self._ppo.parameters), rng)
         self._ppo.improve(estimate_advantages(episodes, self.config.learning.returns), rng)
         loss, accuracy = self.matching_loss(episodes)
-        assert self.optimiser is not None
-        finite_step(self.optimiser, self.encoder, loss, 1.0)
+        self.gradient_step(loss, 1.0)
         return returns_by_round([episodes]) | {"matching-loss": float(loss.detach()), "matching-accuracy": accuracy}
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
@@ -118,8 +116,8 @@ class MatchedStart(TrialLearner):
         """Cross-entropy of finding each task's second half among those of all tasks, and how often it is found."""
         half = episodes.mask.shape[1] // 2
         if half == 0:
-            raise QuickstudyError("Method 'matched' needs two or more episodes_per_task; got 1.")
-        one, other = (self.embed(_pick(episodes, part)) for part in (slice(half), slice(half, None)))
+            raise QuickstudyError("Method 'matched' needs two or more episodes of each task; got 1.")
+        one, other = (self.embed(pick_episodes(episodes, part)) for part in (slice(half), slice(half, None)))
         # Eq. 6 of Sohn 2016: -log softmax_j(sharpness <one_i, other_j>) at j = i.
         scores, own = self.config.sharpness * one @ other.mT, torch.arange(len(one))
         return torch.nn.functional.cross_entropy(scores, own), float((scores.argmax(1) == own).float().mean())
@@ -146,12 +144,6 @@ class MatchedStart(TrialLearner):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self._ppo.optimiser.load_state_dict(state["ppo"])
-
-
-def _pick(episodes: Episodes, part: slice) -> Episodes:
-    """These episodes of every task."""
-    picked: Episodes = tree_map(lambda t: t[:, part], episodes)
-    return picked
 
 
 def _build(settings: Settings, family: TaskFamily) -> MatchedStart:

@@ -12,6 +12,7 @@ little for a long time; and the encoder's transitions are those of the first epi
 latest ones, of whatever trials: one trial alone does not tell what can be inferred from them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +166,6 @@ class PEARL(TrialLearner):
         return act
 
     def _update(self, rng: torch.Generator) -> Figures:
-        assert self.optimiser is not None
         c = self.config
         tasks = torch.randint(len(self.replay), (c.tasks,), generator=rng).tolist()
         belief = self.belief(self.replay.draw_context(tasks, c.context, rng))
@@ -178,13 +178,7 @@ class PEARL(TrialLearner):
         reward = self._reward_loss(batch, z)
         # Eq. 1 of PEARL: the task loss of z and beta KL(q(z | c) || p(z)); the actor's loss does not reach the encoder.
         loss = critic + c.divergence * divergence + c.reconstruction * reward + actor
-        trained = [p for p in self.parameters() if p.requires_grad]
-        gradient = torch.autograd.grad(loss, trained)
-        if not all(g.isfinite().all() for g in gradient):
-            raise FloatingPointError("the gradient is not finite")
-        for p, g in zip(trained, gradient, strict=True):
-            p.grad = g
-        self.optimiser.step()
+        self.gradient_step(loss, math.inf)
         with torch.no_grad():
             for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
                 slow.lerp_(fast, c.target)

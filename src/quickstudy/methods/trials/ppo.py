@@ -6,6 +6,7 @@ linear baseline of `quickstudy.methods.trials.advantages` takes the place of a v
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from quickstudy.methods.trials.policy import GaussianPolicy
 from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def shorten(gradient: tuple[Tensor, ...], norm: float, shared: bool) -> list[Ten
     ]
 
 
-def pick_episodes(batch: AdvantageBatch, chosen: Tensor) -> AdvantageBatch:
-    """These episodes of every task."""
-    picked: AdvantageBatch = tree_map(lambda t: t[:, chosen], batch)
+def pick_episodes(tree: Tree, chosen: Tensor | slice) -> Tree:
+    """These episodes of every task, of a tree of tensors [task, episode, ...]."""
+    picked: Tree = tree_map(lambda t: t[:, chosen], tree)
     return picked

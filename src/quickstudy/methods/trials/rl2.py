@@ -6,21 +6,21 @@ maximises is the return of the whole trial, episodes' ends or not. The outer alg
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import gae
-from quickstudy.methods.trials.learner import Figures, finite_step, returns_by_round
+from quickstudy.methods.trials.learner import Figures, returns_by_round
 from quickstudy.methods.trials.policy import Gaussian, clamped_log_std
 from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
 from quickstudy.methods.trials.rollout import Episodes
-from quickstudy.settings import Changes, Fraction, PositiveFloat, PositiveInt, Settings
+from quickstudy.settings import Changes, Fraction, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
-from quickstudy.task import TaskFamily
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ class RL2(Recurrent):
 
     def _improve(self, batch: TrialBatch) -> Figures:
         loss, figures = self.loss(batch)
-        assert self.optimiser is not None
-        return figures | {"gradient-norm": finite_step(self.optimiser, self, loss, self.config.norm)}
+        return figures | {"gradient-norm": self.gradient_step(loss, self.config.norm)}
 
     @torch.no_grad()
     def _estimate_advantages(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor]) -> TrialBatch:
@@ -153,33 +152,30 @@ class RL2(Recurrent):
         return TrialBatch(x, actions, rewards, mask, gaussian.log_prob(actions), standard, advantages + values)
 
 
-def _build(settings: Settings, family: TaskFamily, core: Literal["lstm", "mann"]) -> RL2:
-    config = replace(settings.algorithm, core=core)
-    return RL2(family.observation_size, family.action_size, family.observation_unit, config)
-
-
 TRIALS: Changes = {"training": {"meta_batch": 40, "episodes_per_task": 2}}
 """What a method with a memory needs: many tasks with few trials each."""
 
+_variant = partial(
+    Method,
+    build=lambda s, f: RL2(f.observation_size, f.action_size, f.observation_unit, s.algorithm),
+    settings=RL2Config,
+    learns_from="trials",
+    changes=TRIALS,
+)
+
 METHODS = (
-    Method(
+    _variant(
         "rl2",
         "an LSTM that learns a task by acting in it",
-        lambda s, f: _build(s, f, "lstm"),
         paper="Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel: RL^2: Fast Reinforcement Learning via Slow "
         "Reinforcement Learning, 2016",
-        settings=RL2Config,
-        learns_from="trials",
-        changes=TRIALS,
+        fixed={"core": "lstm"},
     ),
-    Method(
+    _variant(
         "rl2-mann",
         "rl2 with the external memory of MANN in place of the LSTM",
-        lambda s, f: _build(s, f, "mann"),
         paper="Santoro, Bartunov, Botvinick, Wierstra, Lillicrap: Meta-Learning with Memory-Augmented Neural "
         "Networks, ICML 2016",
-        settings=RL2Config,
-        learns_from="trials",
-        changes=TRIALS,
+        fixed={"core": "mann"},
     ),
 )
