@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from carrying import Carrying
 from quickstudy import methods
-from quickstudy.check import BrokenError, Point
+from quickstudy.check.points import BrokenError, Point
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.families import own as families
