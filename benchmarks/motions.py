@@ -26,10 +26,18 @@ import tyro
 
 from quickstudy.evaluation import evaluate
 from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
-from quickstudy.families.motions.family import Curves, Motions, errors, start_offset, time_normalised
-from quickstudy.families.motions.trajectories import at_phases, phases
+from quickstudy.families.motions.family import Motions
+from quickstudy.families.motions.trajectories import (
+    Curves,
+    at_phases,
+    errors,
+    phases,
+    start_offset,
+    time_normalised,
+)
 from quickstudy.io import files
 from quickstudy.io.progress import console
+from quickstudy.method import Role
 from quickstudy.methods.demonstrations.baselines import Transfer
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.statistics import bootstrap
@@ -117,6 +125,12 @@ def dmp(shown: np.ndarray, starts: np.ndarray) -> np.ndarray:
         made.append(at_phases(primitive.open_loop()[1], time))
     return np.stack(made)
 
+
+BASELINES: dict[str, Role] = {
+    **dict.fromkeys(("mean", "nearest-demonstration", "warp", "warp-nearest"), "floor"),
+    **dict.fromkeys(("promp", "dmp", "dmp-evened"), "baseline"),
+}
+"""What the methods that are not quickstudy's own are in the comparison."""
 
 GRID = tuple(itertools.product((10, 15), (1e-3, 1e-2, 1e-1)))
 """Weights a dimension and variance of the start that ProMPs are tried with on validation tasks."""
@@ -238,6 +252,7 @@ def table(found: dict[tuple[int, int], dict[str, dict]], what: Measurement, coun
                     workload=figure,
                     parameters=counts.get(name),
                     training_s=round(float(np.mean(seconds)), 1) or None,
+                    role=BASELINES.get(name),
                 )
             )
     return rows
@@ -280,6 +295,7 @@ def main(what: Measurement) -> None:
             "hammering, which have no orientation. Mean with a 95 % bootstrap interval over training seeds and tasks; "
             "lower is better."
         ),
+        higher_is_better=False,
         command=shlex.join(["python", "-m", "benchmarks.motions", *sys.argv[1:]]),
         seconds=seconds_so_far(seconds),
         rows=table(found, what, counts),

@@ -95,6 +95,7 @@ def main(what: Sinusoids) -> None:
             "alike, defaults of the other methods, "
             f"{what.tasks} unseen sinusoids, {what.points} query points each; amplitude and phase are hidden."
         ),
+        higher_is_better=False,
         command=shlex.join(["python", "-m", "benchmarks.sinusoid", *sys.argv[1:]]),
         seconds=seconds_so_far(seconds),
         rows=rows,

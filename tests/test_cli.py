@@ -118,7 +118,7 @@ def test_demonstrations_that_do_not_fit(run, capsys, tmp_path):
         "acts": "actions are 4 wide; this learner gives 2",
         "nan": "step 0, column 1 is nan",
         "none": "at least one step; got none",
-        "missing": "no demonstration file",
+        "missing": "There is no file",
     }
     for name, sentence in cases.items():
         assert sentence in mistake(capsys, "adapt", run, "--demo", tmp_path / f"{name}.npz")

@@ -85,9 +85,9 @@ def test_a_file_that_is_no_demonstration_is_named(tmp_path):
     demonstration(50).save(whole)
     (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:-100])
     cases = {
-        "missing": "no demonstration file",
+        "missing": "There is no file",
         "text": "not a readable .npz",
-        "other": "lacks the array actions and observations",
+        "other": "lacks the array 'observations'; it needs observations, actions, and holds a",
         "nan": "step 0, column 0 is nan",
         "objects": "not a readable .npz",
         "cut": "not a readable .npz",
@@ -134,7 +134,7 @@ def test_the_same_generator_draws_the_same_meta_batch(recorded):
     ("numbers", "sentence"),
     [
         ((4, 0, 1), "0 support and 1 query"),
-        ((4, 4, 2), "each has 5"),
+        ((4, 4, 2), "fewest has 5"),
         ((13, 1, 1), "meta-batch of 13 tasks; 12 were recorded"),
     ],
 )

@@ -1,70 +1,59 @@
-"""Where the time goes: every moment of an outer step belongs to simulation, policy or update."""
+"""Where the time of meta-training goes, for both ways of learning."""
 
+import io
 import time
-from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from quickstudy import Experiment, methods
-from quickstudy.families.navigation2d import Navigation2D
-from quickstudy.methods.trials.baselines import Scratch
-from quickstudy.methods.trials.learner import TrialLearner
-from quickstudy.methods.trials.policy import GaussianPolicy
-from quickstudy.methods.trials.rollout import collect, memoryless
-from quickstudy.profile import profile, profile_step
+from quickstudy.data import DemonstrationSet
+from quickstudy.errors import QuickstudyError
+from quickstudy.experiment import Experiment
+from quickstudy.profile import Profile, profile, table
 
-
-class Short(Navigation2D):
-    horizon = 5
-
-
-class Sleeps(TrialLearner):
-    """Takes 20 ms for each action, and 200 ms for its update."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.policy = GaussianPolicy(2, 2, ())
-
-    def outer_step(self, env, rng):
-        act = memoryless(self.policy, self.policy.initial())
-
-        def slowly(seen):
-            time.sleep(0.02)
-            return act(seen)
-
-        collect(env, slowly, rng)
-        time.sleep(0.2)
-        raise FloatingPointError("and then it fails")
-
-    def trial(self, env, rounds, rng):
-        return []
+QUICK: dict[str, Any] = {
+    "training": {"meta_batch": 3, "batching": "vmap"},
+    "data": {"tasks": 5, "demonstrations": 4},
+}
 
 
-def test_parts_add_up_to_the_whole() -> None:
-    family = Short()
-    started = time.perf_counter()
-    made, env = profile_step(
-        Sleeps(), lambda: family.vector_env(family.tasks("train", 2), 3), torch.Generator().manual_seed(0)
-    )
-    whole = time.perf_counter() - started
-    env.close()
-    assert made.seconds["policy"] >= 5 * 0.02
-    assert made.seconds["update"] >= 0.2
-    assert made.seconds["simulation"] > 0
-    assert made.total == pytest.approx(whole, abs=0.05)
-    assert made.steps <= 2 * 3 * 5
-    assert made.steps_per_second == made.steps / made.total
-    experiment = Experiment.of(family, replace(methods.get("reptile-ppo"), build=lambda s, f: Sleeps()))
-    assert len(profile(experiment, 2)) == 2
+def test_drawing_and_the_outer_step_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    sample = DemonstrationSet.sample
+
+    def slow(self: DemonstrationSet, rng: torch.Generator, tasks: int, shots: int, queries: int) -> Any:
+        time.sleep(0.05)
+        found = sample(self, rng, tasks, shots, queries)
+        drawn.append(int(found.support.mask.sum() + found.query.mask.sum()))
+        return found
+
+    monkeypatch.setattr(DemonstrationSet, "sample", slow)
+    found = profile(Experiment.of("point-navigation", "maml", changes=QUICK), 2)
+    assert [one.steps for one in found] == drawn[1:], "the first step is not counted"
+    for one in found:
+        assert one.seconds.keys() == {"drawing", "outer step"}
+        assert one.seconds["drawing"] >= 0.05
+        assert one.seconds["outer step"] > 0
 
 
-def test_the_clock_passes_everything_on() -> None:
-    family = Short()
-    with family.vector_env(family.tasks("train", 2), 3) as plain:
-        _, timed = profile_step(Scratch(GaussianPolicy(2, 2, ())), lambda: plain, torch.Generator())
-        np.testing.assert_array_equal(timed.reset_all(np.random.default_rng(0)), np.zeros((2, 3, 2)))
-        np.testing.assert_array_equal(timed.expert_action(), plain.expert_action())
-        timed.faults += 2
-        assert (plain.faults, timed.shape, timed.horizon, timed.measures()) == (2, (2, 3), 5, {})
+def test_a_profile_leaves_no_trace_and_needs_a_step() -> None:
+    experiment = Experiment.of("point-navigation", "maml", changes=QUICK)
+    with pytest.raises(QuickstudyError, match="at least one outer step; got 0"):
+        profile(experiment, 0)
+    for method, family in (("nearest", "point-navigation"), ("scratch-ppo", "navigation2d")):
+        with pytest.raises(QuickstudyError, match=f"Method '{method}' learns nothing from the training tasks"):
+            profile(Experiment.of(family, method), 1)
+
+
+def test_the_table_has_shares_of_the_mean() -> None:
+    experiment = Experiment.of("navigation2d", "rl2", changes={"training": {"meta_batch": 2, "episodes_per_task": 3}})
+    parts = [{"simulation": 1.0, "policy": 2.0, "update": 1.0}, {"simulation": 2.0, "policy": 2.0, "update": 0.0}]
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(table(experiment, [Profile(seconds, 400) for seconds in parts]))
+    said = console.export_text()
+    assert "rl2 on navigation2d: 100 steps per second" in said
+    assert "2 tasks x 3 episodes, mean of 2 outer steps" in said
+    cells = [line.replace("│", " ").split() for line in said.splitlines() if line.startswith("│")]
+    assert cells == [["simulation", "1.5", "38"], ["policy", "2", "50"], ["update", "0.5", "12"]]

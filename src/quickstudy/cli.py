@@ -20,7 +20,10 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.progress import console
 
-_ABOUT = "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. Start with: demo"
+_ABOUT = (
+    "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. "
+    "Start with: quickstudy demo"
+)
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
@@ -102,7 +105,7 @@ class Families:
 
 @dataclass(frozen=True)
 class Check:
-    """Go through the contract of a family, or of a method on a family, point by point: quickstudy check my_module:MyFamily."""
+    """Check a family, or a method on a family against its contract: quickstudy check my_module:MyFamily."""
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
     """A family of your own, as package.module:attribute or as a file, or one of quickstudy's."""
@@ -214,9 +217,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml --seed 1.
+    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml.
 
-    With a family and a method named, --help shows every setting with its default for these two."""
+    'quickstudy train FAMILY --method METHOD --help' shows every setting with its default for these two."""
 
     experiment: Any
     output_dir: Path | None
@@ -242,7 +245,7 @@ class Train:
 class Profile:
     """Tell where the time of meta-training goes: quickstudy profile navigation2d --method maml-trpo.
 
-    Takes the settings of train; nothing is kept."""
+    It takes the settings of train and keeps nothing."""
 
     experiment: Any
     outer_steps: int
@@ -437,12 +440,14 @@ class Resume:
     """What torch trains on."""
 
     def run(self) -> None:
-        from quickstudy import families, methods
-        from quickstudy.experiment import Experiment
         from quickstudy.io.provenance import NOTE, read_note
         from quickstudy.results import runs
 
-        note, folder = read_note(self.run_folder), self.anew or self.run_folder
+        folder = self.anew or self.run_folder
+        if not (self.run_folder / NOTE).exists() and runs.begun(self.run_folder):  # made by trial before version 0.2
+            self._train(runs.load_settings(self.run_folder, "last"), folder)
+            return
+        note = read_note(self.run_folder)
         if not note.keys() & {"asked", "settings"}:
             raise QuickstudyError(
                 f"'{self.run_folder}' is gone on with by the command that made it: {note.get('command', 'unknown')}."
@@ -452,7 +457,13 @@ class Resume:
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
             Compare(**asked, budget=self.budget, output_dir=folder).run()
             return
-        settings = runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}")
+        self._train(runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}"), folder)
+
+    def _train(self, settings: Any, folder: Path) -> None:
+        from quickstudy import families, methods
+        from quickstudy.experiment import Experiment
+        from quickstudy.results import runs
+
         experiment = Experiment(families.get(settings.family), methods.get(settings.method), settings)
         Train(experiment, folder, runs.begun(folder), self.device).run()
 

@@ -103,6 +103,15 @@ class DrawsFresh(Protocol):
     def fresh(self) -> Source: ...
 
 
+def check_shots(shots: int, queries: int, fewest: int, what: str) -> None:
+    """Raises QuickstudyError unless `fewest`, the least that any has of `what`, are enough for both."""
+    if shots < 1 or queries < 1 or shots + queries > fewest:
+        raise QuickstudyError(
+            f"Asked for {shots} support and {queries} query {what}; the one with the fewest has {fewest}, and both "
+            "need at least one."
+        )
+
+
 class DemonstrationSet:
     """Recorded demonstrations of some tasks, the usual source of a robot's meta-batches.
 
@@ -135,12 +144,7 @@ class DemonstrationSet:
 
     def check(self, tasks: int, shots: int, queries: int) -> None:
         """Raises QuickstudyError where `sample` with these numbers could not be answered."""
-        there = self.batch.x.shape[1]
-        if shots < 1 or queries < 1 or shots + queries > there:
-            raise QuickstudyError(
-                f"Asked for {shots} support and {queries} query demonstrations a task; each has {there}, and both need "
-                "at least one."
-            )
+        check_shots(shots, queries, self.batch.x.shape[1], "demonstrations a task")
         if not 1 <= tasks <= len(self):
             raise QuickstudyError(f"Asked for a meta-batch of {tasks} tasks; {len(self)} were recorded.")
 

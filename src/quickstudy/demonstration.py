@@ -1,12 +1,11 @@
 """A demonstration: what was seen and what was done about it, step by step; checked when made, kept as .npz."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, within
 from quickstudy.io import files
 
 
@@ -65,21 +64,6 @@ class Demonstration:
         Raises:
             QuickstudyError: no such file, not an .npz, an array missing, or not a demonstration.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise QuickstudyError(f"There is no demonstration file '{path}'.")
-        try:
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
-        missing = {"observations", "actions"} - arrays.keys()
-        if missing:
-            raise QuickstudyError(
-                f"'{path}' lacks the array {' and '.join(sorted(missing))}; a demonstration file holds 'observations' "
-                f"[step, obs] and 'actions' [step, act], this one holds {sorted(arrays) or 'nothing'}."
-            )
-        try:
+        arrays = files.load_arrays(path, "observations", "actions")
+        with within(f"'{path}'"):
             return cls(arrays["observations"], arrays["actions"])
-        except QuickstudyError as error:
-            raise QuickstudyError(f"'{path}': {error}") from error

@@ -1,7 +1,8 @@
 """The one exception that a user's mistake raises: the command line prints its sentence and exits with status 2."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class QuickstudyError(Exception):
@@ -14,3 +15,22 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return QuickstudyError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """A mistake in here is said with `where`, a file say, before its sentence."""
+    try:
+        yield
+    except QuickstudyError as error:
+        raise QuickstudyError(f"{where}: {error}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What a library's error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of these names, and how many there are more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -12,24 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from quickstudy.errors import QuickstudyError
-
-
-def check_widths(**widths: tuple[int, ...]) -> None:
-    """Raises QuickstudyError where a network's hidden layers, none or some, are not all of a positive width."""
-    for name, some in widths.items():
-        if min(some, default=1) < 1:
-            raise QuickstudyError(f"{name} must be positive widths; got {some}.")
-
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al. 2016, eq. 4), from operations that vmap differentiates well."""
+    """Layer normalisation over the last axis (Ba et al. 2016), from operations that vmap differentiates well."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        # Eq. 4: (x - mean) / sqrt(variance + 1e-5) * weight + bias
         centred = x - x.mean(-1, keepdim=True)
         return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * self.weight + self.bias
 
@@ -76,9 +68,9 @@ class ConvNet(nn.Module):
             one query alone cannot be recognised. By default each image is normalised alone.
         bfloat16: round the factors and the result of each convolution but the first to bfloat16, which about halves
             its time on processors that know the format; parameters and the head stay as they are.
-        num_augmentations: give the mean of what the head says about so many copies of an image, all but the first of them
-            `distorted` a little, each by amounts that are always the same. Costs as many times the work; meant for a
-            network that has learned from distorted images, when it is used.
+        num_augmentations: copies of an image whose outputs are averaged, all but the first `distorted` a little, each
+            by amounts that are always the same. It costs as many times the work; meant for using a network that was
+            trained on distorted images.
     """
 
     amounts: Tensor
@@ -109,10 +101,10 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Flattened images [..., height * width] to [..., outputs]."""
         pictures = x.reshape(-1, 1, *self.image)
-        said = self.head(self.body(pictures))
+        output = self.head(self.body(pictures))
         for amounts in self.amounts[:, 1:].unbind(1):
-            said = said + self.head(self.body(distorted(pictures, amounts[:, None], "border")))
-        return (said / self.amounts.shape[1]).reshape(*x.shape[:-1], -1)
+            output = output + self.head(self.body(distorted(pictures, amounts[:, None], "border")))
+        return (output / self.amounts.shape[1]).reshape(*x.shape[:-1], -1)
 
 
 def distorted(pictures: Tensor, amounts: Tensor, outside: str = "zeros") -> Tensor:
@@ -121,7 +113,7 @@ def distorted(pictures: Tensor, amounts: Tensor, outside: str = "zeros") -> Tens
     Args:
         amounts: [6, picture], or [6, 1] for the same of all: turn (1 is 6 degrees), shear (0.1), scale of width and of
             height (8 %), shift to the right and down (8 % of the side).
-        outside: what comes in from outside: 'zeros', or as at the 'border'.
+        outside: values of pixels from outside of the picture: 'zeros', or those of the 'border'.
     """
     turn, shear, wide, high, right, down = amounts.expand(6, len(pictures)).unbind()
     cos, sin = torch.cos(turn * torch.pi / 30), torch.sin(turn * torch.pi / 30)
@@ -137,9 +129,9 @@ def distorted(pictures: Tensor, amounts: Tensor, outside: str = "zeros") -> Tens
 class ConvClassifier(nn.Module):
     """Logits of images from a network that embeds them; `head` is its last, linear layer.
 
-    Embeddings are normalised before the head, and its rows start alike, at zero. A gradient step on them then makes
-    each a mean of embeddings, and what is recognised is what has the largest cosine. Embeddings begin `width` long: so
-    few small steps of the head suffice, which leave the layers before it nearly as they are.
+    Embeddings are normalised before the head, whose rows all start at zero. A gradient step then makes each row a mean
+    of embeddings, and the class with the largest cosine is recognised. Embeddings begin with a length of `width`, so that
+    a few small steps of the head suffice, which leave the layers before it nearly as they are.
     """
 
     def __init__(self, embedding: ConvNet, outputs: int) -> None:
@@ -155,7 +147,7 @@ class ConvClassifier(nn.Module):
 
 
 class Bfloat16Conv2d(nn.Conv2d):
-    """A convolution whose input, weights and result are rounded to bfloat16; what goes in and comes out is not."""
+    """A convolution whose input, weights and result are rounded to bfloat16, between tensors of the usual type."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
@@ -174,16 +166,17 @@ class BatchStatistics(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        # Algorithm 1: (x - mean) / sqrt(variance + 1e-5) * weight + bias, each channel over all images and pixels
         centred = x - x.mean((0, 2, 3), keepdim=True)
         scaled = centred * (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
         return scaled * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors [..., width] at length 1, so that a product of two is their cosine; zeros stay zero."""
+    """Vectors [..., width] scaled to length 1, so that a product of two is their cosine; zeros stay zero."""
     return vectors * (vectors.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
 
 
 def masked_softmax(scores: Tensor, real: Tensor) -> Tensor:
-    """Softmax over the last axis among what is real; zero elsewhere, and everywhere if nothing is."""
+    """Softmax over the last axis where `real` is 1; zero elsewhere, and everywhere if nothing is real."""
     return scores.masked_fill(real == 0, torch.finfo(scores.dtype).min).softmax(-1) * real

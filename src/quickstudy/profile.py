@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Group
 from rich.table import Column, Table
+from rich.text import Text
 
 from quickstudy.data import Batch, Source, SupportQuery
 from quickstudy.errors import QuickstudyError
@@ -158,23 +160,21 @@ def profile_step(
     return env.clock.stop("update"), env
 
 
-def table(experiment: Experiment, found: Sequence[Profile]) -> Table:
-    """The mean of some outer steps as a table for a terminal."""
+def table(experiment: Experiment, found: Sequence[Profile]) -> Group:
+    """The mean of some outer steps as a table for a terminal, between two lines that say what was measured."""
     training: Any = experiment.settings.training
     each = "episodes" if experiment.by_trial else "demonstrations"
     count = training.episodes_per_task if experiment.by_trial else training.shots + training.queries
     steps, total = sum(p.steps for p in found), sum(p.total for p in found)
-    made = Table(
-        "",
-        Column("s an outer step", justify="right"),
-        Column("%", justify="right"),
-        title=f"{experiment.method.name} on {experiment.family.name}: {steps / total:,.0f} steps per second",
-        caption=f"{training.meta_batch} tasks x {count} {each}, mean of {len(found)} outer steps, torch threads: "
-        f"{torch.get_num_threads()}; {experiment.family.protocol}.",
-        title_justify="left",
-        caption_justify="left",
-    )
+    made = Table("", Column("s an outer step", justify="right"), Column("%", justify="right"))
     for part in found[0].seconds:
         seconds = sum(p.seconds[part] for p in found)
         made.add_row(part, f"{seconds / len(found):.3g}", f"{100 * seconds / total:.0f}")
-    return made
+    return Group(
+        Text(f"{experiment.method.name} on {experiment.family.name}: {steps / total:,.0f} steps per second"),
+        made,
+        Text(
+            f"{training.meta_batch} tasks x {count} {each}, mean of {len(found)} outer steps, torch threads: "
+            f"{torch.get_num_threads()}; {experiment.family.protocol}."
+        ),
+    )

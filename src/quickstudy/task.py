@@ -238,16 +238,3 @@ def check_count(count: int) -> None:
     """Raises QuickstudyError unless a demonstration is asked for."""
     if count < 1:
         raise QuickstudyError(f"Asked for {count} demonstrations of each task; at least one is needed.")
-
-
-def in_parts(
-    demonstrate: Callable[[Sequence[Task], int, int], list[list[Demonstration]]],
-    tasks: Sequence[Task],
-    count: int,
-    seed: int,
-    worlds: int,
-) -> list[list[Demonstration]]:
-    """`demonstrate` of as many tasks at a time as fit into `worlds` worlds, a task's demonstrations together."""
-    check_count(count)
-    chunk = max(1, worlds // count)
-    return [d for first in range(0, len(tasks), chunk) for d in demonstrate(tasks[first : first + chunk], count, seed)]

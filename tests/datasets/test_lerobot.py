@@ -140,7 +140,7 @@ def test_another_frame_rate(walked):
 
     rewrite(walked / DATA, faster)
     assert (
-        "file-000.parquet', row 7: time stamp 0.05 s where 10 steps a second, the frame rate in meta/info.json, give "
+        "file-000.parquet', row 7: time stamp 0.05 s where 10 steps a second, the frame rate of the data set, give "
         "0.1 s" in refused(walked)
     )
 

@@ -86,9 +86,9 @@ def test_tables_that_are_unfit(tmp_path, text, sentence):
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"task": None}, "the array task is missing"),
-        ({"actions": np.zeros((9, 2))}, "rise from 0 to the number of rows"),
-        ({"start": np.array([0, 4, 4, 8]), "task": ["a", "b", "c"]}, "rise from 0 to the number of rows"),
+        ({"task": None}, "lacks the array 'task'; it needs observations, actions, task, and holds"),
+        ({"actions": np.zeros((9, 2))}, "rise from 0 to the 9 rows of 'actions'"),
+        ({"start": np.array([0, 4, 4, 8]), "task": ["a", "b", "c"]}, "rise from 0 to the 8 rows of"),
         ({"task": ["a"]}, "Got 2 episodes and the task of 1"),
         ({"observations": np.array([["a"]] * 8)}, "observations has shape (8, 1) of <U1"),
         ({"observations": np.zeros(8)}, "observations has shape (8,)"),

@@ -11,17 +11,15 @@ import pytest
 from quickstudy import datasets, families
 from quickstudy.cli import main
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.grasping import Grasping, meshes
+from quickstudy.families.grasping import meshes
 from quickstudy.families.grasping import objects as grasping_objects
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.expert import expert
-from quickstudy.families.grasping.family import OBJECTS
+from quickstudy.families.grasping.family import OBJECTS, Grasping
 from quickstudy.families.grasping.grasps import ROOM, candidates, resting_poses
 from quickstudy.families.grasping.objects import Objects, graspable
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.scene import build
-from quickstudy.families.grasping.spaces import HIDDEN_SCALE
-from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import HIDDEN_SCALE, GraspingVectorEnv, expert
 from quickstudy.results.evidence import Cell
 from quickstudy.simulation import rendering
 from quickstudy.task import Task

@@ -15,27 +15,25 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import Sinusoid
 from quickstudy.families.motions import recordings
-from quickstudy.families.motions.family import (
+from quickstudy.families.motions.family import Motions
+from quickstudy.families.motions.recordings import Motion, from_arrays, load
+from quickstudy.families.motions.training import through, transformed
+from quickstudy.families.motions.trajectories import (
     OBSERVATION,
     SHARES,
     STEPS,
     Curves,
-    Motions,
     actions,
-    best_share,
-    curves,
-    errors,
-    observe,
-    start_offset,
-    time_normalised,
-)
-from quickstudy.families.motions.recordings import Motion, from_arrays, load
-from quickstudy.families.motions.training import through, transformed
-from quickstudy.families.motions.trajectories import (
     angles_between,
     at_phases,
+    best_share,
+    curves,
     dynamic_time_warping,
+    errors,
+    observe,
     phases,
+    start_offset,
+    time_normalised,
     turns,
     unit_quaternions,
     warped_phases,
@@ -343,7 +341,7 @@ GOOD = {"points": np.random.default_rng(0).normal(size=(8, 20, 2)), "task": np.r
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"task": None}, "'task' is missing"),
+        ({"task": None}, "lacks the array 'task'; it needs points, task"),
         ({"task": np.zeros((2, 2))}, "one text or whole number a demonstration"),
         ({"task": np.arange(7)}, "got 8 and 7 tasks"),
         ({"task": np.repeat([0, 1], [5, 3])}, "Task '1' has 3 demonstrations; 4 are needed"),

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from quickstudy import Experiment, datasets, families
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import evaluate
-from quickstudy.families.recognition import Omniglot, Recognition
-from quickstudy.families.recognition.fresh import jittered, labelled_support
-from quickstudy.families.recognition.omniglot import VALIDATION_ALPHABETS
+from quickstudy.families.recognition.family import Recognition, jittered
+from quickstudy.families.recognition.omniglot import VALIDATION_ALPHABETS, Omniglot
 from quickstudy.learner import BaseLearner
 from quickstudy.results import runs
 
@@ -364,7 +363,7 @@ def test_a_support_holds_each_example_once_with_its_label(ways, each, random):
     labels = [way for way in range(ways) for _ in range(each)]
     random.shuffle(labels)
     x = np.array([[label, i] for i, label in enumerate(labels)], "f8")
-    support = labelled_support(x, labels, ways)
+    support = family_of({split: [3] * ways for split in SPLITS}, ways, 1).support(x, labels)
     assert support.x.shape == (each, ways, 2)
     assert support.x.dtype == torch.float32
     assert pairs(support.x) == pairs(x)
@@ -381,7 +380,7 @@ def test_a_support_holds_each_example_once_with_its_label(ways, each, random):
         (np.zeros((2, 2)), [0, 1], "class 0 has 1, class 2 has 0"),
         (np.zeros((3, 2)), [1, 2, 3], "The labels of a 3-way support are 0 to 2; got 1 to 3"),
         (np.zeros((3, 2)), [-1, 0, 1], "got -1 to 1"),
-        (np.zeros((3, 2)), [1, 1, 1], "at least 2 classes; all of these are of class 1"),
+        (np.zeros((3, 2)), [1, 1, 1], "class 1 has 3, class 0 has 0"),
         (np.zeros((0, 2)), [], "got none"),
         (np.zeros((3, 2)), [0, 1], "each of its 3 examples; got shape (2,)"),
         (np.zeros((3, 2)), [0.0, 1.0, 2.0], "one whole number as label"),
@@ -391,7 +390,7 @@ def test_a_support_holds_each_example_once_with_its_label(ways, each, random):
 )
 def test_a_support_that_is_none_gets_one_sentence(x, labels, sentence):
     with pytest.raises(QuickstudyError) as error:
-        labelled_support(x, labels, 3)
+        family_of({split: [3] * 3 for split in SPLITS}, 3, 1).support(x, labels)
     assert sentence in str(error.value)
 
 

@@ -96,7 +96,7 @@ def test_files(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"observations": np.zeros((4, 3, 2)), "actions": np.zeros((4, 3, 1))}, "the array task is missing"),
+        ({"observations": np.zeros((4, 3, 2)), "actions": np.zeros((4, 3, 1))}, "lacks the array 'task'"),
         ({"observations": np.zeros((4, 3, 2)), "actions": np.zeros((3, 3, 1)), "task": np.arange(4)}, "4 episodes of"),
         (
             {
@@ -105,13 +105,13 @@ def test_files(tmp_path):
                 "task": np.arange(2),
                 "start": np.array([0, 4, 8]),
             },
-            "rise from 0 to the number of rows",
+            "rise from 0 to the 9 rows of",
         ),
     ],
 )
 def test_files_that_hold_no_demonstrations(tmp_path, arrays, sentence):
     np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(QuickstudyError, match=rf"bad\.npz': .*{sentence}"):
+    with pytest.raises(QuickstudyError, match=rf"bad\.npz'.*{sentence}"):
         families.get(str(tmp_path / "bad.npz"))
 
 

@@ -213,7 +213,7 @@ def test_a_failed_rename_brings_the_old_checkpoint_back(tmp_path: Path, monkeypa
 
 def child(program: str, folder: Path) -> int:
     preamble = (
-        "import os, pathlib, signal, torch\nfrom quickstudy import checkpoint\n"
+        "import os, pathlib, signal, torch\nfrom quickstudy.io import checkpoint\n"
         f"folder = pathlib.Path({str(folder)!r})\n"
     )
     return subprocess.run([sys.executable, "-c", preamble + program], check=False, timeout=120).returncode

@@ -17,7 +17,7 @@ from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.navigation2d import Navigation2D
-from quickstudy.families.recognition import Recognition
+from quickstudy.families.recognition.family import Recognition
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
 from quickstudy.method import Method
 from quickstudy.results import compare as comparing

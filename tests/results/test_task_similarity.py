@@ -80,7 +80,7 @@ def test_mistakes_are_told(runs):
         match_run(runs / "transfer", [runs / "wide.npz"])
     with pytest.raises(QuickstudyError, match="is a run of 'maml'; a skill starts from one of 'transfer'"):
         match_run(runs / "transfer", [runs / "it.npz"], runs / "maml")
-    with pytest.raises(QuickstudyError, match="no demonstration file"):
+    with pytest.raises(QuickstudyError, match="There is no file"):
         match_run(runs / "transfer", [runs / "none.npz"])
     with pytest.raises(QuickstudyError, match="at least one demonstration"):
         match_run(runs / "transfer", [])

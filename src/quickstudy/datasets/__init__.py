@@ -7,59 +7,19 @@ import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from quickstudy.datasets.arrays import NPZ, cache, holds, load_arrays
-from quickstudy.datasets.episodes import About, Episode, Recording, alike
+from quickstudy.datasets.arrays import cache
+from quickstudy.datasets.episodes import About, Episode, Recording
 from quickstudy.datasets.omniglot import OmniglotImages, fetch_omniglot, load_omniglot
 from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.io.files import holds, load_arrays
 
 FORMATS = {"lerobot": "lerobot", "minari": "minari", "npz": "arrays", "csv": "table"}
 """The formats, and the modules that read and write them; imported when needed, because their libraries are large."""
 
-ACCEPTED = "a folder that is a LeRobotDataset v3 or a Minari data set, or a .npz or .csv file of demonstrations"
-
 __all__ = [
-    "ACCEPTED",
-    "FORMATS",
-    "NPZ",
-    "About",
-    "Episode",
-    "OmniglotImages",
-    "Recording",
-    "alike",
-    "cache",
-    "chosen_format",
-    "fetch_omniglot",
-    "format_of",
-    "holds",
-    "is_dataset",
-    "load",
-    "load_arrays",
-    "load_omniglot",
-    "save",
-]
-
-
-def is_dataset(path: Path) -> bool:
-    """Whether this looks like demonstrations in one of the formats; it may still turn out to be damaged."""
-    if path.is_dir():
-        return any(_module(name).is_one(path) for name in ("lerobot", "minari"))
-    return path.suffix == ".csv" or (path.suffix == ".npz" and holds(path, "observations"))
-
-
-def format_of(path: Path) -> str:
-    """The format of what is at `path`.
-
-    Raises:
-        QuickstudyError: nothing is there, or nothing that is read.
-    """
-    if path.suffix in (".npz", ".csv") and not path.is_dir():
-        return path.suffix[1:]
-    if not path.exists():
-        raise QuickstudyError(f"There is no '{path}'; what is read is {ACCEPTED}.")
-    for name in ("lerobot", "minari"):
-        if path.is_dir() and _module(name).is_one(path):
-            return name
-    raise QuickstudyError(f"'{path}' is not a data set that is read, which is {ACCEPTED}.")
+    "FORMATS", "About", "Episode", "OmniglotImages", "Recording", "cache", "chosen_format", "fetch_omniglot", "holds",
+    "load", "load_arrays", "load_omniglot", "save",
+]  # fmt: skip
 
 
 def load(path: Path) -> Recording:
@@ -68,7 +28,22 @@ def load(path: Path) -> Recording:
     Raises:
         QuickstudyError: nothing is there, or it is not whole, empty or not such a data set.
     """
-    found: Recording = _module(format_of(Path(path))).load(Path(path))
+    path = Path(path)
+    if path.suffix in (".npz", ".csv") and not path.is_dir():
+        format = path.suffix[1:]
+    else:
+        format = next((name for name in ("lerobot", "minari") if path.is_dir() and _module(name).is_one(path)), "")
+    if not format:
+        begin = (
+            f"'{path}' is not a data set that is read, which"
+            if path.exists()
+            else f"There is no '{path}'; what is read"
+        )
+        raise QuickstudyError(
+            f"{begin} is a folder that is a LeRobotDataset v3 or a Minari data set, or a .npz or .csv file of "
+            "demonstrations."
+        )
+    found: Recording = _module(format).load(path)
     if not len(found):
         raise QuickstudyError(f"'{path}' holds no episode; at least one is needed.")
     return found

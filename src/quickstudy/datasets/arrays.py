@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, within
 from quickstudy.io import files
 
 NPZ = (
@@ -24,62 +24,21 @@ def cache() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
-def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
-    Raises:
-        QuickstudyError: no such file, not an .npz file, or a needed array missing.
-    """
-    if not path.is_file():
-        raise QuickstudyError(f"There is no file '{path}'.")
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except Exception as error:  # a damaged archive raises whatever its decompression stumbles over
-        raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise QuickstudyError(f"'{path}' lacks the array '{missing[0]}'; it needs {', '.join(needed)}.")
-    return arrays
-
-
-def holds(path: Path, name: str) -> bool:
-    """Whether an .npz file has an array of this name; nothing else of it is read."""
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
-            return name in data.files
-    except Exception:  # `load` says what is wrong
-        return False
-
-
 def load(path: Path) -> Recording:
     """The demonstrations of an .npz file, see `NPZ`; unlike the other formats it is held in memory whole.
 
     Raises:
         QuickstudyError: no such file, an array missing, or arrays that do not fit together.
     """
-    return recording(path, load_arrays(path))
-
-
-def recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
-    """The demonstrations in the arrays of an .npz file.
-
-    Raises:
-        QuickstudyError: an array missing, or arrays that do not fit together.
-    """
-    try:
+    arrays = files.load_arrays(path, "observations", "actions", "task")
+    with within(f"'{path}'"):
         return _recording(path, arrays)
-    except QuickstudyError as error:
-        raise QuickstudyError(f"'{path}': {error}") from error
 
 
 def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
-    missing = [key for key in ("observations", "actions", "task") if key not in arrays]
-    if missing:
-        raise QuickstudyError(f"Demonstrations need observations, actions and task; the array {missing[0]} is missing.")
     tasks = [str(task) for task in np.ravel(arrays["task"])]
     columns = {
-        key: _split(arrays[key], arrays.get("start"))
+        key: split(arrays[key], arrays.get("start"), key)
         for key in ("observations", "actions", "rewards", "success")
         if key in arrays
     }
@@ -111,16 +70,18 @@ def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
     return Recording(path, "npz", about.named(*widths), tasks, read)
 
 
-def _split(array: np.ndarray, start: np.ndarray | None) -> list[np.ndarray]:
-    """The episodes of an array, as views into it."""
+def split(rows: np.ndarray, start: np.ndarray | None, name: str) -> list[np.ndarray]:
+    """The episodes of the array `name`, as views into it: cut before the rows `start`, or at its first axis if None.
+
+    Raises:
+        QuickstudyError: `start` is not such.
+    """
     if start is None:
-        return list(array)
+        return list(rows)
     whole = start.ndim == 1 and start.dtype.kind in "iu" and len(start) > 1 and start[0] == 0
-    if not whole or (np.diff(start.astype(int)) < 1).any() or start[-1] != len(array):
-        raise QuickstudyError(
-            "'start' must be whole numbers that rise from 0 to the number of rows of observations and actions."
-        )
-    return np.split(array, start[1:-1])
+    if not whole or (np.diff(start.astype(int)) < 1).any() or start[-1] != len(rows):
+        raise QuickstudyError(f"'start' must be whole numbers that rise from 0 to the {len(rows)} rows of '{name}'.")
+    return np.split(rows, start[1:-1])
 
 
 def save(path: Path, episodes: Iterable[Episode], about: About) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, within
+
+_JITTER = 0.1
+"""How far a time stamp may be off, in steps."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,8 @@ class Episode:
         Raises:
             QuickstudyError: it is empty, holds a number that is not finite, or its arrays do not fit together.
         """
-        try:
+        with within(self.where):
             return Demonstration(self.observations, self.actions)
-        except QuickstudyError as error:
-            raise QuickstudyError(f"{self.where}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,21 @@ def _form(episode: Episode) -> dict[str, object]:
         "success:": episode.success is not None,
         "images of size": {name: images.shape[1:] for name, images in episode.images.items()},
     }
+
+
+def check_times(times: np.ndarray, rate: float, where: str, first: int) -> None:
+    """Raises QuickstudyError unless an episode's time stamps [step], seconds, are `rate` steps a second.
+
+    Args:
+        where: file and kind of place, such as 'row', for the error's sentence; `first` is that of the first step.
+    """
+    expected = times[0] + np.arange(len(times)) / rate
+    bad = np.flatnonzero(~(np.abs(times - expected) <= _JITTER / rate))
+    if len(bad):
+        raise QuickstudyError(
+            f"{where} {first + bad[0]}: time stamp {times[bad[0]]:g} s where {rate:g} steps a second, the frame rate "
+            f"of the data set, give {expected[bad[0]]:g} s; all episodes need one frame rate."
+        )
 
 
 def to_write(episodes: Iterable[Episode]) -> tuple[Episode, Iterator[Episode]]:

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from quickstudy import datasets
 from quickstudy.datasets.episodes import About, Episode, alike
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, listed
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 
@@ -149,12 +149,14 @@ def _warnings(
     for kind, channels in (("observation", observations), ("action", actions)):
         gaps = [f"{n} ({m})" for n, m in zip(channels.names, channels.missing, strict=True) if m]
         if gaps:
-            said.append(f"values that are not finite in the {kind} channels {_some(gaps)}; learning refuses them.")
+            said.append(f"values that are not finite in the {kind} channels {listed(gaps)}; learning refuses them.")
         if channels.constant:
-            said.append(f"the {kind} channels {_some(channels.constant)} never change.")
+            said.append(f"the {kind} channels {listed(channels.constant)} never change.")
     lonely = sorted(task for task, count in counts.items() if count < _NEEDED)
     if lonely:
-        said.append(f"{len(lonely)} tasks have fewer than the {_NEEDED} episodes that learning needs: {_some(lonely)}.")
+        said.append(
+            f"{len(lonely)} tasks have fewer than the {_NEEDED} episodes that learning needs: {listed(lonely)}."
+        )
     if len(counts) < _NEEDED:
         said.append(f"there are {len(counts)} tasks; training, validation and test need one each at least.")
     if (lengths == 0).any():
@@ -162,10 +164,6 @@ def _warnings(
     if about.rate is None:
         said.append("the frame rate is not known.")
     return said
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def tables(found: Inspection) -> list[Table]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered, to_write
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.io import files
 
 METADATA = "metadata.json"
@@ -194,8 +194,7 @@ def _hdf5(folder: Path, count: int, whole: bool) -> Iterator[tuple[str | None, _
                 group = file[f"episode_{i}"]
                 yield _text(group.attrs.get("task")), _tree(group) if whole else {}
     except (OSError, KeyError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise QuickstudyError(f"'{path}' is not a whole HDF5 file of {count} episodes ({said}).") from error
+        raise QuickstudyError(f"'{path}' is not a whole HDF5 file of {count} episodes ({one_line(error)}).") from error
 
 
 def _text(label: Any) -> str | None:
@@ -214,8 +213,7 @@ def _arrow(kind: str) -> Callable[[Path, int, bool], Iterator[tuple[str | None, 
                 about = json.loads((here / METADATA).read_text())
                 yield _text(about.get("task")), _columns(here, kind) if whole else {}
             except (OSError, ValueError, pa.ArrowException) as error:
-                said = " ".join(str(error).split())
-                raise QuickstudyError(f"'{here}' is not a whole episode ({said}).") from error
+                raise QuickstudyError(f"'{here}' is not a whole episode ({one_line(error)}).") from error
 
     return read
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from quickstudy.datasets.arrays import cache, load_arrays
+from quickstudy.datasets.arrays import cache
 from quickstudy.errors import QuickstudyError
 from quickstudy.io import files
 from quickstudy.io.progress import console, progress
@@ -59,7 +59,7 @@ def load_omniglot(path: Path | None = None) -> OmniglotImages:
     where = path or _omniglot()
     if not where.exists():
         raise QuickstudyError(f"Omniglot is not at '{where}'; 'quickstudy data omniglot' fetches it.")
-    arrays = load_arrays(where, *OmniglotImages._fields)
+    arrays = files.load_arrays(where, *OmniglotImages._fields)
     read = OmniglotImages(*(arrays[name] for name in OmniglotImages._fields))
     characters = len(read.images)
     if read.images.shape[2:] != (28, 28) or any(len(a) != characters for a in (read.alphabet, *read[3:])):

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from quickstudy.datasets.episodes import About, Episode, Recording, to_write
-from quickstudy.errors import QuickstudyError
+from quickstudy.datasets.episodes import About, Episode, Recording, check_times, to_write
+from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.io import files
 
 CSV = (
@@ -21,9 +21,6 @@ CSV = (
 
 _BLOCK = 4 << 20
 """Bytes that are parsed at once."""
-
-_JITTER = 0.1
-"""How far a time stamp may be off, in steps."""
 
 
 @dataclass(frozen=True)
@@ -131,23 +128,13 @@ def _episodes(path: Path, columns: _Columns, rate: float | None) -> Iterator[tup
         if len(labels) > 1:
             raise QuickstudyError(f"{where}: it has the tasks {labels[0]!r} and {labels[1]!r}; each episode has one.")
         if rate is not None:
-            _check_times(part["timestamp"].to_numpy(), rate, path, row)
+            check_times(part["timestamp"].to_numpy(), rate, f"'{path}', line", row + 2)
         observations, actions = (
             np.stack([part[name].to_numpy() for name in columns.of(kind)], 1) for kind in ("observation", "action")
         )
         rewards = part["reward"].to_numpy() if "reward" in columns.every else None
         success = part["success"].to_numpy() > 0.5 if "success" in columns.every else None
         yield Episode(labels[0], observations, actions, rewards, success, where=where), row
-
-
-def _check_times(times: np.ndarray, rate: float, path: Path, row: int) -> None:
-    expected = times[0] + np.arange(len(times)) / rate
-    bad = np.flatnonzero(~(np.abs(times - expected) <= _JITTER / rate))
-    if len(bad):
-        raise QuickstudyError(
-            f"'{path}', line {row + 2 + bad[0]}: time stamp {times[bad[0]]:g} s where {rate:g} steps a second, the "
-            f"frame rate of the first episode, give {expected[bad[0]]:g} s; all episodes need one frame rate."
-        )
 
 
 def _parts(path: Path, wanted: list[str]) -> Iterator[tuple[pa.Table, int]]:
@@ -186,8 +173,4 @@ def _batches(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
                 if len(batch):
                     yield batch
     except pa.ArrowInvalid as error:
-        raise QuickstudyError(f"'{path}' is not such a table ({_one_line(error)}). {CSV}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise QuickstudyError(f"'{path}' is not such a table ({one_line(error)}). {CSV}") from error

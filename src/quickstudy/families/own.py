@@ -3,21 +3,24 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import gymnasium
 import numpy as np
 
 from quickstudy import datasets
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, within
 from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
 from quickstudy.families.gymnasium.vector_env import Expert
-from quickstudy.families.recognition.family import Recognition, numbers
 from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, check_shares, split_labels
+from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.task import TaskFamily
+
+if TYPE_CHECKING:
+    from quickstudy.families.recognition.family import Recognition
 
 
 def from_file(path: Path) -> TaskFamily:
@@ -35,15 +38,18 @@ def from_file(path: Path) -> TaskFamily:
     from quickstudy.families.motions import recordings
     from quickstudy.families.motions.family import Motions
 
-    if path.suffix != ".npz" or path.is_dir() or datasets.is_dataset(path):
+    if path.suffix != ".npz" or path.is_dir() or files.holds(path, "observations"):
         return from_dataset(path)
-    if not recordings.are_in(path):
-        return _recognition(path, _name(path))
-    motions = recordings.load(path)
-    try:
-        return Motions(motions=motions, name=_name(path))
-    except QuickstudyError as error:
-        raise QuickstudyError(f"'{path}': {error}") from error
+    if recordings.are_in(path):
+        motions = recordings.load(path)
+        with within(f"'{path}'"):
+            return Motions(motions=motions, name=_name(path))
+    arrays = files.load_arrays(path, "x", "y")
+    ways = arrays.get("ways", np.array(5))
+    with within(f"'{path}'"):
+        if ways.shape != () or not np.issubdtype(ways.dtype, np.integer):
+            raise QuickstudyError(f"ways must be one whole number; got shape {ways.shape} of {ways.dtype}.")
+        return from_arrays(arrays["x"], arrays["y"], ways=int(ways), name=_name(path))
 
 
 def from_dataset(
@@ -70,7 +76,7 @@ def from_dataset(
             demonstrations.append(demonstration)
             tasks.append(task)
             advance()
-    try:
+    with within(f"'{path}'"):
         return from_demonstrations(
             demonstrations,
             tasks,
@@ -80,25 +86,12 @@ def from_dataset(
             name=_name(path),
             rate=recording.about.rate,
         )
-    except QuickstudyError as error:
-        raise QuickstudyError(f"'{path}': {error}") from error
 
 
 def _name(path: Path) -> str:
     """A family's name from that of its file."""
     stem = path.stem if path.suffix in (".npz", ".csv") else path.absolute().name
     return "-".join(re.findall("[a-z0-9]+", stem.lower())) or "arrays"
-
-
-def _recognition(path: Path, name: str) -> Recognition:
-    arrays = datasets.load_arrays(path, "x", "y")
-    ways = arrays.get("ways", np.array(5))
-    if ways.shape != () or not np.issubdtype(ways.dtype, np.integer):
-        raise QuickstudyError(f"'{path}': ways must be one whole number; got shape {ways.shape} of {ways.dtype}.")
-    try:
-        return from_arrays(arrays["x"], arrays["y"], ways=int(ways), name=name)
-    except QuickstudyError as error:
-        raise QuickstudyError(f"'{path}': {error}") from error
 
 
 def from_arrays(
@@ -111,7 +104,7 @@ def from_arrays(
     seed: int = 0,
     name: str = "arrays",
     image: tuple[int, int] | None = None,
-) -> Recognition:
+) -> "Recognition":
     """An N-way K-shot family of a user's own examples: images, features, or embeddings of texts.
 
     Args:
@@ -127,6 +120,8 @@ def from_arrays(
     Raises:
         QuickstudyError: arrays or numbers that are not such, too few classes or too few examples of one.
     """
+    from quickstudy.families.recognition.family import Recognition, numbers
+
     x, y = numbers(x, "x"), np.asarray(y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):
         y = y.astype(str)
@@ -256,7 +251,7 @@ def from_demonstrations(
         of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
     chosen = split_labels(list(of), splits, seed)
     tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
-    return RecordedDemonstrations(name, tasks_of, queries, rate=rate)
+    return RecordedDemonstrations(name, tasks_of, queries, seed, rate)
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

@@ -163,20 +163,23 @@ class RecordedDemonstrations(TaskFamily):
                 f"demonstration, of which {self._queries} a task were kept."
             )
         judged = [
-            [self._of[task.parameters["label"]][-1 - i] for i in task.generator(seed, 1).permutation(self._queries)]
+            [
+                self._of[task.parameters["label"]][-1 - i]
+                for i in task.generator(seed, 1).permutation(self._queries)[:episodes]
+            ]
             for task in tasks
         ]
-        kept = [some[:episodes] for some in judged]
-        errors = np.zeros((len(tasks), episodes))
-        for step in range(max(len(d) for some in kept for d in some)):
-            at = [[min(step, len(d) - 1) for d in some] for some in kept]  # one that is over waits at its last step
-            seen = np.stack(
-                [[d.observations[t] for d, t in zip(*row, strict=True)] for row in zip(kept, at, strict=True)]
-            )
-            wanted = np.stack([[d.actions[t] for d, t in zip(*row, strict=True)] for row in zip(kept, at, strict=True)])
-            there = np.array([[step < len(d) for d in some] for some in kept])
-            errors += there * np.square(np.asarray(policy(seen)) - wanted).mean(-1)
-        return {"error": errors / np.array([[len(d) for d in some] for some in kept])}
+        lengths = np.array([[len(d) for d in some] for some in judged])
+        # One that is over waits at its last step, and what is done there is not counted.
+        at = np.minimum(np.arange(lengths.max()), lengths[..., None] - 1)
+        x, y = (
+            np.array([[getattr(d, part)[t] for d, t in zip(*row, strict=True)] for row in zip(judged, at, strict=True)])
+            for part in ("observations", "actions")
+        )
+        errors = np.zeros(lengths.shape)
+        for step in range(lengths.max()):
+            errors += (step < lengths) * np.square(np.asarray(policy(x[:, :, step])) - y[:, :, step]).mean(-1)
+        return {"error": errors / lengths}
 
     def caption(self, task: Task) -> str:
         return str(task.parameters["label"])

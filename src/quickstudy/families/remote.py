@@ -1,13 +1,12 @@
 """A family whose tasks are on another machine: enough of it to adapt a learner that came from there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
-from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.task import ObservationLayout, Policy, Task, TaskFamily
+from quickstudy.task import ObservationLayout, TaskFamily
 
 _ALWAYS_KNOWN = (
     "observation_size", "action_size", "hidden_size", "horizon", "image", "labelled", "metric", "higher_is_better",
@@ -55,30 +54,14 @@ class RemoteFamily(TaskFamily):
     def learned_from(self) -> tuple[str, ...]:
         return self._learned_from
 
-    @property
-    def test_splits(self) -> list[str]:
-        self._refuse()
-
-    def tasks(self, split: str, count: int, first: int = 0) -> list[Task]:
-        self._refuse()
-
-    def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
-        self._refuse()
-
-    def hidden(self, task: Task) -> np.ndarray:
-        self._refuse()
-
-    def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
-        self._refuse()
-
-    def run(self, tasks: Sequence[Task], episodes: int, policy: Policy, seed: int) -> dict[str, np.ndarray]:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise QuickstudyError(
             f"The tasks of '{self.name}' are not on this machine: its learner can adapt to demonstrations, but not be "
             "evaluated here."
         )
+
+    test_splits = property(_refuse)
+    tasks = sample = hidden = demonstrate = run = _refuse
 
 
 def _plain(value: Any) -> Any:

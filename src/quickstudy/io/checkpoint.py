@@ -9,13 +9,12 @@ aside as `.NAME.previous` for the moment between two renames; `load` and `exists
 checkpoint can be read whenever the machine stops.
 """
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, listed
+from quickstudy.io.files import reason
 from quickstudy.io.migration import renamed
 from quickstudy.io.provenance import versions
 
@@ -80,9 +80,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any],
         _replace(folder, partial)
     except OSError as error:
         _remove(partial)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         kept = "; the checkpoint that was there before is untouched" if exists(folder) else ""
-        raise QuickstudyError(f"Could not write checkpoint '{folder}': {reason}{kept}.") from error
+        raise QuickstudyError(f"Could not write checkpoint '{folder}': {reason(error)}{kept}.") from error
 
 
 def exists(folder: Path) -> bool:
@@ -157,7 +156,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
         "unexpected": [name for name in tensors if name not in own],
         "of another shape": shapes,
     }
-    said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+    said = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if said:
         raise QuickstudyError(f"'{where}' does not fit this {type(module).__name__} ({said}).")
     module.load_state_dict(dict(tensors))
@@ -334,8 +333,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _some(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

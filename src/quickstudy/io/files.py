@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from quickstudy.errors import QuickstudyError
 
 
@@ -61,6 +63,42 @@ def partial_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        QuickstudyError: no such file, not an .npz file, or a needed array missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise QuickstudyError(f"There is no file '{path}'.")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+    except Exception as error:  # a damaged archive raises whatever its decompression stumbles over
+        raise QuickstudyError(f"'{path}' is not a readable .npz file of plain arrays ({error}).") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise QuickstudyError(
+            f"'{path}' lacks the array '{missing[0]}'; it needs {', '.join(needed)}, and holds "
+            f"{', '.join(arrays) or 'nothing'}."
+        )
+    return arrays
+
+
+def holds(path: Path, name: str) -> bool:
+    """Whether an .npz file has an array of this name; nothing else of it is read."""
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
+            return name in data.files
+    except Exception:  # `load_arrays` says what is wrong
+        return False
+
+
 def _refused(path: Path, error: OSError) -> QuickstudyError:
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    return QuickstudyError(f"Could not write '{path}': {reason}.")
+    return QuickstudyError(f"Could not write '{path}': {reason(error)}.")
+
+
+def reason(error: OSError) -> str:
+    """Why the disk refuses, in a few words."""
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)

@@ -20,7 +20,7 @@ from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.families import own as families
 from quickstudy.families.classic import PointNavigation
-from quickstudy.families.recognition import Recognition
+from quickstudy.families.recognition.family import Recognition
 from quickstudy.learner import BaseLearner
 from quickstudy.method import Method
 from quickstudy.methods.contract import POINTS, Subject, check_method

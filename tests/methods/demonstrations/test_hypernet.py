@@ -14,7 +14,7 @@ from quickstudy.data import Batch, DemonstrationSet, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import evaluate
 from quickstudy.families.classic import PointNavigation
-from quickstudy.families.recognition import Recognition
+from quickstudy.families.recognition.family import Recognition
 from quickstudy.learner import BaseLearner, MetaLearner, recognition_loss
 from quickstudy.methods.demonstrations.hypernet import (
     ContextEncoder,

@@ -12,7 +12,7 @@ from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import evaluate
-from quickstudy.families.recognition import Recognition
+from quickstudy.families.recognition.family import Recognition
 from quickstudy.learner import BaseLearner, recognition_loss
 from quickstudy.methods.demonstrations.prototypical import PrototypicalConfig, PrototypicalNetworks, unit
 from quickstudy.nets import MLP

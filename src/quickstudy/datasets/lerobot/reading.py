@@ -16,12 +16,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from quickstudy.datasets import videos
-from quickstudy.datasets.episodes import About, Episode, Recording, numbered
+from quickstudy.datasets.episodes import About, Episode, Recording, check_times, numbered
 from quickstudy.datasets.lerobot.layout import IMAGES, INFO, REWARD, ROWS, SUCCESS, VERSION, is_camera
-from quickstudy.errors import QuickstudyError
-
-JITTER = 0.1
-"""How far a time stamp may be off, in steps."""
+from quickstudy.errors import QuickstudyError, one_line
 
 
 @dataclass(frozen=True)
@@ -172,8 +169,7 @@ def _opened(path: Path, wanted: Sequence[str]) -> pq.ParquetFile:
 
 
 def _damaged(path: Path, error: Exception) -> QuickstudyError:
-    said = " ".join(str(error).split())
-    return QuickstudyError(f"'{path}' is not a whole parquet file ({said}); fetch or record it again.")
+    return QuickstudyError(f"'{path}' is not a whole parquet file ({one_line(error)}); fetch or record it again.")
 
 
 class _Rows:
@@ -261,15 +257,8 @@ class _Part:
                 f"{self.place.number}."
             )
         times = self.column("timestamp")
-        if times is None:
-            return
-        expected = times[0] + np.arange(len(times)) / rate
-        bad = np.flatnonzero(~(np.abs(times - expected) <= JITTER / rate))
-        if len(bad):
-            raise QuickstudyError(
-                f"'{self.path}', row {self.row + bad[0]}: time stamp {times[bad[0]]:g} s where {rate:g} steps a "
-                f"second, the frame rate in {INFO}, give {expected[bad[0]]:g} s; all episodes need that frame rate."
-            )
+        if times is not None:
+            check_times(times, rate, f"'{self.path}', row", self.row)
 
     def matrix(self, key: str, features: Mapping[str, Any]) -> np.ndarray:
         """A feature, [step, number]."""

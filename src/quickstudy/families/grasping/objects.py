@@ -17,11 +17,9 @@ from quickstudy import datasets
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.grasping import meshes
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.expert import expert
 from quickstudy.families.grasping.grasps import Grasp, candidates
 from quickstudy.families.grasping.meshes import Solid
-from quickstudy.families.grasping.spaces import HIDDEN, HIDDEN_SCALE
-from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import HIDDEN, HIDDEN_SCALE, GraspingVectorEnv, expert
 from quickstudy.io import files
 from quickstudy.io.progress import console, progress
 from quickstudy.task import Task

@@ -69,7 +69,7 @@ class GymFamily(SimulatedFamily):
         if self.horizon < 1:
             raise QuickstudyError(f"The horizon of '{name}' must be at least 1; got {self.horizon}.")
         succeeds = self.has_expert or success is not None or _says_success(Flat(env, self.horizon))
-        self.metric = metric or ("success" if succeeds else "return")  # type: ignore[misc]
+        self.metric = metric or ("success" if succeeds else "return")
         self._film_rate = env.metadata.get("render_fps") or _FILM_RATE
         env.close()
         self.hidden_size = space.width

@@ -145,8 +145,9 @@ def is_continuous(values: Values) -> bool:
 
 
 def bands(values: Values) -> list[tuple[float, float]]:
+    """The ranges of a continuous argument."""
     parts: Sequence[Any] = [values] if isinstance(values, tuple) else values
-    return [(low, high) for low, high in parts]
+    return list(parts)
 
 
 def overlap(one: Values, other: Values) -> bool:
@@ -183,8 +184,7 @@ def _check(values: Values, what: str) -> None:
         )
     if not is_continuous(values):
         return
-    parts: Sequence[Any] = [values] if isinstance(values, tuple) else values
-    for band in parts:
+    for band in bands(values):
         numbers = len(band) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in band)
         if not numbers or not band[0] < band[1]:
             raise QuickstudyError(f"A range is (low, high) with low below high; {what} has {band!r}.")

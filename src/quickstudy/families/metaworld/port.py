@@ -201,8 +201,12 @@ class Port(ABC):
             self.longer[:, 0] = [self.tool_length * (tool.length - 1.0) for tool in tools]
         self.low = np.concatenate([_frame(_HAND_LOW, -1.0, -np.inf), self.goal_low])
         self.high = np.concatenate([_frame(_HAND_HIGH, 1.0, np.inf), self.goal_high])
+        self.find()
 
     # ---- what a task defines
+
+    def find(self) -> None:  # noqa: B027, some need nothing
+        """Looks up what the task needs of its model, once."""
 
     def body_place(self, vector: np.ndarray) -> np.ndarray:
         """Where the body `moved` goes for a random vector."""

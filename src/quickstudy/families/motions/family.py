@@ -15,121 +15,38 @@ Training tasks are the other motions, rotated, mirrored, scaled and with another
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from quickstudy.data import Source
+from quickstudy.data import Batch, SupportQuery, check_shots
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.motions import recordings
+from quickstudy.families.motions import recordings, training
 from quickstudy.families.motions.recordings import Motion
 from quickstudy.families.motions.trajectories import (
-    angles_between,
+    OBSERVATION,
+    STEPS,
+    Curves,
+    actions,
     at_phases,
-    dynamic_time_warping,
+    best_share,
+    curves,
+    errors,
+    observe,
     phases,
-    turns,
-    unit_quaternions,
+    start_offset,
+    time_normalised,
 )
 from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
 
-STEPS = 50
-"""Phases of a trajectory."""
-WAVES = (1, 2, 3, 5, 8, 12)
-"""Half periods of the cosines and sines that an observation describes the phase by, beside the phase itself."""
-SHARES = np.linspace(0.0, 0.5, 11)
-"""Shares of its own pace that may be taken out of a demonstration that is shown."""
 FOLDS = 6
 OUTLINE = 10
 """Phases of the mean trajectory that the oracle receives."""
-
-
-class Curves(NamedTuple):
-    """Demonstrations of one task at `STEPS` phases.
-
-    Attributes:
-        positions: seen from their end, in units of the task, [demonstration, step, 3].
-        turns: orientations as rotation vectors in the task's frame, radians, [demonstration, step, 3].
-    """
-
-    positions: np.ndarray
-    turns: np.ndarray
-
-    def some(self, chosen: np.ndarray | slice) -> "Curves":
-        return Curves(self.positions[chosen], self.turns[chosen])
-
-    @property
-    def poses(self) -> np.ndarray:
-        """Positions and turns, [demonstration, step, 6]."""
-        return np.concatenate([self.positions, self.turns], -1)
-
-
-def curves(motion: Motion) -> Curves:
-    """A recorded motion at evenly spaced phases; flat ones lie in the plane of x and y."""
-    where = phases(STEPS)
-    at = np.stack([at_phases(one, where) for one in motion.demonstrations])
-    positions = np.zeros((len(at), STEPS, 3))
-    width = min(3, at.shape[-1])
-    positions[..., :width] = (at[..., :width] - at[:, -1:, :width]) / motion.unit
-    if not motion.has_orientation:
-        return Curves(positions, np.zeros_like(positions))
-    return Curves(positions, turns(at[..., 3:] / np.linalg.norm(at[..., 3:], axis=-1, keepdims=True)))
-
-
-def time_normalised(given: Curves, share: float) -> Curves:
-    """Demonstrations with a share of their own pace taken out: phase is time and, by this share, the way gone."""
-    poses, time = given.poses, phases(STEPS)
-    gone = np.pad(np.linalg.norm(np.diff(poses, axis=1), axis=-1).cumsum(1), ((0, 0), (1, 0)))
-    whole = gone[:, -1:]
-    clocks = (1.0 - share) * time + share * np.where(whole > 0, gone / np.where(whole > 0, whole, 1.0), time)
-    even = at_phases(poses, np.stack([np.interp(time, clock, time) for clock in clocks]))
-    return Curves(even[..., :3], even[..., 3:])
-
-
-def best_share(motions: Sequence[Curves]) -> float:
-    """The one of `SHARES` of their pace to take out of demonstrations: best for the motion that it is worst for.
-
-    How good it is for a motion: every demonstration, time-normalised and moved to the other's start, predicts every
-    other one as it is; their mean error, relative to that at its own pace. The motion it is worst for decides, since
-    the next one may be of any kind.
-    """
-    worst = np.zeros(len(SHARES))
-    for motion in motions:
-        others = ~np.eye(len(motion.positions), dtype=bool)
-        away = [actions(time_normalised(motion, share))[:, None] - actions(motion) for share in SHARES]
-        missed = np.array([np.sqrt(np.square(one).sum(-1).mean(-1))[others].mean() for one in away])
-        worst = np.maximum(worst, missed / max(missed[0], 1e-9))
-    return float(SHARES[worst.argmin()])
-
-
-def observe(given: Curves) -> np.ndarray:
-    """What a learner sees at each phase, [demonstration, step, obs], float32.
-
-    The phase, the start pose, and how far from the end and how much turned that is.
-    """
-    phase = phases(STEPS)
-    waves = np.pi * np.array(WAVES) * phase[:, None]
-    clock = np.concatenate([2 * phase[:, None] - 1, np.cos(waves), np.sin(waves)], 1)
-    start = given.poses[:, :1]
-    away = np.linalg.norm(start.reshape(-1, 1, 2, 3), axis=-1)
-    shape = (len(start), STEPS)
-    parts = [np.broadcast_to(part, (*shape, part.shape[-1])) for part in (clock, start, away)]
-    return np.concatenate(parts, -1).astype("f4")
-
-
-OBSERVATION = 1 + 2 * len(WAVES) + 8
-
-
-def start_offset(start: np.ndarray) -> np.ndarray:
-    """What is left of start poses [demonstration, 6] at each phase, [demonstration, step, 6]: all, less, then none."""
-    return (1.0 - phases(STEPS))[:, None] * start[:, None]
-
-
-def actions(given: Curves) -> np.ndarray:
-    """What a learner has to give at each phase, [demonstration, step, 6], float32: the pose less `start_offset`."""
-    return (given.poses - start_offset(given.poses[:, 0])).astype("f4")
+KNOWN = 200
+"""Training tasks that learners take the mean and deviation of observations from."""
 
 
 class Motions(TaskFamily):
@@ -208,8 +125,6 @@ class Motions(TaskFamily):
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         if split == "train":
-            from quickstudy.families.motions import training
-
             return training.sample([motion.name for motion in self.motions["train"]], rng)
         motions = self.motions[split]
         return {"motion": motions[rng.integers(len(motions))].name, "seed": int(rng.integers(1 << 31))}
@@ -218,8 +133,6 @@ class Motions(TaskFamily):
         """All demonstrations of a task, in its order: those that are shown come first."""
         p = task.parameters
         if task.split == "train":
-            from quickstudy.families.motions import training
-
             return training.build(p, self._curves)
         found = self._curves[p["motion"]]
         return found.some(np.random.default_rng(p["seed"]).permutation(len(found.positions)))
@@ -229,9 +142,7 @@ class Motions(TaskFamily):
         mean = actions(self.trajectories(task)).mean(0)
         return at_phases(mean, phases(OUTLINE)).astype("f4").ravel()
 
-    def fresh(self) -> Source:
-        from quickstudy.families.motions.training import FreshMotions
-
+    def fresh(self) -> "FreshMotions":
         return FreshMotions(self)
 
     def split_demonstrations(self, task: Task, seed: int) -> tuple[Curves, Curves]:
@@ -288,6 +199,46 @@ class Motions(TaskFamily):
         return 1.0 if motion is None else motion.unit
 
 
+class FreshMotions:
+    """Meta-batches of training tasks that were never seen before: a `quickstudy.data.Source`.
+
+    The support is time-normalised, as what is shown is; the query is not, as what is judged is not.
+
+    Attributes:
+        fewest: demonstrations of a training task.
+        batch: of the first `KNOWN` training tasks, as they are shown.
+    """
+
+    def __init__(self, family: Motions) -> None:
+        self.family, self._last = family, list[Task]()
+        self.fewest = min(training.DEMONSTRATIONS, *(len(m.demonstrations) for m in family.motions["train"]))
+        known = family.tasks("train", KNOWN)
+        shown = [time_normalised(family.trajectories(task).some(slice(self.fewest)), family.share) for task in known]
+        self.batch = self._collated(known, shown)
+
+    def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
+        """See `quickstudy.data.Source`.
+
+        Raises:
+            QuickstudyError: fewer than one of either, or more than the motion with the fewest demonstrations has.
+        """
+        check_shots(shots, queries, self.fewest, "demonstrations a task")
+        indices = torch.randint(self.family.sizes["train"], (tasks,), generator=rng).tolist()
+        self._last = [self.family.task("train", index) for index in indices]
+        found = [self.family.trajectories(task) for task in self._last]
+        shown = [time_normalised(one.some(slice(shots)), self.family.share) for one in found]
+        judged = [one.some(slice(shots, shots + queries)) for one in found]
+        return SupportQuery(self._collated(self._last, shown), self._collated(self._last, judged))
+
+    def names(self) -> list[str]:
+        return [task.name for task in self._last]
+
+    def _collated(self, tasks: Sequence[Task], some: Sequence[Curves]) -> Batch:
+        x, y = (np.stack([part(one) for one in some]) for part in (observe, actions))
+        hidden = np.stack([self.family.hidden(task) for task in tasks])
+        return Batch(*(torch.from_numpy(array) for array in (x, y, np.ones(x.shape[:-1], "f4"), hidden)))
+
+
 def _method_settings(fewest: int) -> Mapping[str, Changes]:
     """What methods do otherwise here, for motions of which each has `fewest` demonstrations or more."""
     regression = {"head": "local-linear", "scale": 30.0, "ridge": 1e-3}
@@ -310,28 +261,4 @@ def _method_settings(fewest: int) -> Mapping[str, Changes]:
         "matching": {"network": {"embedding": 0}, "training": {"rate": 1e-2}, "algorithm": regression},
         "matching-fce": {"algorithm": regression},
         "matching-convex": {"algorithm": {"scale": 30.0, "ridge": 1e-3}},
-    }
-
-
-def errors(true: Curves, poses: np.ndarray, unit: float) -> dict[str, np.ndarray]:
-    """How far predicted poses [demonstration, step, 6] are from the recorded ones, each [demonstration].
-
-    Returns:
-        'rmse': the root of the mean over phases of the squared distance (in units of the task) plus the squared angle
-        (radians); 'position' and 'position_dtw' in recorded units, 'orientation' and 'orientation_dtw' in degrees: root
-        mean square over phases, and mean along the best alignment in time.
-    """
-    positions, turned = poses[..., :3], poses[..., 3:]
-    apart = np.linalg.norm(positions - true.positions, axis=-1)
-    given, wanted = unit_quaternions(turned), unit_quaternions(true.turns)
-    turns_count = true.turns.any()  # flat motions have no orientation
-    angle = angles_between(given, wanted) * turns_count
-    between = np.linalg.norm(positions[:, :, None] - true.positions[:, None], axis=-1)
-    around = angles_between(given[:, :, None], wanted[:, None]) * turns_count
-    return {
-        "rmse": np.sqrt((apart**2 + angle**2).mean(-1)),
-        "position": unit * np.sqrt((apart**2).mean(-1)),
-        "position_dtw": unit * dynamic_time_warping(between),
-        "orientation": np.degrees(np.sqrt((angle**2).mean(-1))),
-        "orientation_dtw": np.degrees(dynamic_time_warping(around)),
     }

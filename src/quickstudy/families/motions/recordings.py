@@ -7,7 +7,7 @@ A file is an .npz of plain arrays in one of two forms.
   and, if wanted, `unit`, how many of the recorded units of length count as 1 (the root mean square distance from the
   end where not given). Demonstrations that are all equally long may come as `points` [demonstration, step, width]
   without `start`.
-- The collection of public recordings that the benchmark is measured on, see `COLLECTION`.
+- The collection of public recordings that the benchmark is measured on, see `_COLLECTION`.
 
 `width` is 2 or 3 for positions x, y[, z], or 7 for a pose: x, y, z and a unit quaternion w, x, y, z.
 """
@@ -19,23 +19,21 @@ from pathlib import Path
 
 import numpy as np
 
-from quickstudy import datasets
-from quickstudy.errors import QuickstudyError
+from quickstudy.datasets.arrays import cache, split
+from quickstudy.errors import QuickstudyError, within
+from quickstudy.io import files
 
 VARIABLE = "QUICKSTUDY_MOTIONS"
 """Environment variable with the path of the file of motions."""
 
-COLLECTION = {
-    "robotasks9": ("robotasks9_names", "RoboTasks9: manipulation on a Franka arm, [task, demonstration, step, 7], cm"),
-    "helloworld": (
-        "helloworld_letters",
-        "letters that a Franka arm was guided through, [task, demonstration, step, 2]",
-    ),
-    "lair_points": ("lair_names", "LAIR: hand-drawn shapes, [row, 2], with lair_start and lair_task"),
-    "hammer_points": ("", "hammering, recorded by motion capture, [row, 3], with hammer_start"),
-}
-"""Arrays of the collection, and the arrays with the names of their tasks: Auddy et al. 2023 (clfd, clfd-snode) and
-Perez-Dattari and Kober 2023 (Stable Motion Primitives), all under the MIT licence."""
+_COLLECTION = (
+    "robotasks9", "robotasks9_names", # manipulation on a Franka arm, [task, demonstration, step, 7], cm
+    "helloworld", "helloworld_letters", # letters that a Franka arm was guided through, [task, demonstration, step, 2]
+    "lair_points", "lair_names", "lair_start", "lair_task", # LAIR: hand-drawn shapes, [row, 2]
+    "hammer_points", "hammer_start", # hammering, recorded by motion capture, [row, 3]
+)  # fmt: skip
+"""Arrays of the collection: Auddy et al. 2023 (clfd, clfd-snode) and Perez-Dattari and Kober 2023 (Stable Motion
+Primitives), all under the MIT licence."""
 
 _UNITS = {"robotasks9": 20.0, "helloworld": 10.0, "lair_points": 150.0, "hammer_points": 0.5}
 FEWEST = 4
@@ -64,12 +62,12 @@ class Motion:
 def default_path() -> Path:
     """$QUICKSTUDY_MOTIONS, or robot_demos.npz in the cache."""
     named = os.environ.get(VARIABLE)
-    return Path(named) if named else datasets.cache() / "robot_demos.npz"
+    return Path(named) if named else cache() / "robot_demos.npz"
 
 
 def are_in(path: Path) -> bool:
     """Whether a file is one of motions, by the names of its arrays alone; False where none can be read."""
-    return any(datasets.holds(path, name) for name in ("points", "robotasks9"))
+    return files.holds(path, "points") or files.holds(path, "robotasks9")
 
 
 def load(path: Path | None = None) -> list[Motion]:
@@ -83,11 +81,10 @@ def load(path: Path | None = None) -> list[Motion]:
         raise QuickstudyError(
             f"There is no file of motions '{where}'; set {VARIABLE} to one, docs/motions.md says what it holds."
         )
-    arrays = datasets.load_arrays(where)
-    try:
-        return _collection(arrays) if "robotasks9" in arrays else _own(arrays)
-    except QuickstudyError as error:
-        raise QuickstudyError(f"'{where}': {error}") from error
+    collected = files.holds(where, "robotasks9")
+    arrays = files.load_arrays(where, *(_COLLECTION if collected else ("points", "task")))
+    with within(f"'{where}'"):
+        return _collection(arrays) if collected else _own(arrays)
 
 
 def from_arrays(demonstrations: Sequence[np.ndarray], tasks: Sequence[str | int], unit: float = 0.0) -> list[Motion]:
@@ -122,36 +119,31 @@ def from_arrays(demonstrations: Sequence[np.ndarray], tasks: Sequence[str | int]
 
 
 def _own(arrays: Mapping[str, np.ndarray]) -> list[Motion]:
-    for name in ("points", "task"):
-        if name not in arrays:
-            raise QuickstudyError(f"A file of motions needs the arrays 'points' and 'task'; '{name}' is missing.")
     points, task = arrays["points"], arrays["task"]
     if task.ndim != 1 or task.dtype.kind not in "iuU":
         raise QuickstudyError(
             f"'task' must be one text or whole number a demonstration; got {task.shape} {task.dtype}."
         )
-    demonstrations = list(points) if points.ndim == 3 else _cut(arrays, "points", "start")
+    start = None if points.ndim == 3 else arrays.get("start")
+    if points.ndim != 3 and start is None:
+        raise QuickstudyError("'points' in the form [row, width] needs 'start'; it is missing.")
     unit = arrays.get("unit", np.array(0.0))
     if unit.shape != () or unit.dtype.kind not in "iuf":
         raise QuickstudyError(f"'unit' must be one number; got {unit.shape} {unit.dtype}.")
-    return from_arrays(demonstrations, task.tolist(), float(unit))
+    return from_arrays(split(points, start, "points"), task.tolist(), float(unit))
 
 
 def _collection(arrays: Mapping[str, np.ndarray]) -> list[Motion]:
-    needed = [*COLLECTION, *(names for names, _ in COLLECTION.values() if names), "lair_start", "lair_task"]
-    missing = [name for name in [*needed, "hammer_start"] if name not in arrays]
-    if missing:
-        raise QuickstudyError(f"The collection of motions lacks the array '{missing[0]}'.")
     motions = []
-    for key, kind in (("robotasks9", ""), ("helloworld", "letter ")):
-        names = arrays[COLLECTION[key][0]]
-        motions += [_motion(f"{kind}{n}", list(some), _UNITS[key]) for n, some in zip(names, arrays[key], strict=True)]
-    drawn, of = _cut(arrays, "lair_points", "lair_start"), arrays["lair_task"]
+    for key, names, kind in (("robotasks9", "robotasks9_names", ""), ("helloworld", "helloworld_letters", "letter ")):
+        pairs = zip(arrays[names], arrays[key], strict=True)
+        motions += [_motion(f"{kind}{name}", list(some), _UNITS[key]) for name, some in pairs]
+    drawn, of = split(arrays["lair_points"], arrays["lair_start"], "lair_points"), arrays["lair_task"]
     for i, name in enumerate(arrays["lair_names"]):
         # One of the drawings broke off after some pixels; it shows nothing.
         whole = [one for one, task in zip(drawn, of, strict=True) if task == i and len(one) >= 100]
         motions.append(_motion(f"shape {name}", whole, _UNITS["lair_points"]))
-    hammering = _cut(arrays, "hammer_points", "hammer_start")
+    hammering = split(arrays["hammer_points"], arrays["hammer_start"], "hammer_points")
     return [*motions, _motion("hammer", hammering, _UNITS["hammer_points"])]
 
 
@@ -159,19 +151,6 @@ def _motion(name: str, demonstrations: Sequence[np.ndarray], unit: float) -> Mot
     if len(demonstrations) < FEWEST:
         raise QuickstudyError(f"Task '{name}' has {len(demonstrations)} demonstrations; {FEWEST} are needed.")
     return Motion(name, [_checked(one, f"task '{name}'") for one in demonstrations], unit)
-
-
-def _cut(arrays: Mapping[str, np.ndarray], points: str, start: str) -> list[np.ndarray]:
-    """The demonstrations of a ragged array."""
-    rows, begin = arrays[points], arrays.get(start)
-    if begin is None:
-        raise QuickstudyError(f"'{points}' in the form [row, width] needs '{start}'; it is missing.")
-    right = begin.ndim == 1 and begin.dtype.kind in "iu" and len(begin) > 1
-    if not right or begin[0] != 0 or begin[-1] != len(rows) or (np.diff(begin.astype(int)) < 1).any():
-        raise QuickstudyError(
-            f"'{start}' must be whole numbers that rise from 0 to the {len(rows)} rows of '{points}'."
-        )
-    return np.split(rows, begin[1:-1])
 
 
 def _checked(points: np.ndarray, what: str) -> np.ndarray:

@@ -9,65 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 
-from quickstudy.data import Batch, SupportQuery
-from quickstudy.errors import QuickstudyError
-from quickstudy.families.motions.family import Curves, Motions, actions, observe, time_normalised
-from quickstudy.families.motions.trajectories import at_phases, phases, warped_phases
-from quickstudy.task import Task
+from quickstudy.families.motions.trajectories import STEPS, Curves, at_phases, phases, warped_phases
 
 MADE_UP = 0.5
 """Share of made-up tasks."""
 DEMONSTRATIONS = 8
 """Of a made-up task."""
-KNOWN = 200
-"""Training tasks that learners take the mean and deviation of observations from."""
-
-
-class FreshMotions:
-    """Meta-batches of training tasks that were never seen before: a `quickstudy.data.Source`.
-
-    The support is time-normalised, as what is shown is; the query is not, as what is judged is not.
-
-    Attributes:
-        fewest: demonstrations of a training task.
-        batch: of the first `KNOWN` training tasks, as they are shown.
-    """
-
-    def __init__(self, family: Motions) -> None:
-        self.family, self._last = family, list[Task]()
-        self.fewest = min(DEMONSTRATIONS, *(len(motion.demonstrations) for motion in family.motions["train"]))
-        known = family.tasks("train", KNOWN)
-        shown = [time_normalised(family.trajectories(task).some(slice(self.fewest)), family.share) for task in known]
-        self.batch = self._collated(known, shown)
-
-    def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
-        """See `quickstudy.data.Source`.
-
-        Raises:
-            QuickstudyError: fewer than one of either, or more than the motion with the fewest demonstrations has.
-        """
-        if shots < 1 or queries < 1 or shots + queries > self.fewest:
-            raise QuickstudyError(
-                f"Asked for {shots} support and {queries} query demonstrations a task; the training motion with the "
-                f"fewest has {self.fewest}, and both need at least one."
-            )
-        indices = torch.randint(self.family.sizes["train"], (tasks,), generator=rng).tolist()
-        self._last = [self.family.task("train", index) for index in indices]
-        found = [self.family.trajectories(task) for task in self._last]
-        shown = [time_normalised(one.some(slice(shots)), self.family.share) for one in found]
-        judged = [one.some(slice(shots, shots + queries)) for one in found]
-        return SupportQuery(self._collated(self._last, shown), self._collated(self._last, judged))
-
-    def names(self) -> list[str]:
-        return [task.name for task in self._last]
-
-    def _collated(self, tasks: Sequence[Task], some: Sequence[Curves]) -> Batch:
-        x, y = (np.stack([part(one) for one in some]) for part in (observe, actions))
-        hidden = np.stack([self.family.hidden(task) for task in tasks])
-        return Batch(*(torch.from_numpy(array) for array in (x, y, np.ones(x.shape[:-1], "f4"), hidden)))
 
 
 def sample(names: Sequence[str], rng: np.random.Generator) -> Mapping[str, Any]:
@@ -102,9 +51,9 @@ def transformed(found: Curves, rng: np.random.Generator) -> Curves:
     )
 
 
-def made_up(rng: np.random.Generator, steps: int = 50) -> Curves:
+def made_up(rng: np.random.Generator) -> Curves:
     """A smooth path through random poses, with demonstrations that vary."""
-    n, phase = DEMONSTRATIONS, phases(steps)
+    n, phase = DEMONSTRATIONS, phases(STEPS)
     points = int(rng.integers(3, 7))
     poses = rng.normal(size=(points, 6)) * (np.array([1.0, 0.6]) * rng.uniform(0.4, 1.2, 2)).repeat(3)
     spread = np.exp(rng.uniform(np.log(0.03), np.log(0.2), 2)).repeat(3)
@@ -114,7 +63,7 @@ def made_up(rng: np.random.Generator, steps: int = 50) -> Curves:
     share = share * np.exp(rng.uniform(0.05, 0.3) * rng.normal(size=share.shape))
     when = np.concatenate([np.zeros((n, 1)), share.cumsum(1) / share.sum(1, keepdims=True)], 1)
     line = np.stack([through(*pair, phase) for pair in zip(when, passed, strict=True)])
-    line = at_phases(smoothed(line, rng.uniform(0.02, 0.08)), warped_phases(steps, np.array([0.4]), rng)[0])
+    line = at_phases(smoothed(line, rng.uniform(0.02, 0.08)), warped_phases(STEPS, np.array([0.4]), rng)[0])
     return Curves(line[..., :3] - line[:, -1:, :3], line[..., 3:] - line[:1, :1, 3:])
 
 

@@ -3,8 +3,22 @@
 A trajectory is a position, or a position and an orientation, at evenly spaced phases from 0 to 1.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from scipy.spatial.transform import Rotation
+
+from quickstudy.families.motions.recordings import Motion
+
+STEPS = 50
+"""Phases of a trajectory."""
+WAVES = (1, 2, 3, 5, 8, 12)
+"""Half periods of the cosines and sines that an observation describes the phase by, beside the phase itself."""
+OBSERVATION = 1 + 2 * len(WAVES) + 8
+"""Width of an observation."""
+SHARES = np.linspace(0.0, 0.5, 11)
+"""Shares of its own pace that may be taken out of a demonstration that is shown."""
 
 
 def phases(steps: int) -> np.ndarray:
@@ -96,3 +110,110 @@ def dynamic_time_warping(distances: np.ndarray) -> np.ndarray:
         total[..., i, j] = distances[..., i - 1, j - 1] + np.take_along_axis(ways, best[None], 0)[0]
         length[..., i, j] = 1.0 + np.take_along_axis(lengths, best[None], 0)[0]
     return total[..., -1, -1] / length[..., -1, -1]
+
+
+class Curves(NamedTuple):
+    """Demonstrations of one task at `STEPS` phases.
+
+    Attributes:
+        positions: seen from their end, in units of the task, [demonstration, step, 3].
+        turns: orientations as rotation vectors in the task's frame, radians, [demonstration, step, 3].
+    """
+
+    positions: np.ndarray
+    turns: np.ndarray
+
+    def some(self, chosen: np.ndarray | slice) -> "Curves":
+        return Curves(self.positions[chosen], self.turns[chosen])
+
+    @property
+    def poses(self) -> np.ndarray:
+        """Positions and turns, [demonstration, step, 6]."""
+        return np.concatenate([self.positions, self.turns], -1)
+
+
+def curves(motion: Motion) -> Curves:
+    """A recorded motion at evenly spaced phases; flat ones lie in the plane of x and y."""
+    where = phases(STEPS)
+    at = np.stack([at_phases(one, where) for one in motion.demonstrations])
+    positions = np.zeros((len(at), STEPS, 3))
+    width = min(3, at.shape[-1])
+    positions[..., :width] = (at[..., :width] - at[:, -1:, :width]) / motion.unit
+    if not motion.has_orientation:
+        return Curves(positions, np.zeros_like(positions))
+    return Curves(positions, turns(at[..., 3:] / np.linalg.norm(at[..., 3:], axis=-1, keepdims=True)))
+
+
+def time_normalised(given: Curves, share: float) -> Curves:
+    """Demonstrations with a share of their own pace taken out: phase is time and, by this share, the way gone."""
+    poses, time = given.poses, phases(STEPS)
+    gone = np.pad(np.linalg.norm(np.diff(poses, axis=1), axis=-1).cumsum(1), ((0, 0), (1, 0)))
+    whole = gone[:, -1:]
+    clocks = (1.0 - share) * time + share * np.where(whole > 0, gone / np.where(whole > 0, whole, 1.0), time)
+    even = at_phases(poses, np.stack([np.interp(time, clock, time) for clock in clocks]))
+    return Curves(even[..., :3], even[..., 3:])
+
+
+def best_share(motions: Sequence[Curves]) -> float:
+    """The one of `SHARES` of their pace to take out of demonstrations: best for the motion that it is worst for.
+
+    How good it is for a motion: every demonstration, time-normalised and moved to the other's start, predicts every
+    other one as it is; their mean error, relative to that at its own pace. The motion it is worst for decides, since
+    the next one may be of any kind.
+    """
+    worst = np.zeros(len(SHARES))
+    for motion in motions:
+        others = ~np.eye(len(motion.positions), dtype=bool)
+        away = [actions(time_normalised(motion, share))[:, None] - actions(motion) for share in SHARES]
+        missed = np.array([np.sqrt(np.square(one).sum(-1).mean(-1))[others].mean() for one in away])
+        worst = np.maximum(worst, missed / max(missed[0], 1e-9))
+    return float(SHARES[worst.argmin()])
+
+
+def observe(given: Curves) -> np.ndarray:
+    """What a learner sees at each phase, [demonstration, step, obs], float32.
+
+    The phase, the start pose, and how far from the end and how much turned that is.
+    """
+    phase = phases(STEPS)
+    waves = np.pi * np.array(WAVES) * phase[:, None]
+    clock = np.concatenate([2 * phase[:, None] - 1, np.cos(waves), np.sin(waves)], 1)
+    start = given.poses[:, :1]
+    away = np.linalg.norm(start.reshape(-1, 1, 2, 3), axis=-1)
+    shape = (len(start), STEPS)
+    parts = [np.broadcast_to(part, (*shape, part.shape[-1])) for part in (clock, start, away)]
+    return np.concatenate(parts, -1).astype("f4")
+
+
+def start_offset(start: np.ndarray) -> np.ndarray:
+    """What is left of start poses [demonstration, 6] at each phase, [demonstration, step, 6]: all, less, then none."""
+    return (1.0 - phases(STEPS))[:, None] * start[:, None]
+
+
+def actions(given: Curves) -> np.ndarray:
+    """What a learner has to give at each phase, [demonstration, step, 6], float32: the pose less `start_offset`."""
+    return (given.poses - start_offset(given.poses[:, 0])).astype("f4")
+
+
+def errors(true: Curves, poses: np.ndarray, unit: float) -> dict[str, np.ndarray]:
+    """How far predicted poses [demonstration, step, 6] are from the recorded ones, each [demonstration].
+
+    Returns:
+        'rmse': the root of the mean over phases of the squared distance (in units of the task) plus the squared angle
+        (radians); 'position' and 'position_dtw' in recorded units, 'orientation' and 'orientation_dtw' in degrees: root
+        mean square over phases, and mean along the best alignment in time.
+    """
+    positions, turned = poses[..., :3], poses[..., 3:]
+    apart = np.linalg.norm(positions - true.positions, axis=-1)
+    given, wanted = unit_quaternions(turned), unit_quaternions(true.turns)
+    turns_count = true.turns.any()  # flat motions have no orientation
+    angle = angles_between(given, wanted) * turns_count
+    between = np.linalg.norm(positions[:, :, None] - true.positions[:, None], axis=-1)
+    around = angles_between(given[:, :, None], wanted[:, None]) * turns_count
+    return {
+        "rmse": np.sqrt((apart**2 + angle**2).mean(-1)),
+        "position": unit * np.sqrt((apart**2).mean(-1)),
+        "position_dtw": unit * dynamic_time_warping(between),
+        "orientation": np.degrees(np.sqrt((angle**2).mean(-1))),
+        "orientation_dtw": np.degrees(dynamic_time_warping(around)),
+    }

@@ -6,18 +6,22 @@ an evaluation asks for transductive figures.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from quickstudy.batching import threads_for
+from quickstudy.data import Batch, SupportQuery, check_shots
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
+from quickstudy.nets import distorted
 from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
 
-if TYPE_CHECKING:
-    from quickstudy.data import Batch
-    from quickstudy.families.recognition.fresh import FreshClasses
+_STANDARDISED = 200
+"""Tasks whose support gives the mean and deviation of observations."""
 
 
 def settings_for(meta_batch: int) -> dict[str, Changes]:
@@ -48,7 +52,7 @@ class Recognition(TaskFamily):
         domains: of each split, a number for each class; the classes of a task then have equal ones (the alphabet of a
             character, say).
         titles: of each split, what each class is called; its number where not given.
-        jitter: turn, shear, scale and shift every training image a little, see `fresh.jittered`.
+        jitter: turn, shear, scale and shift every training image a little, see `jittered`.
 
     Raises:
         QuickstudyError: too few classes in a split or in each of its domains, or too few examples in a class.
@@ -102,11 +106,36 @@ class Recognition(TaskFamily):
             raise QuickstudyError(f"An example of '{self.name}' has the shape {self._form}; got {x.shape[1:]}.")
         return scaled(x).reshape(len(x), -1)
 
-    def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> "Batch":
-        """A user's own raw examples as the support that `adapt` takes, see `fresh.labelled_support`."""
-        from quickstudy.families.recognition.fresh import labelled_support
+    def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> Batch:
+        """A user's own raw examples of one task as the support that `MetaLearner.adapt` takes, [shot, way, obs].
 
-        return labelled_support(self.encode(x), labels, self.ways)
+        Args:
+            x: [example, ...].
+            labels: [example], from 0 to ways - 1, each equally often.
+
+        Raises:
+            QuickstudyError: examples as `encode` refuses them, or labels that are not such.
+        """
+        x, labels = self.encode(x), np.asarray(labels)
+        if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
+            raise QuickstudyError(
+                f"A support needs one whole number as label for each of its {len(x)} examples; got shape "
+                f"{labels.shape} of {labels.dtype}."
+            )
+        if labels.min() < 0 or labels.max() >= self.ways:
+            raise QuickstudyError(
+                f"The labels of a {self.ways}-way support are 0 to {self.ways - 1}; got {labels.min()} to "
+                f"{labels.max()}."
+            )
+        counts = np.bincount(labels, minlength=self.ways)
+        if counts.min() != counts.max():
+            raise QuickstudyError(
+                f"Each class of a support needs as many examples as every other; class {counts.argmax()} has "
+                f"{counts.max()}, class {counts.argmin()} has {counts.min()}."
+            )
+        rows = labels.argsort(kind="stable").reshape(self.ways, -1).T
+        y = one_hot(labels[rows], self.ways)
+        return Batch(torch.from_numpy(x[rows]), torch.from_numpy(y), torch.ones(rows.shape), torch.zeros(0))
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         among = self._among[split]
@@ -153,8 +182,6 @@ class Recognition(TaskFamily):
         return np.repeat(np.kron(grey, np.ones((2, 2), "u1"))[..., None], 3, -1)
 
     def fresh(self) -> "FreshClasses":
-        from quickstudy.families.recognition.fresh import FreshClasses
-
         return FreshClasses(self)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -195,6 +222,47 @@ class Recognition(TaskFamily):
                 )
 
 
+class FreshClasses:
+    """Meta-batches of newly drawn tasks of the training classes: a `quickstudy.data.Source`."""
+
+    def __init__(self, family: Recognition) -> None:
+        classes = family.classes["train"]
+        lengths = np.array([len(rows) for rows in classes])
+        self._family, self._fewest = family, int(lengths.min())
+        self._rows = np.array([np.resize(rows, lengths.max()) for rows in classes])
+        self._there = np.arange(lengths.max()) < lengths[:, None]
+        self._last: list[list[int]] = []
+
+    def sample(self, rng: torch.Generator, tasks: int, shots: int, queries: int) -> SupportQuery:
+        check_shots(shots, queries, self._fewest, "examples of each class")
+        family, draw = self._family, np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+        self._last = [family.sample("train", draw)["classes"] for _ in range(tasks)]
+        there = self._there[self._last]
+        order = np.where(there, draw.random(there.shape), 1.0).argsort(-1)[..., : shots + queries]
+        rows = np.take_along_axis(self._rows[self._last], order, -1).swapaxes(1, 2)  # [task, shot, way]
+        rows, labels = shuffled(rows, draw)
+        x, y = torch.from_numpy(family.read(rows)), torch.from_numpy(one_hot(labels, family.ways))
+        if family.jitter and family.image is not None:
+            x = jittered(x, family.image, rng)
+        return SupportQuery(
+            *(
+                Batch(x[:, some], y[:, some], torch.ones(y[:, some].shape[:-1]), torch.zeros(tasks, 0))
+                for some in (slice(shots), slice(shots, None))
+            )
+        )
+
+    @property
+    def batch(self) -> Batch:
+        """Some tasks, always the same ones."""
+        return self.sample(torch.Generator().manual_seed(0), _STANDARDISED, 1, 1).support
+
+    def names(self) -> list[str]:
+        titles = self._family.titles["train"]
+        return [
+            f"{self._family.name} with training classes {', '.join(titles[c] for c in some)}" for some in self._last
+        ]
+
+
 def numbers(x: np.ndarray, what: str) -> np.ndarray:
     """`x` as an array of finite numbers [example, ...], or QuickstudyError."""
     x = np.asarray(x)
@@ -221,3 +289,10 @@ def shuffled(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 def one_hot(labels: np.ndarray, ways: int) -> np.ndarray:
     return np.eye(ways, dtype="f4")[labels]
+
+
+@threads_for(0)  # shared among threads it is slower, on a busy machine many times
+def jittered(x: Tensor, image: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """Images [..., height * width], each `nets.distorted` by amounts of its own; what comes in from outside is 0."""
+    pictures = x.reshape(-1, 1, *image)
+    return distorted(pictures, 2 * torch.rand(6, len(pictures), generator=rng) - 1).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Task similarity: which known task a demonstration is most like, and a skill that is learned from that task's skill on.
+"""Task similarity: which known task a demonstration is most like, and a skill that is learned from that task's.
 
 The verification of Koch et al. 2015 (`quickstudy.methods.demonstrations.siamese`) with whole demonstrations as
 examples: twins embed two of them, and the weighted L1 distance gives the probability that both are of one task. The
