@@ -68,7 +68,7 @@ def settings(kind: str, record: Method) -> Settings:
         FAMILIES[kind].name,
         record.name,
         network=NetworkConfig((32, 32), context=4, normalise=True, embedding=16),
-        algorithm=record.settings(**SMALL.get(record.settings, {})),
+        algorithm=record.settings(**SMALL.get(record.settings, {}) | record.fixed),
         training=replace(training, **record.changes.get("training", {})),
     )
 
