@@ -25,13 +25,13 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
 from quickstudy.families.metaworld import official
-from quickstudy.families.metaworld.catalogue import ML10_TRAIN, TASKS
+from quickstudy.families.metaworld.catalogue import ML10, TASKS
 from quickstudy.families.metaworld.worlds import ACTION, MetaWorlds
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
 
 WORLDS, STEPS, REPEATS, NOISE, SAME = 20, 200, 7, 0.1, gymnasium.vector.AutoresetMode.SAME_STEP
-PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10_TRAIN for _ in range(WORLDS // 10)]
+PUSH, MIXTURE = ["push-v3"] * WORLDS, [name for name in ML10["train"] for _ in range(WORLDS // 10)]
 
 
 def peer(names: Sequence[str], vectors: Sequence[np.ndarray], kind: str, horizon: int | None = None) -> Any:
@@ -148,6 +148,7 @@ def main() -> None:
         command="python -m benchmarks.speed_metaworld",
         seconds=time.perf_counter() - started,
         rows=table,
+        higher_is_better=False,
     )
     cell.write(Path("benchmarks/results/speed-metaworld.json"))
     print_table(cell)

@@ -28,7 +28,7 @@ from quickstudy.experiment import Experiment
 from quickstudy.families.metaworld.fixed_start import ml1
 from quickstudy.families.metaworld.worlds import ACTION
 from quickstudy.io.progress import console
-from quickstudy.methods.trials.profile import PARTS, Profile, profile_step
+from quickstudy.profile import Profile, profile_step
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
 from quickstudy.settings import Config, PositiveInt
@@ -135,13 +135,13 @@ def rows(what: SpeedRL, profiles: dict[str, list[Profile]]) -> list[Row]:
     better = max(speed for side, speed in speeds.items() if side != OURS)
     made = []
     for side, turns in profiles.items():
-        total = sum(p.seconds for p in turns)
-        shares = [f"{part} {100 * sum(getattr(p, part) for p in turns) / total:.0f} %" for part in PARTS]
+        total = sum(p.total for p in turns)
+        shares = [f"{part} {100 * sum(p.seconds[part] for p in turns) / total:.0f} %" for part in turns[0].seconds]
         made.append(
             Row(
                 side,
                 workload=f"ml1-push, {what.method}",
-                ms=round(1e3 * float(np.median([p.seconds for p in turns]))),
+                ms=round(1e3 * float(np.median([p.total for p in turns]))),
                 ratio=float(f"{speeds[side] / better:.3g}"),
                 steps_per_second=round(speeds[side]),
                 note=", ".join(shares),
@@ -160,8 +160,8 @@ def main(what: SpeedRL) -> None:
         protocol=(
             f"{what.method} on ML1 push of Meta-World v3 with v2 rewards, goal hidden: {what.tasks} tasks x "
             f"{what.episodes_per_task} episodes of {what.horizon} steps a round, adaptation, and the outer update; the "
-            f"same policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment steps "
-            "a second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
+            f"same policy, tasks, noise and update on all sides. Median of {what.turns} turns; ratio: environment "
+            "steps a second of the whole loop relative to the faster of metaworld's own environments in Gymnasium's "
             "synchronous and asynchronous vector environments."
         ),
         command=(

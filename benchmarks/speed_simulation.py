@@ -21,8 +21,7 @@ from quickstudy import methods
 from quickstudy.evaluation import SkillPolicy
 from quickstudy.families.base import EPISODE, generators
 from quickstudy.families.grasping.family import Grasping
-from quickstudy.families.grasping.spaces import SUBSTEPS
-from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import SUBSTEPS, GraspingVectorEnv
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
 from quickstudy.simulation.worlds import STATE
@@ -45,15 +44,21 @@ def play(
         while active.any():
             look(observations)
             now = np.flatnonzero(active)
-            states = env.worlds.snapshot(now) if record is not None else []
+            datas = [env.worlds.data[world] for world in now] if record is not None else []
+            states = [_state(env.worlds.models[world], data) for world, data in zip(now, datas, strict=False)]
             result = env.step(np.nan_to_num(env.expert_action()), active)
-            for world, state in zip(now, states, strict=False):
-                data = env.worlds.data[world]
+            for world, state, data in zip(now, states, datas, strict=False):
                 assert record is not None
                 record.append((world, state, data.ctrl.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()))
             steps += len(now)
             active, observations = active & ~result.over, result.observations
     return steps
+
+
+def _state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    state = np.empty(mujoco.mj_stateSize(model, STATE))
+    mujoco.mj_getState(model, data, state, STATE)
+    return state
 
 
 def whole_loop(family: Grasping, tasks: Sequence[Task]) -> float:

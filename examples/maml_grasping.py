@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 import quickstudy
 from quickstudy import DemonstrationSet
-from quickstudy.families.grasping import Grasping
+from quickstudy.families.grasping.family import Grasping
 from quickstudy.nets import MLP
 
 

@@ -7,8 +7,8 @@ family: DemonstrationSet.record, meta_train, evaluate. docs/grasping.md says wha
 import mujoco
 import numpy as np
 
-from quickstudy.families.grasping import Grasping
 from quickstudy.families.grasping.arm import Arm, carry_by_mocap, furnish
+from quickstudy.families.grasping.family import Grasping
 
 MJCF = """
 <mujoco>

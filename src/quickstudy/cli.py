@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -20,11 +21,28 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.progress import console
 
-_ABOUT = "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. Start with: demo"
+_ABOUT = (
+    "A robot learns a new skill from a few demonstrations or trials, because it has learned how to learn. "
+    "Start with: quickstudy demo"
+)
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
 Unit = Literal["m", "cm", "mm", "in"]
+Format = Literal["lerobot", "minari", "npz", "csv"]
+State = Literal["finished", "running", "stopped"]
+
+
+def _optional(metavar: str) -> Any:
+    """An option that has no value unless it is given one, which its help says in words."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+MaybeInt = Annotated[int | None, _optional("INT")]
+MaybeFloat = Annotated[float | None, _optional("FLOAT")]
+MaybeText = Annotated[str | None, _optional("STR")]
+MaybePath = Annotated[Path | None, _optional("PATH")]
+Names = Annotated[tuple[str, ...], _optional("[STR [STR ...]]")]
 
 
 def say_next(*words: object, after: str = "") -> None:
@@ -53,15 +71,15 @@ class Demo:
 class Families:
     """List the task families, or draw sampled tasks of one: quickstudy families grasping."""
 
-    family: Positional[str | None] = None
+    family: Positional[Annotated[str | None, _optional("[FAMILY]")]] = None
     """The family to draw; without one, all are listed."""
-    split: str | None = None
+    split: MaybeText = None
     """The split to draw from; 'train', or 'objects' where there are some, by default."""
     tasks: int = 24
     """How many tasks the contact sheet shows."""
-    output: Path | None = None
+    output: MaybePath = None
     """The contact sheet's file; families/<family>-<split>.png by default."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own, to draw those that can be grasped."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -83,7 +101,15 @@ class Families:
     def _list(self) -> None:
         from quickstudy import families
 
-        table = Table(Column("family", no_wrap=True), "learned from", "what is learned", "test splits")
+        table = Table(
+            Column("family", no_wrap=True),
+            "learned from",
+            "what is learned",
+            "test splits",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         missing: dict[str, list[str]] = {}
         for record in families.records().values():
             try:
@@ -91,9 +117,8 @@ class Families:
             except QuickstudyError:  # its data or robot is not here
                 missing.setdefault(record.needs, []).append(record.name)
                 continue
-            table.add_row(
-                record.name, ", ".join(family.learned_from), escape(record.summary), ", ".join(family.test_splits)
-            )
+            learned_from = "both" if len(family.learned_from) > 1 else family.learned_from[0]
+            table.add_row(record.name, learned_from, escape(record.summary), ", ".join(family.test_splits))
         console.print(table)
         for needs, names in missing.items():
             console.print(f"Not here yet: {', '.join(names)} ({escape(needs)}).", soft_wrap=True)
@@ -102,31 +127,33 @@ class Families:
 
 @dataclass(frozen=True)
 class Check:
-    """Go through the contract of a family, or of a method on a family, point by point: quickstudy check my_module:MyFamily."""
+    """Check a family, or a method on a family against its contract: quickstudy check my_module:MyFamily."""
 
     family: Positional[Annotated[str, arg(metavar="FAMILY")]]
     """A family of your own, as package.module:attribute or as a file, or one of quickstudy's."""
-    method: str | None = None
+    method: MaybeText = None
     """A method of your own, as package.module:attribute, or one of quickstudy's, to check on that family."""
 
     def run(self) -> None:
         from quickstudy import check, families, methods
-        from quickstudy.methods import contract
 
         family = families.get(self.family)
         if self.method is None:
-            points, whose = check.check(family), "a family"
+            points, whose = check.check(family), f"the family '{family.name}'"
         else:
-            points, whose = contract.check_method(methods.get(self.method), family), "a method"
-        table = Table("", Column(f"the contract of {whose}", no_wrap=True), "found, or what to do")
-        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]does not apply[/]"}
+            points = check.check_method(methods.get(self.method), family)
+            whose = f"the method '{self.method}' on '{family.name}'"
+        console.print(f"The contract of {escape(whose)}, point by point:", soft_wrap=True)
+        table = Table(box=None, show_header=False)
+        signs = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]–[/]"}
         for point in points:
-            table.add_row(signs[point.passed], point.name, escape(point.said))
+            table.add_row(signs[point.passed], f"[bold]{escape(point.name)}:[/] {escape(point.said)}")
         console.print(table)
-        failed = sum(point.passed is False for point in points)
+        failed, skipped = (sum(point.passed is how for point in points) for how in (False, None))
         if failed:
             console.print(f"{failed} of {len(points)} points failed.")
             sys.exit(1)
+        console.print(f"{len(points) - skipped} points passed{f', {skipped} did not apply' if skipped else ''}.")
         say_next("train", self.family, *(["--method", self.method] if self.method else []))
 
 
@@ -141,11 +168,11 @@ class Record:
     """Tasks."""
     split: str = "train"
     """The split that they are of."""
-    format: Literal["lerobot", "minari", "npz", "csv"] | None = None
+    format: Annotated[Format | None, _optional("{lerobot,minari,npz,csv}")] = None
     """Of the data set; what the ending of --output says, or lerobot."""
-    output: Path | None = None
+    output: MaybePath = None
     """A folder, or a file that ends with .npz or .csv; recordings/<family>-<split> by default."""
-    rate: float | None = None
+    rate: MaybeFloat = None
     """Steps a second that the data set states; the family's own by default."""
     seed: int = 0
     """Draws the starts and the noise."""
@@ -166,7 +193,7 @@ class Record:
 class FetchOmniglot:
     """Fetch Omniglot into the cache, once: quickstudy data omniglot."""
 
-    source: Annotated[Path | None, arg(name="from")] = None
+    source: Annotated[Path | None, arg(name="from", metavar="PATH", help_behavior_hint="")] = None
     """A folder with its archives that were downloaded by hand, or a file that this command made elsewhere."""
 
     def run(self) -> None:
@@ -182,7 +209,7 @@ class Inspect:
 
     path: Positional[Path]
     """A LeRobotDataset v3 or a Minari folder, or a .npz or .csv file of demonstrations."""
-    output: Path | None = None
+    output: MaybePath = None
     """The plots' file; <name>-inspection.png in the current folder by default."""
 
     def run(self) -> None:
@@ -214,9 +241,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml --seed 1.
+    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml.
 
-    With a family and a method named, --help shows every setting with its default for these two."""
+    'quickstudy train FAMILY --method METHOD --help' shows every setting with its default for these two."""
 
     experiment: Any
     output_dir: Path | None
@@ -242,7 +269,7 @@ class Train:
 class Profile:
     """Tell where the time of meta-training goes: quickstudy profile navigation2d --method maml-trpo.
 
-    Takes the settings of train; nothing is kept."""
+    It takes the settings of train and keeps nothing."""
 
     experiment: Any
     outer_steps: int
@@ -258,20 +285,20 @@ class Evaluate:
     """Let a trained learner adapt to held-out tasks and act in a fixed quota of episodes of each."""
 
     run_folder: RunFolder
-    split: str | None = None
+    split: MaybeText = None
     """A split of the family; every test split by default."""
-    shots: tuple[int, ...] | None = None
+    shots: Annotated[tuple[int, ...] | None, _optional("[INT [INT ...]]")] = None
     """Numbers of demonstrations to adapt from, or of rounds of own trials; by default those that the family names."""
-    tasks: int | None = None
+    tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
-    episodes: int | None = None
+    episodes: MaybeInt = None
     """Episodes of each task, of which every one counts; 5, or all where there are fewer; by trial, of each round, as
     many as the family says."""
     seed: int = 0
     """Draws the demonstrations, the starts and the noise."""
     checkpoint: Literal["best", "last"] = "best"
     """The best on validation tasks, or the last."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -303,7 +330,7 @@ class Adapt:
     run_folder: RunFolder
     demo: tuple[Path, ...]
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets, of one task."""
-    output: Path | None = None
+    output: MaybePath = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
 
     def run(self) -> None:
@@ -322,9 +349,9 @@ class Match:
     run_folder: RunFolder
     demo: Positional[tuple[Path, ...]]
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
-    skills_run: Path | None = None
+    skills_run: MaybePath = None
     """The run of 'transfer' that skills are fine-tuned from; RUN itself where it is one."""
-    output: Path | None = None
+    output: MaybePath = None
     """Where the skill goes; matched-skill.safetensors in the run folder by default."""
     shown: int = 5
     """How many known tasks the table shows."""
@@ -355,27 +382,27 @@ class Compare:
     """Train, tune and compare methods on a family with several seeds; the same command goes on after a break."""
 
     family: FamilyName
-    methods: tuple[str, ...] = ()
+    methods: Names = ()
     """Method names as for train; or 'all'. By default the usual ones of those that suit the family."""
     seeds: int = 3
     """Training seeds 0, 1, ... of each method."""
-    splits: tuple[str, ...] = ()
+    splits: Names = ()
     """Test splits; all of them by default."""
     shots: tuple[int, ...] = (0, 1, 3, 5)
     """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
-    tasks: int | None = None
+    tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
     """Episodes of each task, for methods that learn from demonstrations; every one counts."""
-    trial_episodes: int | None = None
+    trial_episodes: MaybeInt = None
     """Episodes of each task in each round, for methods that learn by trial; as many as the family says by default."""
-    steps: int | None = None
+    steps: MaybeInt = None
     """Outer steps of every training; the family's default where not given."""
-    budget: str | None = None
+    budget: MaybeText = None
     """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
-    output_dir: Path | None = None
+    output_dir: MaybePath = None
     """runs/compare-<family> by default."""
-    objects: Path | None = None
+    objects: MaybePath = None
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
     unit: Unit = "m"
     """Of length in these files."""
@@ -429,20 +456,22 @@ class Resume:
     """Go on with a training or a comparison from its folder alone, or repeat it in a new one."""
 
     run_folder: RunFolder
-    anew: Path | None = None
+    anew: MaybePath = None
     """Repeat it from the start in this folder instead."""
-    budget: str | None = None
+    budget: MaybeText = None
     """Wall time of a comparison, as for compare."""
     device: str = "cpu"
     """What torch trains on."""
 
     def run(self) -> None:
-        from quickstudy import families, methods
-        from quickstudy.experiment import Experiment
         from quickstudy.io.provenance import NOTE, read_note
         from quickstudy.results import runs
 
-        note, folder = read_note(self.run_folder), self.anew or self.run_folder
+        folder = self.anew or self.run_folder
+        if not (self.run_folder / NOTE).exists() and runs.begun(self.run_folder):  # made by trial before version 0.2
+            self._train(runs.load_settings(self.run_folder, "last"), folder)
+            return
+        note = read_note(self.run_folder)
         if not note.keys() & {"asked", "settings"}:
             raise QuickstudyError(
                 f"'{self.run_folder}' is gone on with by the command that made it: {note.get('command', 'unknown')}."
@@ -452,7 +481,13 @@ class Resume:
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
             Compare(**asked, budget=self.budget, output_dir=folder).run()
             return
-        settings = runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}")
+        self._train(runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}"), folder)
+
+    def _train(self, settings: Any, folder: Path) -> None:
+        from quickstudy import families, methods
+        from quickstudy.experiment import Experiment
+        from quickstudy.results import runs
+
         experiment = Experiment(families.get(settings.family), methods.get(settings.method), settings)
         Train(experiment, folder, runs.begun(folder), self.device).run()
 
@@ -463,11 +498,11 @@ class Runs:
 
     root: Positional[Path] = Path("runs")
     """The folder to look in."""
-    family: str | None = None
+    family: MaybeText = None
     """Only those of this family."""
-    method: str | None = None
+    method: MaybeText = None
     """Only those of this method, or comparisons with it."""
-    state: Literal["finished", "running", "stopped"] | None = None
+    state: Annotated[State | None, _optional("{finished,running,stopped}")] = None
     """Only those in this state."""
 
     def run(self) -> None:
@@ -535,7 +570,7 @@ class Pull:
 
     source: Positional[Annotated[str, arg(metavar="REPO_OR_FOLDER")]]
     """A repository of the Hugging Face Hub, or a folder that push made."""
-    output_dir: Path | None = None
+    output_dir: MaybePath = None
     """The run folder; runs/<name> by default."""
 
     def run(self) -> None:

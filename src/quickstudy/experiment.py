@@ -62,7 +62,8 @@ class Experiment:
     """What is trained, and how.
 
     Raises:
-        QuickstudyError: when made of a method that cannot learn the family's tasks.
+        QuickstudyError: when made of a method that cannot learn the family's tasks, or of settings that say otherwise
+            than the method's name.
     """
 
     family: TaskFamily
@@ -70,7 +71,7 @@ class Experiment:
     settings: Settings
 
     def __post_init__(self) -> None:
-        if reason := self.method.why_not(self.family):
+        if reason := self.method.why_not(self.family) or self.method.contradiction(self.settings):
             raise QuickstudyError(reason)
 
     @classmethod

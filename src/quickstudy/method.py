@@ -5,11 +5,12 @@ method by its name. `quickstudy.methods` finds them, those of other packages too
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
 
 from torch import nn
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.settings import (
     Changes,
     NetworkConfig,
@@ -42,6 +43,7 @@ class Method:
         learns_from: of one task, at test.
         role: what it is in a comparison.
         changes: what it needs otherwise than the general defaults, on every family.
+        fixed: options of its own settings that its name stands for; other values are refused.
         unsuited: why it cannot learn the tasks of a family, in a sentence; empty where it can.
         uses: of the training tasks: 'all' (it is trained on them), 'scale' (mean and deviation of their observations)
             or 'nothing'.
@@ -54,6 +56,9 @@ class Method:
             first choice; 0 where it is never that.
         compared: whether a comparison holds it where nobody says otherwise.
         always_adapted: its figure without experience would say nothing, or nothing new.
+
+    Raises:
+        QuickstudyError: when made with settings that are no dataclass.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Method:
     learns_from: Experience = "demonstrations"
     role: Role = "meta-learner"
     changes: Changes = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     unsuited: Callable[[TaskFamily], str] = lambda family: ""
     uses: Literal["all", "scale", "nothing"] = "all"
     pretrained_as: str = ""
@@ -72,6 +78,10 @@ class Method:
     opponent: int = 0
     compared: bool = True
     always_adapted: bool = False
+
+    def __post_init__(self) -> None:
+        if not is_dataclass(self.settings):
+            raise QuickstudyError(f"The settings of method '{self.name}' must be a dataclass; got {self.settings!r}.")
 
     @property
     def network(self) -> type:
@@ -92,17 +102,30 @@ class Method:
             )
         return self.unsuited(family)
 
+    def contradiction(self, settings: Settings) -> str:
+        """Which of its own settings says otherwise than its name, in a sentence; empty where none does."""
+        for option, value in self.fixed.items():
+            given = getattr(settings.algorithm, option)
+            if given != value:
+                return f"Method '{self.name}' always has {option} {value!r}; got {given!r}."
+        return ""
+
     def defaults(self, name: str, family: TaskFamily, seed: int = 0) -> Settings:
         """The settings that a training on `family`, which is called `name`, starts from.
 
-        General defaults, then those of the family for this kind of experience, what the method needs everywhere, and
-        what it does otherwise on this family; each goes before those before it.
+        General defaults, then those of the family for this kind of experience, what the method needs everywhere, what
+        it does otherwise on this family, and what its name stands for; each goes before those before it.
         """
         settings = Settings(
             name, self.name, seed, network=self.network(), algorithm=self.settings(), training=self.training()
         )
         own: Mapping[str, Changes] = family.method_settings
-        for changes in (own.get(self.learns_from, {}), self.changes, own.get(self.name, {})):
+        for changes in (
+            own.get(self.learns_from, {}),
+            self.changes,
+            own.get(self.name, {}),
+            {"algorithm": self.fixed},
+        ):
             settings = settings.changed(changes)
         return settings
 

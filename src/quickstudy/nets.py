@@ -130,8 +130,8 @@ class ConvClassifier(nn.Module):
     """Logits of images from a network that embeds them; `head` is its last, linear layer.
 
     Embeddings are normalised before the head, whose rows all start at zero. A gradient step then makes each row a mean
-    of embeddings, and the class with the largest cosine is recognised. Embeddings begin with a length of `width`, so that
-    a few small steps of the head suffice, which leave the layers before it nearly as they are.
+    of embeddings, and the class with the largest cosine is recognised. Embeddings begin with a length of `width`, so
+    that a few small steps of the head suffice, which leave the layers before it nearly as they are.
     """
 
     def __init__(self, embedding: ConvNet, outputs: int) -> None:

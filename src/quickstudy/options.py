@@ -6,7 +6,7 @@ so that no training ever takes the defaults of another family or method.
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +17,17 @@ from quickstudy import families, methods
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment
 from quickstudy.method import Method
-from quickstudy.settings import Settings
+from quickstudy.settings import DataConfig, Settings
 from quickstudy.task import TaskFamily
 
 _OTHERS: dict[str, list[tuple[str, Any, Any, str]]] = {
     "train": [
-        ("output_dir", Path | None, None, "The run folder; runs/<family>-<method>/<time> by default."),
+        (
+            "output_dir",
+            Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")],
+            None,
+            "The run folder; runs/<family>-<method>/<time> by default.",
+        ),
         ("resume", bool, False, "Go on with the training in --output-dir exactly where it stopped."),
         (
             "device",
@@ -42,18 +47,20 @@ def parse(command: str, words: Sequence[str], about: str) -> tuple[Experiment, d
         QuickstudyError: an unknown family or method, or a value that a setting does not allow.
     """
     program, asked = f"quickstudy {command}", _after(words, "--method")
-    place = _family(words)
+    named = methods.get(asked) if asked else None
+    place = _family(words, named)
     if place is None:
-        general = methods.get(asked) if asked else None
-        tyro.cli(_options(command, general, None, about), prog=program, args=list(words) or ["--help"])
+        tyro.cli(_options(command, named, None, about), prog=program, args=list(words) or ["--help"])
         raise QuickstudyError(f"'{program}' needs a family; 'quickstudy families' lists them.")
     name = words[place]
     family = families.get(name)
-    record = methods.get(asked or family.default_method)
+    record = named or methods.get(family.default_method)
     if reason := record.why_not(family):
         raise QuickstudyError(reason)
     defaults = dataclasses.replace(record.defaults(name, family), method=asked or record.name)
     ordered = [name, *words[:place], *words[place + 1 :]]  # after an option with many values it would be one of them
+    if {"-h", "--help"} & set(words):
+        ordered = ["--help"]  # what was parsed already would be missing from it
     made: Any = tyro.cli(_options(command, record, defaults, about, family), prog=program, args=ordered)
     assert (made.family, made.method) == (name, defaults.method)
     parts = {f.name: getattr(made, f.name) for f in dataclasses.fields(Settings) if hasattr(made, f.name)}
@@ -106,32 +113,43 @@ def _after(words: Sequence[str], option: str) -> str | None:
     return found
 
 
-def _family(words: Sequence[str]) -> int | None:
-    """Where the family stands: the first word that is neither an option nor the value of one."""
-    switches, many = {"help", "h", "resume", "no-resume"}, set[str]()
-    for record in methods.records().values():
-        for prefix, kind in (("", record.settings), ("network.", record.network), ("training.", record.training)):
-            for name, hint in _leaves(kind, prefix):
-                if hint is bool:
-                    head, _, last = name.rpartition(".")
-                    switches |= {name, f"{head}.no-{last}" if head else f"no-{last}"}
-                elif "tuple" in str(hint):
-                    many.add(name)
+def _family(words: Sequence[str], named: Method | None) -> int | None:
+    """Where the family stands: the first word that is neither an option nor the value of one.
+
+    Args:
+        named: the method, where it is known already; without it, an option is what it may be to any method.
+    """
+    options = _arities([named] if named else methods.records().values())
     place = 0
     while place < len(words):
         word = words[place]
         if not word.startswith("-"):
             return place
-        name = word.lstrip("-").replace("_", "-")
         place += 1
-        if "=" in name or name in switches:
+        if "=" in word or place == len(words) or words[place].startswith("--"):
             continue
-        if name in many:
+        arity = options.get(word.lstrip("-").replace("_", "-"), {"none", "one"})
+        if "many" in arity:
             while place < len(words) and words[place].isdigit():
                 place += 1
-        else:
+        elif arity == {"one"} or ("one" in arity and words[place] not in families.records()):
             place += 1
     return None
+
+
+def _arities(records: Iterable[Method]) -> dict[str, set[str]]:
+    """How many values an option takes, by its name: 'none', 'one' or 'many', or several of these by the method."""
+    found: dict[str, set[str]] = {"help": {"none"}, "h": {"none"}, "method": {"one"}, "seed": {"one"}, "start": {"one"}}
+    leaves = [(name.replace("_", "-"), kind) for others in _OTHERS.values() for name, kind, *_ in others]
+    for record in records:
+        parts = {"": record.settings, "network.": record.network, "training.": record.training, "data.": DataConfig}
+        leaves += [leaf for prefix, kind in parts.items() for leaf in _leaves(kind, prefix)]
+    for name, hint in leaves:
+        if hint is bool:
+            head, dot, last = name.rpartition(".")
+            found.setdefault(f"{head}{dot}no-{last}", set()).add("none")
+        found.setdefault(name, set()).add("none" if hint is bool else "many" if "tuple" in str(hint) else "one")
+    return found
 
 
 def _leaves(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:

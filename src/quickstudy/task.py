@@ -127,6 +127,8 @@ class TaskFamily(ABC):
     """Episodes of a task between two adaptations by trial, in an evaluation where nobody says otherwise."""
     holds_out_tasks: bool = True
     """Whether the test splits have tasks that training does not; if not, no table says 'held-out tasks'."""
+    fixed_start: bool = False
+    """Whether all episodes of a task start alike; if not, the start of each is drawn anew."""
     symmetries: Sequence[Symmetry] = ()
     """Of its trials; some of them one after the other are one as well."""
 

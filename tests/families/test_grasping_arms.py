@@ -10,15 +10,14 @@ from gymnasium.utils.env_checker import check_env
 
 from quickstudy import families
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.grasping import Grasping, GraspingPanda, scene
 from quickstudy.families.grasping import panda as grasping_panda
+from quickstudy.families.grasping import scene
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm
-from quickstudy.families.grasping.expert import expert
-from quickstudy.families.grasping.family import WIDTHS
+from quickstudy.families.grasping.family import WIDTHS, Grasping
+from quickstudy.families.grasping.panda import GraspingPanda
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.scene import build
-from quickstudy.families.grasping.spaces import HORIZON
-from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import HORIZON, GraspingVectorEnv, expert
 from quickstudy.simulation import rendering
 from quickstudy.simulation.vector_env import StepResult
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.grasping import Grasping, GraspingTries
 from quickstudy.families.grasping import tries as grasping_tries
 from quickstudy.families.grasping import vector_env as grasping_env
+from quickstudy.families.grasping.family import Grasping
 from quickstudy.families.grasping.scene import rotate
-from quickstudy.families.grasping.tries import DECISION, OBSERVATION, REACH, expert_decisions
+from quickstudy.families.grasping.tries import DECISION, OBSERVATION, REACH, GraspingTries, expert_decisions
 from quickstudy.methods import records
 from quickstudy.simulation import rendering
 from quickstudy.simulation.vector_env import VectorEnv
@@ -55,7 +55,7 @@ def test_its_tasks_are_those_of_grasping(of: GraspingTries) -> None:
     assert of.tasks("sizes", 3, first=2) == Grasping().tasks("sizes", 3, first=2)
     assert of.learned_from == ("trials",)
     assert of.has_expert
-    with pytest.raises(QuickstudyError, match="Family 'grasping-tries' has no demonstrations; those of 'grasping'"):
+    with pytest.raises(QuickstudyError, match="Family 'grasping-tries' has no expert to demonstrate it"):
         of.demonstrate(of.tasks("train", 1), 1, 0)
 
 

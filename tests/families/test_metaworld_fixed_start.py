@@ -8,9 +8,9 @@ import torch
 
 from quickstudy import families, methods
 from quickstudy.errors import QuickstudyError
-from quickstudy.families import metaworld
 from quickstudy.families.metaworld import FAMILIES, official
-from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, TASKS
+from quickstudy.families.metaworld import family as drawn_anew
+from quickstudy.families.metaworld.catalogue import ML10, TASKS
 from quickstudy.families.metaworld.fixed_start import FixedStart, ml1, ml10
 from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.methods.trials.outer_loop import TrialSteps, validate
@@ -56,7 +56,7 @@ def test_numbers_are_the_packages() -> None:
 
 def test_numbers_are_those_with_starts_drawn_anew() -> None:
     """The same vector and no noise: rewards, both successes and observations of whole short episodes."""
-    family, other = ml1("reach", horizon=60, threads=1), metaworld.ml1("reach", horizon=60, noise=0.0, threads=1)
+    family, other = ml1("reach", horizon=60, threads=1), drawn_anew.ml1("reach", horizon=60, noise=0.0, threads=1)
     task = other.task("train", 0)
     with other.vector_env([task], 1) as drawn:
         begin(drawn)
@@ -93,7 +93,7 @@ def test_the_goal_is_hidden_and_all_episodes_of_a_task_begin_alike() -> None:
 
 def test_splits_are_the_official_ones() -> None:
     family = ml10()
-    splits = {"train": ML10_TRAIN, "validation": ML10_VALIDATION, "test": ML10_TEST}
+    splits = ML10
     for split, classes in splits.items():
         tasks = family.tasks(split, family.sizes[split])
         names = [task.parameters["task"] for task in tasks]
@@ -124,11 +124,11 @@ def test_a_meta_batch_has_no_task_twice_and_equal_shares() -> None:
     drawn = family.draw(20, rng())
     assert len({task.name for task in drawn}) == 20
     names = [task.parameters["task"] for task in drawn]
-    assert [names.count(name) for name in ML10_TRAIN] == [2] * 10
+    assert [names.count(name) for name in ML10["train"]] == [2] * 10
     assert [task.name for task in drawn] == [task.name for task in family.draw(20, rng())]
     assert {task.split for task in drawn} == {"train"}
     few = [{task.parameters["task"] for task in family.draw(3, rng(seed))} for seed in range(20)]
-    assert set().union(*few) == set(ML10_TRAIN)
+    assert set().union(*few) == set(ML10["train"])
     everything = ml1("push").draw(50, rng())
     assert sorted(task.index for task in everything) == list(range(50))
 
@@ -209,15 +209,15 @@ def test_validation_has_both_successes_and_the_return() -> None:
 def test_an_unstable_world_ends_its_episode_alone(monkeypatch, capsys) -> None:
     family = ml1("reach", horizon=3, threads=1)
     env = family.vector_env(family.tasks("train", 1), 2)
-    advance, calls = env._sims.advance, []
+    step, calls = env._sims.step, []
 
     def unstable(actions, chosen):
-        advance(actions, chosen)
+        step(actions, chosen)
         calls.append(None if chosen is None else chosen.tolist())
         if len(calls) == 2:
             env._sims.observations[1] = np.nan
 
-    monkeypatch.setattr(env._sims, "advance", unstable)
+    monkeypatch.setattr(env._sims, "step", unstable)
 
     def still(seen: PolicyInput) -> Gaussian:
         return Towards(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))

@@ -1,13 +1,15 @@
 """Navigation by trial: its rewards, what ends an episode, that the tasks can be solved and not by chance."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.navigation import Navigation, NavigationDynamics, layouts
+from quickstudy.families.navigation import layouts
 from quickstudy.families.navigation import vector_env as navigation_env
+from quickstudy.families.navigation.family import Navigation, NavigationDynamics
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
 from quickstudy.families.navigation.vector_env import NavigationVectorEnv
 from quickstudy.methods import records
@@ -151,7 +153,8 @@ def test_in_a_turned_building_a_robot_that_moves_alike_sees_what_the_symmetry_sa
     def driven(tasks: list[Task], homes: np.ndarray, yaw: np.ndarray, actions: np.ndarray) -> list[np.ndarray]:
         env = of.vector_env(tasks, 1)
         assert isinstance(env, NavigationVectorEnv)
-        seen = [env.begin(np.column_stack([homes, yaw]), [rng()] * 4, np.arange(4))[:, 0]]
+        with patch.object(navigation_env, "draw_start", side_effect=list(np.column_stack([homes, yaw]))):
+            seen = [env.reset([rng()] * 4)[:, 0]]
         rewards = [np.zeros((4, 1))]
         for action in actions:
             result = env.step(action[:, None], np.ones((4, 1), bool))

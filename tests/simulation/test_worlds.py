@@ -50,22 +50,6 @@ def test_readings_belong_to_the_present():
     assert np.array_equal(readings["xpos"][:, 1], readings["qpos"][:, :3])
 
 
-def test_snapshot_and_restore_are_exact():
-    worlds = Worlds(models(4), reads=("qpos", "xpos", "qfrc_constraint"), threads=2)
-    for step in range(20):
-        worlds.step(inputs(step, 4), substeps=5)
-    chosen = np.array([1, 3])
-    states = worlds.snapshot(chosen)
-    before = {name: value.copy() for name, value in worlds.readings.items()}
-    first = [worlds.step(inputs(step, 4), substeps=5)["qpos"].copy() for step in range(20, 30)]
-    worlds.restore(states, chosen)
-    for name, value in before.items():
-        assert np.array_equal(worlds.readings[name][chosen], value[chosen])
-    again = [worlds.step(inputs(step, 4), substeps=5, chosen=chosen)["qpos"].copy() for step in range(20, 30)]
-    for a, b in zip(first, again, strict=True):
-        assert np.array_equal(a[chosen], b[chosen])
-
-
 def test_worlds_that_are_not_chosen_stay():
     worlds = Worlds(models(3), threads=2)
     before = worlds.readings["qpos"].copy()
@@ -101,8 +85,6 @@ def test_bad_input():
     worlds = Worlds(models(2), threads=1)
     with pytest.raises(QuickstudyError, match=r"'ctrl' in the form \(2, 1\); got \(2, 3\)"):
         worlds.step({"ctrl": np.zeros((2, 3))})
-    with pytest.raises(QuickstudyError, match="a state for each"):
-        worlds.restore(worlds.snapshot()[:1])
     small = mujoco.MjModel.from_xml_string("<mujoco/>")
     with pytest.raises(QuickstudyError, match="cannot be read from all worlds together"):
         Worlds([models(1)[0], small])

@@ -17,6 +17,7 @@ import numpy as np
 
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.io.plugins import load_attribute
 from quickstudy.simulation.vector_env import VectorEnv
 from quickstudy.task import Policy, Task, TaskFamily, check_count, check_run
 
@@ -69,10 +70,11 @@ class SimulatedFamily(TaskFamily):
         """`count` demonstrations of each task: the expert is disturbed, its clean actions are recorded.
 
         Raises:
-            QuickstudyError: there is no expert, or it failed a task in every attempt; failures are never returned.
+            QuickstudyError: it is learned by trial alone, or the expert failed a task in every attempt; failures are
+                never returned.
         """
-        if not self.has_expert:
-            raise QuickstudyError(f"Family '{self.name}' has no expert: it is learned by trial and reward.")
+        if "demonstrations" not in self.learned_from:
+            raise QuickstudyError(f"Family '{self.name}' has no expert to demonstrate it: it is learned by trial.")
         check_count(count)
         chunk = max(1, self.demonstrated_at_once // count)
         parts = [tasks[first : first + chunk] for first in range(0, len(tasks), chunk)]
@@ -201,14 +203,6 @@ class SimulatedFamily(TaskFamily):
         return [Demonstration(all_seen[i, : ends[i]], all_wanted[i, : ends[i]]) if fine[i] else None for i in todo]
 
 
-def check_demonstrating(at_once: int, disturbance: float) -> None:
-    """Raises QuickstudyError unless an expert can demonstrate in so many environments, disturbed so strongly."""
-    if at_once < 1:
-        raise QuickstudyError(f"demonstrated_at_once must be 1 or more; got {at_once}.")
-    if not 0.0 <= disturbance <= 1.0:
-        raise QuickstudyError(f"The disturbance of demonstrations must be between 0 and 1; got {disturbance}.")
-
-
 def generators(tasks: Sequence[Task], episodes: int, purpose: int, seed: int) -> list[np.random.Generator]:
     """One for each episode of each task, which does not depend on what else is run."""
     return [task.generator(purpose, seed, episode) for task in tasks for episode in range(episodes)]
@@ -276,3 +270,13 @@ class FamilyRecord:
     environment: str = ""
     needs: str = ""
     takes_objects: bool = False
+
+
+def imported(name: str, *args: Any, **options: Any) -> Callable[..., TaskFamily]:
+    """What makes a family by the class or function `package.module:attribute`, loaded only then: some load a robot."""
+
+    def build(**more: Any) -> TaskFamily:
+        family: TaskFamily = load_attribute(name)(*args, **options, **more)
+        return family
+
+    return build

@@ -14,13 +14,13 @@ import numpy as np
 
 from quickstudy.families.base import FamilyRecord, SimulatedFamily
 from quickstudy.settings import Changes
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, VectorEnv
 from quickstudy.task import Task, check_run
 
 _FRAME_SKIP, _NOISE, _CONTROL_COST = 5, 0.1, 0.05
 
 
-class CheetahEnv(VectorEnv):
+class CheetahEnv(SimulatedVectorEnv):
     """Half-cheetahs with one model.
 
     Args:
@@ -37,36 +37,27 @@ class CheetahEnv(VectorEnv):
         import mujoco
         from mujoco import rollout
 
-        self.tasks, self.episodes_per_task, self.horizon, self._speeds = list(tasks), episodes_per_task, horizon, speeds
+        super().__init__(tasks, episodes_per_task, horizon)
         path = Path(gymnasium.envs.mujoco.__path__[0]) / "assets/half_cheetah.xml"
         self._model = mujoco.MjModel.from_xml_path(str(path))
-        self._wanted = wanted[:, None]
+        self._wanted, self._speeds = wanted[:, None], speeds
         # Its own loop over substeps: the model is so light that Python between them would cost as much as the physics.
         threads = os.cpu_count() or 1
         self._pool = rollout.Rollout(nthread=threads)
         self._data = [mujoco.MjData(self._model) for _ in range(threads)]
         self._state = np.zeros((self.size, 1 + self._model.nq + self._model.nv))
         self._position, self._velocity = np.split(self._state[:, 1:], [self._model.nq], axis=1)
-        self._steps = np.zeros(self.shape, int)
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         for i, rng in zip(chosen, generators, strict=True):
             self._position[i] = self._model.qpos0 + rng.uniform(-_NOISE, _NOISE, self._model.nq)
             self._velocity[i] = _NOISE * rng.standard_normal(self._model.nv)
-        self._steps.reshape(-1)[chosen] = 0
-        return self._observe()
 
     def reset_all(self, rng: np.random.Generator) -> np.ndarray:
         """As `reset`, but one generator draws for all at once."""
         self._position[:] = self._model.qpos0 + rng.uniform(-_NOISE, _NOISE, self._position.shape)
         self._velocity[:] = _NOISE * rng.standard_normal(self._velocity.shape)
-        self._steps[:] = 0
+        self.steps[:] = 0
         return self._observe()
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
@@ -74,14 +65,12 @@ class CheetahEnv(VectorEnv):
         held = controls.reshape(self.size, 1, -1).repeat(_FRAME_SKIP, 1)
         states, _ = self._pool.rollout(self._model, self._data, self._state, held)
         speed = (states[:, -1, 1] - self._state[:, 1]) / (_FRAME_SKIP * self._model.opt.timestep)
-        self._state[:] = states[:, -1]
-        self._steps += active
+        self._state[:] = np.where(active.reshape(-1, 1), states[:, -1], self._state)
         speed = speed.reshape(self.shape)
         gain = -np.abs(speed - self._wanted) if self._speeds else speed * self._wanted
         rewards = gain - _CONTROL_COST * np.square(controls).sum(-1)
         success = np.abs(speed - self._wanted) < 0.2 if self._speeds else speed * self._wanted > 0.5
-        never = np.zeros(self.shape, bool)
-        return StepResult(self._observe(), rewards, never, self._steps >= self.horizon, success, never)
+        return self._after_step(active, rewards, success)
 
     def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
         import mujoco

@@ -7,7 +7,7 @@ import numpy as np
 
 from quickstudy.families.base import FamilyRecord, SimulatedFamily
 from quickstudy.settings import Changes
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, VectorEnv
 from quickstudy.task import Task
 
 STEP = 0.1
@@ -18,46 +18,36 @@ RADIUS = 0.2
 """How near the goal the sparse reward begins."""
 
 
-class PointVectorEnv(VectorEnv):
+class PointVectorEnv(SimulatedVectorEnv):
     """Points that start at the origin; all of them are one array."""
 
     action_size = 2
 
     def __init__(self, tasks: Sequence[Task], episodes_per_task: int, horizon: int, sparse: bool) -> None:
-        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        super().__init__(tasks, episodes_per_task, horizon)
         self._sparse = sparse
         self._goals = np.array([task.parameters["goal"] for task in tasks])[:, None]
         self._positions = np.zeros((*self.shape, 2))
-        self._steps = np.zeros(self.size, int)
-        self._noise: dict[int, tuple[np.random.Generator, float]] = {}
+        self._pushes: dict[int, tuple[np.random.Generator, float]] = {}
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         self._positions.reshape(-1, 2)[chosen] = 0.0
-        self._steps[chosen] = 0
-        self._noise = {i: (rng, disturbance) for i, rng in zip(chosen, generators, strict=True)} if disturbance else {}
+        self._pushes = {i: (rng, disturbance) for i, rng in zip(chosen, generators, strict=True)} if disturbance else {}
+
+    def _observe(self) -> np.ndarray:
         return self._positions.copy()
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         pushed = np.zeros((self.size, 2))
-        for i, (rng, strength) in self._noise.items():
+        for i, (rng, strength) in self._pushes.items():
             pushed[i] = strength * rng.normal(size=2)
         moved = STEP * np.clip(actions + pushed.reshape(self._positions.shape), -1.0, 1.0)
         self._positions = self._positions + active[..., None] * moved
-        self._steps += active.ravel()
         away = self._positions - self._goals
         distance, reached = np.linalg.norm(away, axis=-1), (np.abs(away) < REACHED).all(-1)
-        out_of_time, never = (self._steps >= self.horizon).reshape(self.shape), np.zeros_like(reached)
         if self._sparse:
-            rewards = np.maximum(0.0, 1.0 - distance / RADIUS)
-            near = distance < RADIUS / 4
-            return StepResult(self._positions.copy(), rewards, never, out_of_time, near, never)
-        return StepResult(self._positions.copy(), -distance, reached, out_of_time & ~reached, reached, never)
+            return self._after_step(active, np.maximum(0.0, 1.0 - distance / RADIUS), distance < RADIUS / 4)
+        return self._after_step(active, -distance, reached, terminated=reached)
 
     def expert_action(self) -> np.ndarray:
         """Straight to the goal."""
@@ -86,6 +76,7 @@ class Navigation2D(SimulatedFamily):
     observation_size, action_size, hidden_size, horizon = 2, 2, 2, 100
     observation_unit = 0.25
     default_method = "maml-trpo"
+    fixed_start = True
     method_settings: Mapping[str, Changes] = {
         "rl2": _BY_MEMORY,
         "rl2-mann": _BY_MEMORY,

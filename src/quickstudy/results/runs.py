@@ -196,7 +196,8 @@ def settings_from_plain(plain: Mapping[str, Any], where: str) -> Settings:
     kinds = {"network": method.network, "algorithm": method.settings, "training": method.training}
     parts = {name: from_plain(kind, plain.get(name, {}), where) for name, kind in kinds.items()}
     made: Settings = from_plain(Settings, {n: v for n, v in plain.items() if n not in kinds}, where)
-    return dataclasses.replace(made, **parts)
+    # Files of older versions may name other values of what the method's name stands for; it was built with these.
+    return dataclasses.replace(made, **parts).changed({"algorithm": method.fixed})
 
 
 def load_settings(run: Path, which: str = "best") -> Settings:

@@ -122,6 +122,86 @@ class VectorEnv(ABC):
         self.close()
 
 
+class SimulatedVectorEnv(VectorEnv):
+    """What the simulations of this package share: steps are counted, and an episode is truncated after the horizon.
+
+    Attributes:
+        steps: of each episode so far, [env].
+        observations: the last ones, [task, episode, obs].
+        noise: of the actions, [env, step, act], where `_begin` draws it.
+    """
+
+    observations: np.ndarray
+    noise: np.ndarray
+
+    def __init__(self, tasks: Sequence[Task], episodes_per_task: int, horizon: int) -> None:
+        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        self.steps = np.zeros(self.size, int)
+
+    @abstractmethod
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
+        """Begins an episode in each of the environments `chosen`, see `reset`."""
+
+    @abstractmethod
+    def _observe(self) -> np.ndarray:
+        """Observations [task, episode, obs] of all environments, in an array of their own."""
+
+    def reset(
+        self, generators: Sequence[np.random.Generator], chosen: np.ndarray | None = None, disturbance: float = 0.0
+    ) -> np.ndarray:
+        chosen = as_indices(chosen, self.size)
+        self.steps[chosen] = 0
+        self._begin(chosen, generators, disturbance)
+        self.observations = self._observe()
+        return self.observations
+
+    def _noisy(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [env, act] with the noise of this step; beyond the horizon with the last noise again."""
+        noise = self.noise[np.arange(self.size), np.minimum(self.steps, self.horizon - 1)]
+        return np.clip(np.clip(actions.reshape(self.size, -1), -1.0, 1.0) + noise, -1.0, 1.0)
+
+    def _after_step(
+        self,
+        active: np.ndarray,
+        rewards: np.ndarray,
+        success: np.ndarray,
+        terminated: np.ndarray | None = None,
+        broken: np.ndarray | None = None,
+    ) -> StepResult:
+        """Counts the step and observes; what is not given happened nowhere. All arrays are [task, episode]."""
+        self.steps += active.ravel()
+        never = np.zeros(self.shape, bool)
+        terminated, broken = (never if flags is None else flags for flags in (terminated, broken))
+        truncated = (self.steps >= self.horizon).reshape(self.shape) & ~terminated
+        self.observations = self._observe()
+        return StepResult(self.observations, rewards, terminated, truncated, success, broken)
+
+
 def as_indices(chosen: np.ndarray | None, size: int) -> np.ndarray:
     """The chosen environments, or all."""
     return np.arange(size) if chosen is None else np.asarray(chosen)
+
+
+def pushes(
+    rng: np.random.Generator,
+    strength: float,
+    shape: tuple[int, ...],
+    starts: tuple[int, int],
+    width: int,
+    push: float,
+    times: int = 1,
+) -> np.ndarray:
+    """Noise [step, act] that pushes an expert off its way: small at every step, and `times` large for a few steps.
+
+    Args:
+        shape: of the noise.
+        starts: pushes begin in these steps, half-open.
+        width: how many of an action's numbers, from the first on, a push changes.
+        push: its length, relative to `strength`.
+    """
+    noise = strength * rng.normal(size=shape)
+    for _ in range(times):
+        start, length = rng.integers(*starts), rng.integers(2, 6)
+        direction = rng.normal(size=width)
+        noise[start : start + length, :width] += push * strength * direction / np.linalg.norm(direction)
+    return noise

@@ -16,7 +16,7 @@ import numpy as np
 from quickstudy.errors import QuickstudyError
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-"""What a snapshot holds: everything that the next step depends on, warm start included."""
+"""Of a MuJoCo world: everything that the next step depends on, warm start included."""
 _BLOCK = 4
 """Worlds that a thread takes at a time: contact-rich worlds cost more, small blocks balance the threads."""
 
@@ -24,9 +24,9 @@ _BLOCK = 4
 class Worlds:
     """Worlds that live for many episodes.
 
-    After `step`, `restore` and `each`, every derived quantity (positions, sensors, contact forces) belongs to the
-    same instant as the state. `mj_step` alone leaves them one substep behind, which is a trap: a restored world would
-    then be seen differently from the world that it was saved from.
+    After `step` and `each`, every derived quantity (positions, sensors, contact forces) belongs to the
+    same instant as the state. `mj_step` alone leaves them one substep behind, which is a trap: a world that was
+    just reset would be seen as it was before.
 
     Attributes:
         models, data: one of each for every world; a model may serve several worlds.
@@ -55,7 +55,6 @@ class Worlds:
         self.readings = {name: self._stack(name) for name in reads}
         self._views = [[getattr(data, name) for name in reads] for data in self.data]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(self.models) > 1 else None
-        self._state_size = [mujoco.mj_stateSize(model, STATE) for model in self.models]
 
     def __len__(self) -> int:
         return len(self.models)
@@ -104,40 +103,10 @@ class Worlds:
         self._for_each(work, chosen)
         return self.readings
 
-    def snapshot(self, chosen: np.ndarray | None = None) -> list[np.ndarray]:
-        """The whole state of the chosen worlds, [state] each."""
-        states = []
-        for index in self._indices(chosen):
-            states.append(np.empty(self._state_size[index]))
-            mujoco.mj_getState(self.models[index], self.data[index], states[-1], STATE)
-        return states
-
-    def restore(self, states: Sequence[np.ndarray], chosen: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Puts the chosen worlds back into the states that `snapshot` returned, one for each.
-
-        Raises:
-            QuickstudyError: not one state for each chosen world, or a state of another model.
-        """
-        indices = self._indices(chosen)
-        sizes = [self._state_size[index] for index in indices]
-        if [len(state) for state in states] != sizes:
-            raise QuickstudyError(
-                f"Restoring {len(sizes)} worlds needs a state for each, of sizes {sizes[:3]}...; got "
-                f"{len(states)} states of sizes {[len(state) for state in states][:3]}..."
-            )
-        of = dict(zip(indices, states, strict=True))
-        return self.each(lambda index, model, data: mujoco.mj_setState(model, data, of[index], STATE), chosen)
-
     def close(self) -> None:
         """Ends the threads; the worlds stay readable."""
         if self._pool is not None:
             self._pool.shutdown()
-
-    def __enter__(self) -> "Worlds":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _stack(self, name: str) -> np.ndarray:
         views: list[Any] = [getattr(data, name, None) for data in self.data]

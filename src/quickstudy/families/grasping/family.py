@@ -11,13 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.families.base import EPISODE, SimulatedFamily, check_demonstrating, generators
+from quickstudy.families.base import EPISODE, SimulatedFamily, generators
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.objects import Objects
+from quickstudy.families.grasping.objects import read_objects
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.settings import GRASPING
-from quickstudy.families.grasping.spaces import ACTION, HIDDEN, HORIZON, OBSERVATION, OBSERVATION_LIMIT, hidden
-from quickstudy.families.grasping.vector_env import GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import (
+    ACTION,
+    HIDDEN,
+    HORIZON,
+    OBSERVATION,
+    OBSERVATION_LIMIT,
+    GraspingVectorEnv,
+    hidden,
+)
 from quickstudy.settings import Changes
 from quickstudy.simulation.vector_env import VectorEnv
 from quickstudy.task import Task, check_run
@@ -52,38 +59,32 @@ class Grasping(SimulatedFamily):
     action_size = len(ACTION)
     hidden_size = len(HIDDEN)
     horizon = HORIZON
+    disturbance = 0.15
     default_method = "meta-sgd"
     method_settings: Mapping[str, Changes] = GRASPING
 
     def __init__(
         self,
-        demonstrated_at_once: int = 256,
         threads: int | None = None,
-        disturbance: float = 0.15,
         objects: Path | str | None = None,
         unit: str = "m",
     ) -> None:
         """
         Args:
-            demonstrated_at_once: how many worlds the expert demonstrates in at once (about half a megabyte each).
             threads: that step the worlds; by default one for each core. Results do not depend on it.
-            disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of
-                the action's range of -1..1; pushes grow with it.
             objects: a folder of mesh files, whose objects become the test split 'objects', one task each.
             unit: of length in these files.
 
         Raises:
-            QuickstudyError: numbers out of range, the robot's model is not installed, or see `Objects`.
+            QuickstudyError: the robot's model is not installed, or see `read_objects`.
         """
-        check_demonstrating(demonstrated_at_once, disturbance)
         self.arm.check()
-        self.demonstrated_at_once, self.threads, self.disturbance = demonstrated_at_once, threads, disturbance
+        self.threads = threads
         self.left_out: Mapping[str, str] = {}
         self._objects: Sequence[Mapping[str, Any]] = ()
         if objects is not None:
-            found = Objects(Path(objects), unit, self.arm, threads)
-            self._objects, self.left_out = found.tasks, found.left_out
-            self.sizes = {**self.sizes, OBJECTS: len(found.tasks)}
+            self._objects, self.left_out = read_objects(Path(objects), unit, self.arm, threads)
+            self.sizes = {**self.sizes, OBJECTS: len(self._objects)}
 
     def task(self, split: str, index: int) -> Task:
         """A task; in the split 'objects' the object of that place in the order of the files' names."""

@@ -3,8 +3,6 @@
 The arm comes from the metaworld wheel (MIT licence); the gripper is two boxes with force motors.
 """
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 from metaworld.asset_path_utils import full_V3_path_for
@@ -12,39 +10,19 @@ from mujoco import mjtGeom, mjtObj
 
 from quickstudy.families.grasping.arm import Arm
 
-
-@dataclass(frozen=True)
-class Gripper:
-    """Lengths in metres; the fingers point down and close along the hand's y axis."""
-
-    widest: float = 0.105
-    narrowest: float = 0.012
-    finger_length: float = 0.06
-    finger_width: float = 0.024
-    finger_thickness: float = 0.01
-    tip: float = 0.045
-    """How far the finger tips reach below the hand's origin."""
-    tip_below_tool: float = 0.008
-    """How far the finger tips reach below the tool centre point."""
-    force: float = 20.0
-    """Newton, each finger, at full command."""
-    damping: float = 100.0
-    """Newton seconds a metre, each finger: a free finger moves at force / damping."""
-    armature: float = 0.5
-
-
-GRIPPER = Gripper()
+_FINGER_LENGTH, _TIP = 0.06, 0.045
+"""Metres; the finger tips reach `_TIP` below the hand's origin."""
+_FORCE, _DAMPING, _ARMATURE = 20.0, 100.0, 0.5
+"""Of each finger: newton at full command; newton seconds a metre, so that a free finger moves at force / damping."""
 
 
 class Sawyer(Arm):
     """Its mocap body is the hand's own frame, which lies above the tool and points down."""
 
     home = np.array([0.9113, -1.2127, 0.5874, 1.887, -0.2384, 0.9661, -2.9317])
-    widest = GRIPPER.widest
-    narrowest = GRIPPER.narrowest
-    tip_below_tool = GRIPPER.tip_below_tool
-    clearance = GRIPPER.finger_length - GRIPPER.tip_below_tool
-    finger = (GRIPPER.finger_thickness, GRIPPER.finger_width)
+    widest, narrowest = 0.105, 0.012
+    clearance = _FINGER_LENGTH - Arm.tip_below_tool
+    finger = (0.01, 0.024)
     finger_joints = ("r_close", "l_close")
 
     def spec(self, visual: bool) -> mujoco.MjSpec:
@@ -61,7 +39,7 @@ class Sawyer(Arm):
         return np.stack([c, -s, c, s], axis=-1) * np.sqrt(0.5)
 
     def mocap(self, target: np.ndarray, yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return target + [0.0, 0.0, GRIPPER.tip - GRIPPER.tip_below_tool], self.tool_quat(yaw)
+        return target + [0.0, 0.0, _TIP - Arm.tip_below_tool], self.tool_quat(yaw)
 
 
 SAWYER = Sawyer()
@@ -90,9 +68,10 @@ def _own_gripper(spec: mujoco.MjSpec) -> None:
         actuator.delete()
     hand = spec.body("hand")
     hand.explicitinertial, hand.mass, hand.inertia = True, 0.3, [3e-4] * 3
-    half = [GRIPPER.finger_length / 2, GRIPPER.finger_thickness / 2, GRIPPER.finger_width / 2]
-    hand.add_site(name="tool", pos=[GRIPPER.tip - GRIPPER.tip_below_tool, 0, 0], size=[0.004] * 3, rgba=[0, 0, 0, 0])
-    palm = GRIPPER.tip - GRIPPER.finger_length
+    thickness, width = Sawyer.finger
+    half = [_FINGER_LENGTH / 2, thickness / 2, width / 2]
+    hand.add_site(name="tool", pos=[_TIP - Arm.tip_below_tool, 0, 0], size=[0.004] * 3, rgba=[0, 0, 0, 0])
+    palm = _TIP - _FINGER_LENGTH
     hand.add_geom(
         name="palm", type=mjtGeom.mjGEOM_BOX, size=[0.018, 0.065, 0.016], pos=[palm - 0.018, 0, 0], contype=0,
         conaffinity=1, rgba=[0.25, 0.25, 0.28, 1],
@@ -100,13 +79,13 @@ def _own_gripper(spec: mujoco.MjSpec) -> None:
     for name, side in (("right", -1.0), ("left", 1.0)):
         spec.detach_body(spec.body(f"{name}pad"))
         finger = spec.body(f"{name}claw")
-        finger.pos = [0, side * GRIPPER.widest / 2, 0]
+        finger.pos = [0, side * Sawyer.widest / 2, 0]
         finger.explicitinertial, finger.mass, finger.inertia = True, 0.1, [5e-5] * 3
         finger.ipos = [0, 0, 0]
         joint = finger.first_joint()
-        joint.axis, joint.damping, joint.armature = [0, -side, 0], GRIPPER.damping, GRIPPER.armature
-        joint.range = [0, (GRIPPER.widest - GRIPPER.narrowest) / 2]
-        centre = [GRIPPER.tip - half[0], side * half[1]]
+        joint.axis, joint.damping, joint.armature = [0, -side, 0], _DAMPING, _ARMATURE
+        joint.range = [0, (Sawyer.widest - Sawyer.narrowest) / 2]
+        centre = [_TIP - half[0], side * half[1]]
         for part, z in (("front", 0.5), ("back", -0.5)):  # two pads: a stone touches them in two points at least
             finger.add_geom(
                 name=f"{name}_{part}", type=mjtGeom.mjGEOM_BOX, pos=[*centre, z * half[2]],
@@ -120,7 +99,7 @@ def _own_gripper(spec: mujoco.MjSpec) -> None:
         )  # fmt: skip
         motor = spec.add_actuator(name=f"{name}_motor", target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         motor.ctrlrange, motor.ctrllimited = [-1, 1], True
-        motor.gainprm[0] = GRIPPER.force
+        motor.gainprm[0] = _FORCE
     couple = spec.add_equality(name="couple", type=mujoco.mjtEq.mjEQ_JOINT, objtype=mjtObj.mjOBJ_JOINT)
     couple.name1, couple.name2, couple.data[:2] = "r_close", "l_close", [0.0, 1.0]
     weld = spec.equalities[0]

@@ -172,19 +172,17 @@ def _add_shape(spec: mujoco.MjSpec, body: Any, p: Parameters) -> None:
     """Adds the object's geoms; the body's origin is below the grasp point, at the bottom."""
     shape, width, length, height, mass = p["shape"], p["grip_width"], p["length"], p["height"], p["mass"]
     half = [length / 2, width / 2, height / 2]
-    if shape == "box":
-        body.add_geom(type=mjtGeom.mjGEOM_BOX, size=half, pos=[0, 0, height / 2], mass=mass)
-    elif shape == "cylinder":
-        body.add_geom(type=mjtGeom.mjGEOM_CYLINDER, size=[width / 2, height / 2, 0], pos=[0, 0, height / 2], mass=mass)
-    elif shape == "sphere":
-        body.add_geom(type=mjtGeom.mjGEOM_SPHERE, size=[width / 2, 0, 0], pos=[0, 0, width / 2], mass=mass)
-    elif shape == "capsule":
-        body.add_geom(
-            type=mjtGeom.mjGEOM_CAPSULE, size=[width / 2, (length - width) / 2, 0], pos=[0, 0, width / 2],
-            quat=[np.sqrt(0.5), 0, np.sqrt(0.5), 0], mass=mass,
-        )  # fmt: skip
-    elif shape == "ellipsoid":
-        body.add_geom(type=mjtGeom.mjGEOM_ELLIPSOID, size=half, pos=[0, 0, height / 2], mass=mass)
+    solids = {
+        "box": (mjtGeom.mjGEOM_BOX, half),
+        "cylinder": (mjtGeom.mjGEOM_CYLINDER, [width / 2, height / 2, 0]),
+        "sphere": (mjtGeom.mjGEOM_SPHERE, [width / 2, 0, 0]),
+        "capsule": (mjtGeom.mjGEOM_CAPSULE, [width / 2, (length - width) / 2, 0]),
+        "ellipsoid": (mjtGeom.mjGEOM_ELLIPSOID, half),
+    }
+    if shape in solids:
+        kind, size = solids[shape]
+        turn = [np.sqrt(0.5), 0, np.sqrt(0.5), 0] if shape == "capsule" else [1, 0, 0, 0]
+        body.add_geom(type=kind, size=size, pos=[0, 0, height / 2], quat=turn, mass=mass)
     elif shape in ("l_shape", "t_shape"):
         _add_two_bars(body, p)
     elif shape == "mesh":

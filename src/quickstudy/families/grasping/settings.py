@@ -2,28 +2,21 @@
 
 from collections.abc import Mapping
 
+from quickstudy.families.shared_settings import MANN_ALGORITHM, META_LSTM, REPTILE, THREE_INNER_STEPS
 from quickstudy.settings import Changes
 
 TRIES = 5
 """Of a trial of `grasping-tries`."""
 
-_THREE_STEPS: Changes = {"algorithm": {"inner_steps": 3}}
 _COMPARING: Changes = {"training": {"steps": 600, "validate_every": 300}}
 
 GRASPING: Mapping[str, Changes] = {
     "demonstrations": {"training": {"steps": 1500, "validate_every": 500}},
-    **dict.fromkeys(("maml", "fomaml", "anil", "meta-sgd"), _THREE_STEPS),
+    **dict.fromkeys(("maml", "fomaml", "anil", "meta-sgd"), THREE_INNER_STEPS),
     **dict.fromkeys(("siamese", "matching", "matching-convex"), _COMPARING),
-    "mann": {
-        "algorithm": {"slots": 64, "controller": 128, "support_loss": 1.0},
-        "training": {"steps": 500, "queries": 1, "most_shots": 3},
-    },
-    "reptile": {"algorithm": {"inner_steps": 10, "batch": 50}},
-    "meta-lstm": {
-        "network": {"hidden": (64, 64)},
-        "algorithm": {"initial_rate": 0.05},
-        "training": {"meta_batch": 4},
-    },
+    "mann": {"algorithm": MANN_ALGORITHM, "training": {"steps": 500, "queries": 1, "most_shots": 3}},
+    "reptile": REPTILE,
+    "meta-lstm": META_LSTM,
     # A step of simulation is expensive: fewer environments. Nobody has tuned these.
     "trials": {"training": {"meta_batch": 10, "episodes_per_task": 8, "validation_tasks": 10}},
 }

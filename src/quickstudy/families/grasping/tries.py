@@ -1,44 +1,40 @@
 """Grasping by tries: up to five attempts at an object that nobody showed, each knowing how those before it ended.
 
-Objects, robot and physics are those of `quickstudy.families.grasping.family`, and so is success: lifted by 10 cm and
-still held, unslipped and upright, a second later. The robot sees the pose of a tag that is fixed to the object, and
-neither its shape, size or height nor where it must be held.
+Objects, robot and physics are those of `quickstudy.families.grasping.family`, and so is success. A try is one decision:
+where the open hand goes down (x, y and height, seen from the tag) and how it is turned. A fixed motion does the rest in
+full physics: down, close, lift. So a try costs about 40 control steps of simulation and one of the learner's. The way
+from the hand's start to above the object is free and is not simulated.
 
-A try is one decision, not a policy of control steps: where the hand goes down (x, y and height, seen from the tag) and
-how it is turned. A fixed motion does the rest in full physics: the open hand goes down there, closes, and lifts. What
-is to be learned here is what to try next after what happened; how to move a hand is the matter of `Grasping`,
-whose policies would need some hundred decisions for each bit of experience. So a try costs about 40 control steps of
-simulation and one of the learner's, and a trial of five tries is short enough to be learned from in minutes on two
-cores. The way from the hand's start to above the object is free and is not simulated. There is no width to decide: the
-fingers always go down fully open, the object's width is what they feel.
-
-An episode is one try in two steps. In the first one all observations are alike (nothing is known of this try), and the
-action is the decision; in the second the robot sees what came of it, `OBSERVATION`, and its action does nothing. So
-what happened reaches a learner through its memory or its adaptation alone: a policy without either is one that does not
-adapt. The object is put down anew for every try; being nudged does not count as a loss.
+An episode is one try in two steps. In the first one all observations are alike, and the action is the decision; in the
+second the robot sees what came of it, `OBSERVATION`, and its action does nothing. So what happened reaches a learner
+through its memory or its adaptation alone. The object is put down anew for every try.
 
 The reward of a try is 0.2 if the fingers closed on something, + 0.3 times how far it was raised, of 10 cm, + 0.5 for
 success: all of it known to a real robot by its fingers and by the tag.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import EPISODE, generators
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.expert import LIFT_GOAL, SAFE_HEIGHT
 from quickstudy.families.grasping.family import Grasping
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.scene import rotate, wrapped
 from quickstudy.families.grasping.settings import BY_TRIES
-from quickstudy.families.grasping.spaces import MAX_STEP, MAX_TURN, OBSERVATION_SCALE
-from quickstudy.families.grasping.vector_env import LIFT, GraspingVectorEnv
+from quickstudy.families.grasping.vector_env import (
+    LIFT,
+    LIFT_GOAL,
+    MAX_STEP,
+    MAX_TURN,
+    OBSERVATION_SCALE,
+    SAFE_HEIGHT,
+    GraspingVectorEnv,
+)
 from quickstudy.settings import Changes
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, VectorEnv
 from quickstudy.task import Policy, Symmetry, Task, check_run
 
 DECISION = ("x", "y", "height", "yaw")
@@ -109,7 +105,7 @@ def mirror(axis: Literal["x", "y"]) -> Symmetry:
     return Symmetry(observation, matrix(DECISION))
 
 
-class TriesEnv(VectorEnv):
+class TriesEnv(SimulatedVectorEnv):
     """Hands and objects, each tried once an episode; the tries of an environment from the first on are its trial.
 
     Args:
@@ -129,43 +125,33 @@ class TriesEnv(VectorEnv):
         visual: bool = False,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tasks, self.episodes_per_task = list(tasks), episodes_per_task
+        super().__init__(tasks, episodes_per_task, self.horizon)
         self._env, self._watch = GraspingVectorEnv(tasks, episodes_per_task, arm, threads, visual), watch
         if visual:  # so that there is something to see before the first try, which starts anew
             self._env.reset([np.random.default_rng(0)] * self.size)
         self._generators: dict[int, np.random.Generator] = {}
         self._seen = np.zeros((self.size, len(OBSERVATION)))
         self._ever_succeeded = np.zeros(self.size, bool)
-        self._tried = np.zeros(self.size, bool)
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         self._generators |= dict(zip(chosen.tolist(), generators, strict=True))
-        self._seen[chosen], self._tried[chosen] = 0.0, False
-        return self._observe()
+        self._seen[chosen] = 0.0
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
-        looked, rewards = self._tried.copy(), np.zeros(self.size)
-        now = np.flatnonzero(active.ravel() & ~looked)
+        tried, rewards = self.steps > 0, np.zeros(self.size)
+        now = np.flatnonzero(active.ravel() & ~tried)
         if len(now):
             self._try(grasp(actions.reshape(self.size, -1)), now)
             held, raised = self._seen[:, OBSERVATION.index("touch")] > _FELT, self._seen[:, OBSERVATION.index("raised")]
             rewards[now] = reward(held, raised, self._env.success)[now]
             self._ever_succeeded[now] |= self._env.success[now]
-            self._tried[now] = True
-        success, never = self._env.success.reshape(self.shape).copy(), np.zeros(self.shape, bool)
-        terminated = looked.reshape(self.shape)
-        return StepResult(self._observe(), rewards.reshape(self.shape), terminated, never, success, never)
+        success = self._env.success.reshape(self.shape).copy()
+        return self._after_step(active, rewards.reshape(self.shape), success, terminated=tried.reshape(self.shape))
 
     def expert_action(self) -> np.ndarray:
         """The grasp that the expert of `Grasping` would make, who sees what is hidden."""
         decisions = np.broadcast_to(expert_decisions(self.tasks)[:, None], (*self.shape, len(DECISION)))
-        return np.where(self._tried.reshape(*self.shape, 1), np.nan, decisions)
+        return np.where(self.steps.reshape(*self.shape, 1) > 0, np.nan, decisions)
 
     def measures(self) -> dict[str, np.ndarray]:
         """'success-by-try': whether this try of the environment or one before it succeeded."""
@@ -239,7 +225,7 @@ class TriesEnv(VectorEnv):
         axes = np.stack([x, np.cross(z, x), z], 1)
         place, across = (axes @ v[..., None] for v in (env.read("tool") - env.read("tag"), env.read("hand_y")))
         hand = np.column_stack([place[..., 0], np.arctan2(-across[:, 0], across[:, 1])])
-        opening = (env.observe() * OBSERVATION_SCALE)[:, 4] / 0.1
+        opening = env.observations.reshape(self.size, -1)[:, 4] * OBSERVATION_SCALE[4] / 0.1
         return np.column_stack([np.clip((hand - MIDDLE) / REACH, -2.0, 2.0), opening])
 
     def _moved(self, tag: np.ndarray, yaw: np.ndarray) -> np.ndarray:
@@ -275,16 +261,13 @@ class GraspingTries(Grasping):
         "whether a try up to this one succeeded, within a sequence of tries"
     )
     metric = "success-by-try"
-    secondary_metrics: ClassVar[tuple[str, ...]] = ("success", "return")
+    secondary_metrics = ("success", "return")
     observation_size, observation_limit = len(OBSERVATION), np.inf
     action_size, horizon = len(DECISION), TriesEnv.horizon
+    learned_from = ("trials",)
     default_method = "rl2-dagger"
     method_settings: Mapping[str, Changes] = BY_TRIES
     symmetries = (mirror("x"), mirror("y"))
-
-    @property
-    def learned_from(self) -> tuple[str, ...]:
-        return ("trials",)
 
     def vector_env(
         self, tasks: Sequence[Task], episodes_per_task: int, *, demonstrating: bool = False, visual: bool = False
@@ -292,11 +275,6 @@ class GraspingTries(Grasping):
         """Hands and objects, every environment at the beginning of a trial."""
         check_run(tasks, episodes_per_task)
         return TriesEnv([self.check(task) for task in tasks], episodes_per_task, self.arm, self.threads, visual)
-
-    def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
-        raise QuickstudyError(
-            f"Family '{self.name}' has no demonstrations; those of '{Grasping.name}' are of control steps."
-        )
 
     def film(
         self, task: Task, policy: Policy, seed: int, width: int | None = None, height: int | None = None

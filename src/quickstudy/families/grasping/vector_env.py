@@ -1,29 +1,39 @@
-"""The vector environment of grasping: how an action moves the hand, what is observed, and what counts as success."""
+"""The vector environment of grasping: how an action moves the hand, what is observed, and what counts as success.
 
-from collections.abc import Sequence
+The expert is a memoryless function of the observation and of what is hidden. Everything in it is continuous (funnels,
+gates and clipped proportional laws), because a network must imitate it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from quickstudy.families.grasping import scene
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm
-from quickstudy.families.grasping.expert import expert
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.scene import SENSORS, rotate, wrapped
-from quickstudy.families.grasping.spaces import (
-    ACTION,
-    ACTION_NOISE,
-    HORIZON,
-    MAX_STEP,
-    MAX_TURN,
-    OBSERVATION_LIMIT,
-    OBSERVATION_SCALE,
-    SUBSTEPS,
-    hidden,
-)
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, pushes
 from quickstudy.simulation.worlds import Worlds
 from quickstudy.task import Task
+
+SUBSTEPS = 20  # of 2.5 ms: control at 20 Hz
+HORIZON = 100
+
+ACTION = ("x", "y", "z", "yaw", "grip")
+MAX_STEP = 0.0125  # metres a step at full action
+MAX_TURN = 0.12  # radians a step at full action
+ACTION_NOISE = 0.05  # standard deviation, of the action's range of -1..1
+
+OBSERVATION = ("x", "y", "z", "yaw", "opening", "opening_speed", "touch", "lift", "previous_grip")
+OBSERVATION_SCALE = np.array([0.1, 0.1, 0.1, 1.0, 0.1, 0.2, 1.0, 0.1, 1.0])
+"""Observations times this are metres, radians, metres a second; touch and grip are fractions."""
+OBSERVATION_LIMIT = 10.0
+"""Observations are clipped here, far outside what a hand near its object sees."""
+
+HIDDEN = ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw", "grip_width")
+HIDDEN_SCALE = np.array([0.04, 0.04, 0.04, 0.7, 0.05])
 
 LIFT = 0.10  # metres: lifted
 KEEP = 0.09  # metres: below this a lifted object counts as dropped
@@ -39,7 +49,7 @@ _LEAD, _LEAD_YAW = 0.05, 0.4
 """How far the commanded pose may run ahead of the hand: a hand that is blocked builds up no more force than this."""
 
 
-class GraspingVectorEnv(VectorEnv):
+class GraspingVectorEnv(SimulatedVectorEnv):
     """Arms with an object each; the arrays of its attributes are flat, [env, ...].
 
     The reward is 1 in the step that completes a grasp and 0 elsewhere. An episode terminates with success, or when a
@@ -57,7 +67,7 @@ class GraspingVectorEnv(VectorEnv):
         lifted, slipped, success: whether the object was ever 10 cm up, lost after that, held for a second.
     """
 
-    action_size, horizon = len(ACTION), HORIZON
+    action_size = len(ACTION)
 
     def __init__(
         self,
@@ -67,7 +77,8 @@ class GraspingVectorEnv(VectorEnv):
         threads: int | None = None,
         visual: bool = False,
     ) -> None:
-        self.tasks, self.episodes_per_task, self.arm = list(tasks), episodes_per_task, arm
+        super().__init__(tasks, episodes_per_task, HORIZON)
+        self.arm = arm
         models = [model for task in tasks for model in [scene.build(task, visual, arm)] * episodes_per_task]
         self.worlds = Worlds(models, reads=("sensordata",), threads=threads)
         self._hidden = np.stack([hidden(task.parameters) for task in tasks])[:, None]
@@ -76,16 +87,10 @@ class GraspingVectorEnv(VectorEnv):
         self.target, self.target_yaw, self.grip = np.zeros((n, 3)), np.zeros(n), np.zeros(n)
         self.start_height, self.start_centre, self.held_at = np.zeros(n), np.zeros(n), np.zeros((n, 3))
         self.noise = np.zeros((n, HORIZON, len(ACTION)))
-        self.steps, self.held = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.held = np.zeros(n, dtype=np.int64)
         self.lifted, self.slipped, self.success = (np.zeros(n, dtype=bool) for _ in range(3))
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         tags = np.zeros((self.size, 3))
         for i, rng in zip(chosen, generators, strict=True):
             tags[i] = rng.uniform([-0.08, -0.08, -0.6], [0.08, 0.08, 0.6])
@@ -93,7 +98,7 @@ class GraspingVectorEnv(VectorEnv):
             self.target_yaw[i] = rng.uniform(-0.3, 0.3)
             self.noise[i] = ACTION_NOISE * rng.normal(size=self.noise[i].shape)
             if disturbance:
-                self.noise[i] += _disturb(rng, disturbance)
+                self.noise[i] += pushes(rng, disturbance, self.noise[i].shape, starts=(2, 45), width=4, push=6.0)
 
         def place(index: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
             mujoco.mj_resetData(model, data)
@@ -106,14 +111,12 @@ class GraspingVectorEnv(VectorEnv):
         self.grip[chosen] = -1.0
         self.start_height[chosen] = self.read("tag")[chosen, 2]
         self.start_centre[chosen] = self.read("centre")[chosen, 2]
-        for array in (self.steps, self.held, self.lifted, self.slipped, self.success):
+        for array in (self.held, self.lifted, self.slipped, self.success):
             array[chosen] = 0
-        return self._look()
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         now = np.flatnonzero(active)
-        noise = self.noise[np.arange(self.size), np.minimum(self.steps, HORIZON - 1)]
-        noisy = np.clip(np.clip(actions.reshape(self.size, -1), -1.0, 1.0) + noise, -1.0, 1.0)
+        noisy = self._noisy(actions)
         self._move_target(noisy, now)
         self.grip[now] = noisy[now, 4]
         # The command saturates early, so that a half-hearted "close" still holds.
@@ -123,14 +126,10 @@ class GraspingVectorEnv(VectorEnv):
         self.worlds.step({"ctrl": self.arm.control(force), **carrier}, SUBSTEPS, now)
         self._judge(now)
         success, slipped = self.success.reshape(self.shape).copy(), self.slipped.reshape(self.shape)
-        terminated, out_of_time = success | slipped, (self.steps >= HORIZON).reshape(self.shape)
-        rewards = (success & active).astype(np.float64)
-        return StepResult(
-            self._look(), rewards, terminated, out_of_time & ~terminated, success, np.zeros(self.shape, bool)
-        )
+        return self._after_step(active, (success & active).astype(np.float64), success, terminated=success | slipped)
 
     def expert_action(self) -> np.ndarray:
-        return expert(self._observations, self._hidden)
+        return expert(self.observations, self._hidden)
 
     def measures(self) -> dict[str, np.ndarray]:
         """'lifted', whether the object was ever 10 cm up; 'slipped', whether it was lost after that."""
@@ -153,19 +152,6 @@ class GraspingVectorEnv(VectorEnv):
         self.arm.place_hand(model, data, target, yaw)
         data.mocap_pos[0], data.mocap_quat[0] = self.arm.mocap(target, yaw)
 
-    def observe(self) -> np.ndarray:
-        """Observations [env, obs], float32, see `OBSERVATION`."""
-        tag, tool, fingers = self.read("tag"), self.read("tool"), self.read("fingers")
-        tag_yaw = self.tag_yaw()
-        place = tool - tag
-        place[:, :2] = rotate(place[:, :2], -tag_yaw)
-        yaw = wrapped(self._hand_yaw() - tag_yaw)
-        opening, speed = self.arm.opening(fingers, self.read("finger_speeds"))
-        touch = np.tanh(self.read("pads").min(axis=1) / _TOUCH_FORCE)
-        lift = tag[:, 2] - self.start_height
-        raw = np.column_stack([place, yaw, opening, speed, touch, lift, self.grip])
-        return np.clip(raw / OBSERVATION_SCALE, -OBSERVATION_LIMIT, OBSERVATION_LIMIT).astype(np.float32)
-
     def read(self, name: str) -> np.ndarray:
         """What a sensor says in every world, [env, ...], see `scene.SENSORS`."""
         return self.worlds.readings["sensordata"][:, SENSORS[name]]
@@ -175,9 +161,18 @@ class GraspingVectorEnv(VectorEnv):
         axis = self.read("tag_x")
         return np.arctan2(axis[:, 1], axis[:, 0])
 
-    def _look(self) -> np.ndarray:
-        self._observations = self.observe().reshape(*self.shape, -1)
-        return self._observations
+    def _observe(self) -> np.ndarray:
+        tag, tool, fingers = self.read("tag"), self.read("tool"), self.read("fingers")
+        tag_yaw = self.tag_yaw()
+        place = tool - tag
+        place[:, :2] = rotate(place[:, :2], -tag_yaw)
+        yaw = wrapped(self._hand_yaw() - tag_yaw)
+        opening, speed = self.arm.opening(fingers, self.read("finger_speeds"))
+        touch = np.tanh(self.read("pads").min(axis=1) / _TOUCH_FORCE)
+        lift = tag[:, 2] - self.start_height
+        raw = np.column_stack([place, yaw, opening, speed, touch, lift, self.grip])
+        seen = np.clip(raw / OBSERVATION_SCALE, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+        return seen.astype(np.float32).reshape(*self.shape, -1)
 
     def _hand_yaw(self) -> np.ndarray:
         axis = self.read("hand_y")
@@ -199,7 +194,6 @@ class GraspingVectorEnv(VectorEnv):
         """Counts the step, and notes whether the object was lifted, lost, or held for long enough."""
         lift = (self.read("centre")[:, 2] - self.start_centre)[now]
         in_hand = self.read("object_in_hand")[now]
-        self.steps[now] += 1
         first = now[(lift >= LIFT) & ~self.lifted[now]]
         self.held_at[first] = self.read("object_in_hand")[first]
         self.held[now] += self.lifted[now]
@@ -210,10 +204,52 @@ class GraspingVectorEnv(VectorEnv):
         self.success[now] = self.lifted[now] & ~lost & (self.held[now] >= HOLD_STEPS)
 
 
-def _disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Noise [step, act] that pushes an expert off its way: small at every step, and one large push of a few steps."""
-    noise = strength * rng.normal(size=(HORIZON, len(ACTION)))
-    start, length = rng.integers(2, 45), rng.integers(2, 6)
-    push = rng.normal(size=4)
-    noise[start : start + length, :4] += 6.0 * strength * push / np.linalg.norm(push)
-    return noise
+def hidden(parameters: Mapping[str, Any]) -> np.ndarray:
+    """What a task's observations do not show, [hidden] float32, in about unit range: where and how wide to hold."""
+    return (np.array([parameters[name] for name in HIDDEN]) / HIDDEN_SCALE).astype(np.float32)
+
+
+# ---- the expert
+
+SAFE_HEIGHT = 0.125
+"""Of the tool above the table, metres: above every object."""
+LIFT_GOAL = 0.14
+"""Metres that an object is lifted."""
+NEAR, FAR = 0.008, 0.035
+"""Errors of place (metres) below which the hand is free to descend, and above which it stays at the safe height."""
+METRES_PER_RADIAN = 0.04
+"""How much an error of yaw counts as one of place."""
+CLOSE_WITHIN = 0.014
+"""The error (metres, height and yaw included) at which the fingers turn from opening to closing."""
+GAIN = 0.22
+"""Part of the remaining way that one step takes; the hand lags a little behind its target, so well below 1."""
+
+
+def expert(observations: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The expert's actions [..., 5] for observations [..., 9] and hidden parameters [..., 5], broadcast."""
+    x, y, z, yaw, _, _, touch, lift, _ = np.moveaxis(observations.astype(np.float64) * OBSERVATION_SCALE, -1, 0)
+    goal_x, goal_y, goal_z, goal_yaw, _ = np.moveaxis(hidden.astype(np.float64) * HIDDEN_SCALE, -1, 0)
+    error = np.stack([goal_x - x, goal_y - y], axis=-1)
+    turn = goal_yaw - yaw
+    aside = np.hypot(np.linalg.norm(error, axis=-1), METRES_PER_RADIAN * turn)
+
+    # The funnel: how high above the grasp point the hand must be, given how far aside it is.
+    height = goal_z + (SAFE_HEIGHT - goal_z) * _smooth((aside - NEAR) / (FAR - NEAR))
+    held = _smooth((touch - 0.2) / 0.4)
+    reach = CLOSE_WITHIN * (1.0 + 6.0 * held)  # a held object is not let go for a small shift in the hand
+    away = np.hypot(aside, 0.7 * (z - goal_z))
+    grip = np.clip(3.0 * (1.0 - away / reach), -1.0, 1.0)
+
+    carry = held * _smooth(grip / 0.5)
+    up = (1.0 - carry) * GAIN * (height - z) + carry * GAIN * (LIFT_GOAL - lift)
+    across = (1.0 - carry)[..., None] * GAIN * error
+    action = np.concatenate(
+        [across / MAX_STEP, np.stack([up / MAX_STEP, (1.0 - carry) * GAIN * turn / MAX_TURN, grip], axis=-1)], axis=-1
+    )
+    return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, smooth between."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)

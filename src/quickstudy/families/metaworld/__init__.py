@@ -5,35 +5,18 @@ at once; the rest go through the package's own environments (`official`), behind
 environment that `family` (starts drawn anew) and `fixed_start` (one start and one goal a task) share.
 """
 
-import importlib
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from quickstudy.families.base import FamilyRecord
-
-if TYPE_CHECKING:
-    from quickstudy.families.metaworld.family import Manipulation, ml1, ml10, ml45, tools
-
-__all__ = ["FAMILIES", "Manipulation", "find", "ml1", "ml10", "ml45", "tools"]
+from quickstudy.families.base import FamilyRecord, imported
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("quickstudy.families.metaworld.family"), name)
-    raise AttributeError(f"module 'quickstudy.families.metaworld' has no attribute '{name}'")
-
-
-def _family(maker: str, *args: Any, **options: Any) -> Any:
-    return getattr(importlib.import_module("quickstudy.families.metaworld.family"), maker)(*args, **options)
-
-
-def _fixed_start(maker: str, *args: Any, **options: Any) -> Any:
-    return getattr(importlib.import_module("quickstudy.families.metaworld.fixed_start"), maker)(*args, **options)
+def _family(maker: str, *args: Any, **options: Any) -> Callable[[], Any]:
+    return imported(f"{__name__}.family:{maker}", *args, **options)
 
 
 def _ml1_fixed_start(task: str) -> Callable[[], Any]:
-    return partial(_fixed_start, "ml1", task, horizon=200, repeat=5, recombine=True)
+    return imported(f"{__name__}.fixed_start:ml1", task, horizon=200, repeat=5, recombine=True)
 
 
 def find(name: str) -> Callable[[], Any] | None:
@@ -43,7 +26,7 @@ def find(name: str) -> Callable[[], Any] | None:
     task = name.removeprefix("ml1-")
     if task.endswith("-fixed-start"):
         return _ml1_fixed_start(task.removesuffix("-fixed-start"))
-    return partial(_family, "ml1", task.removesuffix("-scrambled"), scramble=task.endswith("-scrambled"))
+    return _family("ml1", task.removesuffix("-scrambled"), scramble=task.endswith("-scrambled"))
 
 
 _ML1 = (
@@ -55,18 +38,14 @@ _FIXED = "the same with one start and one goal a task, by trial"
 
 FAMILIES = (
     *(
-        FamilyRecord(f"ml1-{task}", f"{what} (Meta-World ML1)", partial(_family, "ml1", task), environment)
+        FamilyRecord(f"ml1-{task}", f"{what} (Meta-World ML1)", _family("ml1", task), environment)
         for task, what, environment in _ML1
     ),
     *(FamilyRecord(f"ml1-{task}-fixed-start", f"{what}: {_FIXED}", _ml1_fixed_start(task)) for task, what, _ in _ML1),
-    FamilyRecord(
-        "ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml10"), "ML10-v0"
-    ),
-    FamilyRecord("ml10-fixed-start", f"ML10, {_FIXED}", partial(_fixed_start, "ml10")),
-    FamilyRecord("ml10-imitation", "ML10 with visible goals", partial(_family, "ml10", "visible")),
-    FamilyRecord(
-        "ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", partial(_family, "ml45"), "ML45-v0"
-    ),
-    FamilyRecord("ml45-imitation", "ML45 with visible goals", partial(_family, "ml45", "visible")),
-    FamilyRecord("tools", "hammer, stick, peg and wrench of other lengths", partial(_family, "tools"), "ToolUse-v0"),
+    FamilyRecord("ml10", "10 of Meta-World's tasks, 5 others at test, goals hidden", _family("ml10"), "ML10-v0"),
+    FamilyRecord("ml10-fixed-start", f"ML10, {_FIXED}", imported(f"{__name__}.fixed_start:ml10")),
+    FamilyRecord("ml10-imitation", "ML10 with visible goals", _family("ml10", "visible")),
+    FamilyRecord("ml45", "45 of Meta-World's tasks, 5 others at test, goals hidden", _family("ml45"), "ML45-v0"),
+    FamilyRecord("ml45-imitation", "ML45 with visible goals", _family("ml45", "visible")),
+    FamilyRecord("tools", "hammer, stick, peg and wrench of other lengths", _family("tools"), "ToolUse-v0"),
 )

@@ -1,11 +1,9 @@
 """Tasks with something that slides or turns: doors, drawers, a window, a button, a lever."""
 
-from collections.abc import Sequence
-
 import mujoco
 import numpy as np
 
-from quickstudy.families.metaworld.port import Goal, Port, Tool, put
+from quickstudy.families.metaworld.port import Goal, Port, put
 from quickstudy.families.metaworld.rewards import both, closes, closing, length, rounded, tolerance
 
 _DOOR, _GRIP = np.array([-0.05, 0.0, 0.0]), np.array([0.05, 0.03, -0.01])
@@ -20,8 +18,7 @@ class _Door(Port):
     moved = "door"
     reads = ("xmat", "qpos")
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._handle = self.mesh("handle")
         self._hinge = int(self.model.joint("doorjoint").qposadr[0])
 
@@ -76,8 +73,7 @@ class _Drawer(Port):
     moved = "drawer"
     reads = ("xquat",)
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._link = self.body("drawer_link")
 
 
@@ -135,10 +131,9 @@ class WindowOpen(Port):
     moved = "window"
     goal = Goal(weights=(1.0, 0.0, 0.0))
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._handle = self.site("handleOpenStart")
-        self._handle_start = np.zeros((count, 3))
+        self._handle_start = np.zeros((len(self.data), 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.start[world], self.target[world] = vector, vector + [0.2, 0.0, 0.0]
@@ -166,9 +161,8 @@ class ButtonPressTopdown(Port):
     reads = ("xquat",)
     goal = Goal(reach=0.005, weights=(0.0, 0.0, 1.0))
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
-        self._button, self._unpressed = self.body("button"), np.zeros((count, 3))
+    def find(self) -> None:
+        self._button, self._unpressed = self.body("button"), np.zeros((len(self.data), 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         mujoco.mj_forward(model, data)
@@ -200,11 +194,10 @@ class LeverPull(Port):
     goal = Goal(reach=0.04)
     reads = ("qpos", "xmat")
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._end, self._lever = self.site("leverStart"), self.mesh("objGeom")
         self._axis = int(self.model.joint("LeverAxis").qposadr[0])
-        self._lever_start = np.zeros((count, 3))
+        self._lever_start = np.zeros((len(self.data), 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self.start[world], self.target[world] = vector, vector + [0.12, 0.0, 0.25 + 0.2]

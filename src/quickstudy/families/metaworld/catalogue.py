@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REWARD = "v2"
-"""The version of the reward functions; Meta-World's v1 rewards are another scale altogether."""
+from quickstudy.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -122,20 +121,40 @@ TASKS: dict[str, Draw] = {
     "window-open-v3": Draw((-0.1, 0.7, 0.16), (0.1, 0.9, 0.16)),
 }
 
-ML10_TRAIN = (
-    "reach-v3",
-    "push-v3",
-    "pick-place-v3",
-    "door-open-v3",
-    "drawer-close-v3",
-    "button-press-topdown-v3",
-    "peg-insert-side-v3",
-    "window-open-v3",
-    "sweep-v3",
-    "basketball-v3",
-)
-ML10_TEST = ("drawer-open-v3", "door-close-v3", "shelf-place-v3", "sweep-into-v3", "lever-pull-v3")
-ML10_VALIDATION = ("window-close-v3", "push-back-v3", "button-press-v3", "plate-slide-v3", "handle-press-v3")
-"""Tasks in neither split of ML10, to choose settings by; Meta-World itself has no validation split."""
-ML45_TEST = ("bin-picking-v3", "box-close-v3", "hand-insert-v3", "door-lock-v3", "door-unlock-v3")
-ML45_TRAIN = tuple(name for name in TASKS if name not in ML45_TEST)
+ML10: dict[str, tuple[str, ...]] = {
+    "train": (
+        "reach-v3",
+        "push-v3",
+        "pick-place-v3",
+        "door-open-v3",
+        "drawer-close-v3",
+        "button-press-topdown-v3",
+        "peg-insert-side-v3",
+        "window-open-v3",
+        "sweep-v3",
+        "basketball-v3",
+    ),
+    # In neither split of Meta-World's own, which has no validation: to choose settings by.
+    "validation": ("window-close-v3", "push-back-v3", "button-press-v3", "plate-slide-v3", "handle-press-v3"),
+    "test": ("drawer-open-v3", "door-close-v3", "shelf-place-v3", "sweep-into-v3", "lever-pull-v3"),
+}
+_ML45_TEST = ("bin-picking-v3", "box-close-v3", "hand-insert-v3", "door-lock-v3", "door-unlock-v3")
+ML45: dict[str, tuple[str, ...]] = {
+    "train": tuple(name for name in TASKS if name not in _ML45_TEST),
+    "test": _ML45_TEST,
+}
+
+
+def official_name(task: str) -> str:
+    """Meta-World's own name of a task, 'push-v3', also for 'push'.
+
+    Raises:
+        QuickstudyError: there is no such task.
+    """
+    if (name := f"{short_name(task)}-v3") not in TASKS:
+        raise unknown("Meta-World task", short_name(task), [short_name(other) for other in TASKS])
+    return name
+
+
+def short_name(task: str) -> str:
+    return task.removesuffix("-v3")

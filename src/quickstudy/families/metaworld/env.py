@@ -10,7 +10,7 @@ from quickstudy.families.metaworld import official
 from quickstudy.families.metaworld.catalogue import TASKS
 from quickstudy.families.metaworld.port import Tool
 from quickstudy.families.metaworld.worlds import ACTION, OBSERVATION, PORTS, MetaWorlds
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, pushes
 from quickstudy.task import Task
 
 GOAL = slice(36, 39)
@@ -19,7 +19,7 @@ FINGER_TIPS = 0.045
 """Metres from the hand down to the finger tips."""
 
 
-class MetaWorldEnv(VectorEnv):
+class MetaWorldEnv(SimulatedVectorEnv):
     """Meta-World's tasks with v2 rewards; an environment whose physics became unstable is broken until its reset.
 
     The parameters of a task are its name in Meta-World ('task') and either the 'vector' that all its episodes begin
@@ -51,65 +51,48 @@ class MetaWorldEnv(VectorEnv):
         tail: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
+        super().__init__(tasks, episodes_per_task, horizon)
         self._goal_visible, self._noise_strength, self._repeat, self._tail = goal_visible, noise, repeat, tail
         self._parameters = [task.parameters for task in self.tasks for _ in range(episodes_per_task)]
-        first, n = self._parameters[0], self.size
+        first = self._parameters[0]
         tools = [Tool(p["length"], p["width"]) for p in self._parameters] if "length" in first else None
         self._names = np.array([p["task"] for p in self._parameters])
         self._order = np.array([p["order"] for p in self._parameters]) if "order" in first else None
         self._shift = np.array([_shift(p, corrected=tail is None) for p in self._parameters])
         self._sims = MetaWorlds(self._names.tolist(), threads, tools)
-        self._noise = np.zeros((n, horizon, ACTION))
-        self._seen = np.zeros((*self.shape, OBSERVATION), np.float32)
-        self._steps, self._steps_after_success = np.zeros(self.shape, int), np.zeros(self.shape, int)
+        self.noise = np.zeros((self.size, horizon, ACTION))
+        self._steps_after_success = np.zeros(self.shape, int)
+        self.observations = np.zeros((*self.shape, OBSERVATION), np.float32)
         self._running, self._succeeded = np.zeros(self.shape, bool), np.zeros(self.shape, bool)
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         vectors = []
         for i, rng in zip(chosen, generators, strict=True):
             vectors.append(_vector(self._parameters[i], rng))
             if self._noise_strength or disturbance:
-                self._noise[i] = self._noise_strength * rng.normal(size=self._noise[i].shape)
+                self.noise[i] = self._noise_strength * rng.normal(size=self.noise[i].shape)
             if disturbance:
-                self._noise[i] += disturb(rng, disturbance, self.horizon)
-        for state in (self._steps, self._steps_after_success, self._succeeded):
-            state.reshape(-1)[chosen] = 0
-        self._running.reshape(-1)[chosen] = True
+                # Not of the gripper: to let go of an object is no disturbance that an expert recovers from.
+                self.noise[i, :, :3] += pushes(rng, disturbance, (self.horizon, 3), (2, 60), width=3, push=6.0)
+        self._steps_after_success.flat[chosen], self._succeeded.flat[chosen] = 0, False
+        self._running.flat[chosen] = True
         self._sims.reset(vectors, chosen)
-        self._seen = self._observe()
-        return self._seen
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
-        # An environment that is stepped beyond the horizon meets the last noise again.
-        noise = self._noise[np.arange(self.size), np.minimum(self._steps.ravel(), self.horizon - 1)]
-        noisy = np.clip(np.clip(actions, -1.0, 1.0).reshape(noise.shape) + noise, -1.0, 1.0)
-        chosen = None if active.all() else np.flatnonzero(active)
+        noisy, chosen = self._noisy(actions), None if active.all() else np.flatnonzero(active)
         rewards, success = np.zeros(self.shape), np.zeros(self.shape, bool)
         for _ in range(self._repeat):
-            self._sims.advance(noisy, chosen)
+            self._sims.step(noisy, chosen)
             rewards += self._sims.reward.reshape(self.shape) / self._repeat
             success |= self._sims.success.reshape(self.shape)
-        observed = self._observe()
-        sound = np.isfinite(observed).all(-1)
-        broken = active & ~sound
+        broken, terminated = active & ~self._sound().reshape(self.shape), None
         self.faults += int(broken.sum())
-        self._seen = np.where(sound[..., None], observed, self._seen)
-        self._steps += active
-        terminated = np.zeros(self.shape, bool)
         if self._tail is not None:
             self._steps_after_success += active & self._succeeded
             self._succeeded |= active & success & ~broken
             success = self._succeeded.copy()
             terminated = self._succeeded & (self._steps_after_success >= self._tail)
-        truncated = (self._steps >= self.horizon) & ~terminated
-        result = StepResult(self._seen, rewards, terminated, truncated, success, broken)
+        result = self._after_step(active, rewards, success, terminated, broken)
         self._running = active & ~result.over
         return result
 
@@ -139,26 +122,18 @@ class MetaWorldEnv(VectorEnv):
     def close(self) -> None:
         self._sims.close()
 
+    def _sound(self) -> np.ndarray:
+        """Whether what is observed is finite, [env]."""
+        return np.asarray(np.isfinite(self._sims.observations.astype(np.float32)).all(1))
+
     def _observe(self) -> np.ndarray:
+        """What is observed; of an environment that is broken, what was."""
         seen = self._sims.observations.astype(np.float32)
         if not self._goal_visible:
             seen[:, GOAL] = 0.0
         if self._order is not None:
             seen = np.take_along_axis(seen, self._order, axis=1)
-        return seen.reshape(*self.shape, OBSERVATION)
-
-
-def disturb(rng: np.random.Generator, strength: float, horizon: int) -> np.ndarray:
-    """Noise [step, act] that pushes an expert off its way: small at every step, and one large push of a few steps.
-
-    The gripper is spared: to let go of an object is no disturbance that an expert recovers from.
-    """
-    noise = np.zeros((horizon, ACTION))
-    noise[:, :3] = strength * rng.normal(size=(horizon, 3))
-    start, steps = int(rng.integers(2, 60)), int(rng.integers(2, 6))
-    push = rng.normal(size=3)
-    noise[start : start + steps, :3] += 6.0 * strength * push / np.linalg.norm(push)
-    return noise
+        return np.where(self._sound()[:, None], seen, self.observations.reshape(seen.shape)).reshape(*self.shape, -1)
 
 
 def _vector(parameters: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:

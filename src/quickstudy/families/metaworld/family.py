@@ -18,14 +18,7 @@ import numpy as np
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.base import SimulatedFamily
-from quickstudy.families.metaworld.catalogue import (
-    ML10_TEST,
-    ML10_TRAIN,
-    ML10_VALIDATION,
-    ML45_TEST,
-    ML45_TRAIN,
-    TASKS,
-)
+from quickstudy.families.metaworld.catalogue import ML10, ML45, TASKS, official_name, short_name
 from quickstudy.families.metaworld.env import GOAL, MetaWorldEnv
 from quickstudy.families.metaworld.settings import method_settings
 from quickstudy.families.metaworld.worlds import ACTION, OBSERVATION
@@ -80,7 +73,6 @@ class Manipulation(SimulatedFamily):
         horizon: int = 200,
         tail: int = 10,
         noise: float = 0.05,
-        disturbance: float = 0.1,
         threads: int | None = None,
     ) -> None:
         """
@@ -93,23 +85,20 @@ class Manipulation(SimulatedFamily):
             horizon: steps of an episode (Meta-World's own is 500); all of them are run.
             tail: steps that a demonstration goes on for after its success.
             noise: standard deviation of the noise on actions in every episode, of their range of -1..1.
-            disturbance: likewise of what else disturbs the expert while it demonstrates; pushes grow with it.
             threads: that step the simulation; by default one for each core. Results do not depend on it.
 
         Raises:
             QuickstudyError: an unknown task or option, or a number out of its range.
         """
-        for task in (task for tasks in classes.values() for task in tasks):
-            if task not in TASKS:
-                raise unknown("Meta-World task", task, TASKS)
+        classes = {split: [official_name(task) for task in tasks] for split, tasks in classes.items()}
         if goal not in ("hidden", "visible"):
             raise unknown("way to treat the goal", goal, ("hidden", "visible"))
         if horizon < 1 or tail < 0:
             raise QuickstudyError(f"Manipulation needs horizon >= 1 and tail >= 0; got {horizon} and {tail}.")
-        if not (0.0 <= noise <= 1.0 and 0.0 <= disturbance <= 1.0):
-            raise QuickstudyError(f"noise and disturbance must be within 0..1; got {noise} and {disturbance}.")
+        if not 0.0 <= noise <= 1.0:
+            raise QuickstudyError(f"noise must be within 0..1; got {noise}.")
         self.name, self.goal, self.scramble, self.horizon, self.tail = name, goal, scramble, horizon, tail
-        self.noise, self.disturbance, self.threads = noise, disturbance, threads
+        self.noise, self.threads = noise, threads
         self.observation_layout = None if scramble else ObservationLayout(slice(0, 3), slice(4, 7), GOAL, slice(3, 4))
         self.observation_unit = 1.0 if scramble else _UNIT
         others = [task for task in classes["train"] if lengths or (goal == "hidden" and TASKS[task].has_goal)]
@@ -173,7 +162,7 @@ class Manipulation(SimulatedFamily):
 
     def caption(self, task: Task) -> str:
         parameters = task.parameters
-        words = [parameters["task"].removesuffix("-v3").replace("-", " ")]
+        words = [short_name(parameters["task"]).replace("-", " ")]
         if parameters["goal"] is not None:
             words.append("to " + " ".join(f"{number:.2f}" for number in parameters["goal"]))
         if "length" in parameters:
@@ -219,18 +208,14 @@ def ml1(task: str, **options: Any) -> Manipulation:
     Raises:
         QuickstudyError: there is no such task.
     """
-    name = f"{task.removesuffix('-v3')}-v3"
-    if name not in TASKS:
-        raise unknown("Meta-World task", task, [other.removesuffix("-v3") for other in TASKS])
-    scrambled = "-scrambled" if options.get("scramble") else ""
-    return Manipulation(f"ml1-{task.removesuffix('-v3')}{scrambled}", {"train": [name], "test": [name]}, **options)
+    name, scrambled = official_name(task), "-scrambled" if options.get("scramble") else ""
+    return Manipulation(f"ml1-{short_name(name)}{scrambled}", {"train": [name], "test": [name]}, **options)
 
 
 def ml10(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manipulation:
     """ML10: ten tasks to train on, five others to test on; 'validation' has five more, of ML45's training tasks."""
     name = "ml10" if goal == "hidden" else "ml10-imitation"
-    classes = {"train": ML10_TRAIN, "validation": ML10_VALIDATION, "test": ML10_TEST}
-    return Manipulation(name, classes, goal=goal, **{"horizon": 300, **options})
+    return Manipulation(name, ML10, goal=goal, **{"horizon": 300, **options})
 
 
 def ml45(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manipulation:
@@ -239,7 +224,7 @@ def ml45(goal: Literal["hidden", "visible"] = "hidden", **options: Any) -> Manip
     With visible goals there is no task left that training has not: 'validation' then has other episodes of the 45.
     """
     name = "ml45" if goal == "hidden" else "ml45-imitation"
-    return Manipulation(name, {"train": ML45_TRAIN, "test": ML45_TEST}, goal=goal, **{"horizon": 300, **options})
+    return Manipulation(name, ML45, goal=goal, **{"horizon": 300, **options})
 
 
 def tools(**options: Any) -> Manipulation:

@@ -1,16 +1,10 @@
 """Meta-World's ML1 and ML10 by trial (Yu et al. 2019): one start and one goal a task.
 
-**Rewards are v2** (metaworld 3.1.1, 0 to 10 a step); figures with v1 rewards are on another scale and not comparable.
-
 A task is what it is in the package: one of its tasks with one random vector, the start of the object and the goal. All
-episodes of a task begin alike, the goal is never observed (its three numbers are zero), and only rewards say where it
-is. The package draws 50 vectors for each of its tasks and split, by an unseeded generator by default; here they are
-drawn from the same boxes and fixed. An episode is never terminated and truncated after 500 steps, the package's
-definition, or after `horizon`. An action may be held for several steps, and training may recombine the starts and goals
-of its vectors: both are options, and the table says so.
-
-The published protocol is one adaptation to 10 episodes and then 3 episodes that count, success at any of their steps.
-Here as many episodes count after an adaptation as before it, and both successes are reported.
+episodes of a task begin alike, the goal is never observed, and only rewards (v2, 0 to 10 a step) say where it is. The
+package draws 50 vectors for each of its tasks and split, by an unseeded generator by default; here they are drawn from
+the same boxes and fixed. An action may be held for several steps, and training may recombine the starts and goals of
+its vectors: both are options, and the table says so. As many episodes count after an adaptation as before it.
 """
 
 import zlib
@@ -20,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.families.metaworld.catalogue import ML10_TEST, ML10_TRAIN, ML10_VALIDATION, REWARD, TASKS
+from quickstudy.errors import QuickstudyError
+from quickstudy.families.metaworld import catalogue
+from quickstudy.families.metaworld.catalogue import TASKS, official_name, short_name
 from quickstudy.families.metaworld.family import Manipulation
 from quickstudy.task import Task
 
@@ -31,6 +26,8 @@ class FixedStart(Manipulation):
 
     secondary_metrics: tuple[str, ...] = ("success_last", "return")
     begins_with = "vector"
+    learned_from = ("trials",)  # every demonstration of a task would be of the same start
+    fixed_start = True
 
     def __init__(
         self,
@@ -69,11 +66,6 @@ class FixedStart(Manipulation):
         self.rate, self.film_every = self.rate / repeat, max(1, self.film_every // repeat)
         self.default_method, self.holds_out_tasks = "maml-trpo", True
 
-    @property
-    def learned_from(self) -> tuple[str, ...]:
-        """By trial alone: every demonstration of a task would be of the same start."""
-        return ("trials",)
-
     def task(self, split: str, index: int) -> Task:
         """Meta-World's tasks take turns, so that every one has an equal share of any number of tasks.
 
@@ -99,7 +91,7 @@ class FixedStart(Manipulation):
         return [self.task("train", turn + classes * vectors[turn][k]) for turn, k in drawn]
 
     def caption(self, task: Task) -> str:
-        name = task.parameters["task"].removesuffix("-v3").replace("-", " ")
+        name = short_name(task.parameters["task"]).replace("-", " ")
         return f"{name}, vector " + " ".join(f"{number:.2f}" for number in task.parameters["vector"])
 
     def _official(self, split: str, turn: int, number: int) -> dict[str, Any]:
@@ -119,7 +111,7 @@ class FixedStart(Manipulation):
         mixed = " (in training any start with any goal of these)" if self._recombine else ""
         held = f", an action is held for {self.repeat} and earns their mean reward" if self.repeat > 1 else ""
         return (
-            f"Meta-World v3 with {REWARD} rewards, the goal is hidden, a task is one start of the object with one "
+            f"Meta-World v3 with v2 rewards, the goal is hidden, a task is one start of the object with one "
             f"goal, {self.vectors} of each of Meta-World's tasks{mixed}, an episode has {self.horizon * self.repeat} "
             f"steps{held}, success is the package's, at any step"
         )
@@ -131,12 +123,10 @@ def ml1(task: str, **options: Any) -> FixedStart:
     Raises:
         QuickstudyError: there is no such task.
     """
-    short = task.removesuffix("-v3")
-    if f"{short}-v3" not in TASKS:
-        raise unknown("Meta-World task", task, [name.removesuffix("-v3") for name in TASKS])
-    return FixedStart(f"ml1-{short}", dict.fromkeys(("train", "validation", "test"), (f"{short}-v3",)), **options)
+    name = official_name(task)
+    return FixedStart(f"ml1-{short_name(name)}", dict.fromkeys(("train", "validation", "test"), (name,)), **options)
 
 
 def ml10(**options: Any) -> FixedStart:
     """ML10: ten tasks to train on, five others to test on; 'validation' has five more, of ML45's training tasks."""
-    return FixedStart("ml10", {"train": ML10_TRAIN, "validation": ML10_VALIDATION, "test": ML10_TEST}, **options)
+    return FixedStart("ml10", catalogue.ML10, **options)

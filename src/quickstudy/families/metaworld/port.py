@@ -201,16 +201,24 @@ class Port(ABC):
             self.longer[:, 0] = [self.tool_length * (tool.length - 1.0) for tool in tools]
         self.low = np.concatenate([_frame(_HAND_LOW, -1.0, -np.inf), self.goal_low])
         self.high = np.concatenate([_frame(_HAND_HIGH, 1.0, np.inf), self.goal_high])
+        self.find()
 
     # ---- what a task defines
+
+    def find(self) -> None:  # noqa: B027, some need nothing
+        """Looks up what the task needs of its model, once."""
 
     def body_place(self, vector: np.ndarray) -> np.ndarray:
         """Where the body `moved` goes for a random vector."""
         return vector[-3:]
 
-    @abstractmethod
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        """Puts the object where the vector says, and sets `start` and `target` of the world."""
+        """Puts the object where the vector says, and sets `start` and `target` of the world.
+
+        As it stands: the vector is the place of a free object, and the goal.
+        """
+        self.start[world], self.target[world] = vector[:3], vector[3:]
+        put(model, data, self.start[world], still=6)
 
     def prepare(self) -> None:
         """Works out what rewards need and an episode leaves as it is; called when episodes have begun."""

@@ -1,12 +1,11 @@
 """Tasks with one loose object: reach, push, pick-place, sweep, sweep-into, basketball, shelf-place."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import mujoco
 import numpy as np
 
-from quickstudy.families.metaworld.port import Goal, Grip, Port, Tool, put
+from quickstudy.families.metaworld.port import Goal, Grip, Port, put
 from quickstudy.families.metaworld.rewards import (
     both,
     closes_caged,
@@ -28,13 +27,8 @@ class _LooseObject(Port):
 
     reads = ("geom_xmat",)
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._obj, self._obj_geom = self.body("obj"), self.geom("objGeom")
-
-    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        self.start[world], self.target[world] = vector[:3], vector[3:]
-        put(model, data, self.start[world], still=6)
 
     def objects(self) -> np.ndarray:
         return self.xpos[:, self._obj]
@@ -150,8 +144,7 @@ class Basketball(Port):
     goal = Goal(reach=0.08, weights=(1.0, 1.0, 2.0))
     grip = Grip(radius=0.025, pad_reach=0.06, near=0.035)
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._ball = self.body("bsktball")
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:

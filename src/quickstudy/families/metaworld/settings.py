@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from quickstudy.families.shared_settings import LONG_DEMONSTRATIONS, THREE_INNER_STEPS
 from quickstudy.settings import Changes
 
 _DEMONSTRATIONS: Changes = {
     "demonstrations": {"training": {"validate_every": 1000}},
-    **{method: {"algorithm": {"inner_steps": 3}} for method in ("maml", "fomaml", "anil", "meta-sgd")},
+    **dict.fromkeys(("maml", "fomaml", "anil", "meta-sgd"), THREE_INNER_STEPS),
 }
 
 # Several of Meta-World's tasks: demonstrations are long, and each step of training goes through them.
@@ -15,27 +16,7 @@ _SEVERAL: Changes = {
         "training": {"validate_every": 1000},
         "data": {"tasks": 1000, "demonstrations": 4, "validation_tasks": 50},
     },
-    **{
-        method: {"algorithm": {"inner_steps": 3}, "training": {"steps": 1500, "validate_every": 500}}
-        for method in ("maml", "meta-sgd")
-    },
-    **{method: {"algorithm": {"inner_steps": 3}} for method in ("fomaml", "anil")},
-    # All pairs of a query and a support step: so many that a large meta-batch takes seconds.
-    "siamese": {
-        "network": {"embedding": 32},
-        "algorithm": {"width": 32},
-        "training": {"meta_batch": 4, "queries": 1},
-    },
-    "mann": {
-        "algorithm": {"slots": 64, "controller": 128, "support_loss": 1.0},
-        "training": {"steps": 500, "validate_every": 250, "meta_batch": 8, "queries": 1, "most_shots": 3},
-    },
-    "reptile": {"algorithm": {"inner_steps": 10, "batch": 50}},
-    "meta-lstm": {
-        "network": {"hidden": (64, 64)},
-        "algorithm": {"initial_rate": 0.05},
-        "training": {"steps": 1500, "validate_every": 500, "meta_batch": 4},
-    },
+    **LONG_DEMONSTRATIONS,
     "matching-frames": {"training": {"steps": 500, "validate_every": 100, "rate": 3e-3, "most_shots": 2}},
 }
 

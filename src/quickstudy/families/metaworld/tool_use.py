@@ -1,7 +1,6 @@
 """Tasks that are done with a tool: hammer, stick-push, stick-pull, peg-insert-side, assembly."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -47,8 +46,7 @@ class Hammer(Port):
             if handle:
                 geom.size[:2] = [geom.size[0] * tool.width, geom.size[1] + longer / 2.0]
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._seen = [self.body("hammer"), self.body("nail_link")]
         self._nail = int(self.model.joint("NailSlideJoint").qposadr[0])
 
@@ -92,11 +90,10 @@ class _Stick(Port):
     thermos: tuple[float, float]
     insertion_offset: tuple[float, float, float]
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._stick, self._thermos, self._insertion = self.body("stick"), self.body("object"), self.site("insertion")
         self._end = self.site("stick_end")
-        self._thermos_start, self._no_turn = np.zeros((count, 3)), np.zeros((count, 4))
+        self._thermos_start, self._no_turn = np.zeros((len(self.data), 3)), np.zeros((len(self.data), 4))
 
     @classmethod
     def shape(cls, spec: mujoco.MjSpec, tool: Tool) -> None:
@@ -218,12 +215,11 @@ class PegInsertSide(Port):
         spec.geom("peg").size = [0.015, 0.015 * tool.width, half]
         spec.site("pegHead").pos, spec.site("pegEnd").pos = [0.02 - half, 0.0, 0.0], [half - 0.02, 0.0, 0.0]
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._grasp, self._head = self.site("pegGrasp"), self.site("pegHead")
         self._zeros = [self.site(f"bottom_right_corner_collision_box_{box}") for box in (1, 2)]
         self._ones = [self.site(f"top_left_corner_collision_box_{box}") for box in (1, 2)]
-        self._head_start = np.zeros((count, 3))
+        self._head_start = np.zeros((len(self.data), 3))
 
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
         self._head_start[world] = data.site_xpos[self._head]
@@ -277,16 +273,11 @@ class Assembly(Port):
     def drawn_body(self, model: mujoco.MjModel) -> int:
         return int(model.site_bodyid[model.site("RoundNut-8").id])
 
-    def __init__(self, count: int, threads: int, tools: Sequence[Tool] | None = None):
-        super().__init__(count, threads, tools)
+    def find(self) -> None:
         self._handle, self._ring, self._nut = self.site("RoundNut-8"), self.site("RoundNut"), self.body("RoundNut")
 
     def body_place(self, vector: np.ndarray) -> np.ndarray:
         return vector[-3:] - [0.0, 0.0, 0.05]
-
-    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        self.start[world], self.target[world] = vector[:3], vector[3:]
-        put(model, data, self.start[world], still=6)
 
     def prepare(self) -> None:
         super().prepare()

@@ -4,13 +4,13 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError
 from quickstudy.families.metaworld import articulated, pushing, tool_use
-from quickstudy.families.metaworld.catalogue import TASKS
+from quickstudy.families.metaworld.catalogue import TASKS, official_name
 from quickstudy.families.metaworld.common import Common, rows_of
 from quickstudy.families.metaworld.official import Official
 from quickstudy.families.metaworld.port import Port, Tool
@@ -39,17 +39,6 @@ PORTS: dict[str, type[Port]] = {
 """The tasks that are written for many worlds at once."""
 
 OBSERVATION, ACTION = 39, 4
-
-
-class _Group(NamedTuple):
-    """The worlds of one task.
-
-    Attributes:
-        rows: where they lie among all worlds group by group.
-    """
-
-    task: Port | Official
-    rows: slice
 
 
 class MetaWorlds:
@@ -83,10 +72,8 @@ class MetaWorlds:
         threads = (os.cpu_count() or 1) if threads is None else threads
         if not names or threads < 1:
             raise QuickstudyError(f"Meta-World needs worlds and threads; got {len(names)} worlds, {threads} threads.")
-        for name in names:
-            if name not in TASKS:
-                raise unknown("Meta-World task", name, TASKS)
-        self.names, n = list(names), len(names)
+        self.names = names = [official_name(name) for name in names]
+        n = len(names)
         self._threads = min(threads, n)
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.observations, self.reward, self.success = np.zeros((n, OBSERVATION)), np.zeros(n), np.zeros(n, dtype=bool)
@@ -104,7 +91,7 @@ class MetaWorlds:
                 tasks.append(Official(name, len(of)))
             else:
                 raise QuickstudyError(f"Task {name} has no tool to change.")
-        self._groups = [_Group(*both) for both in zip(tasks, rows_of([len(of) for of in worlds]), strict=True)]
+        self._groups = list(zip(tasks, rows_of([len(of) for of in worlds]), strict=True))
         self._where = {
             world: (task, place) for task, of in zip(tasks, worlds, strict=True) for place, world in enumerate(of)
         }
@@ -154,27 +141,13 @@ class MetaWorlds:
     def step(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
         """One control step of the chosen worlds (indices; all by default); the others keep what they had.
 
+        What is observed of a world whose simulation became unstable is not finite until its next reset.
+
         Args:
             actions: [world, 4] for ALL worlds, taken as 32-bit numbers, as the package's action space has them.
 
         Returns:
             observations [world, 39] of all worlds.
-
-        Raises:
-            QuickstudyError: actions of the wrong shape, or a simulation that became unstable.
-        """
-        self.advance(actions, chosen)
-        order = np.arange(len(self)) if chosen is None else np.asarray(chosen)
-        fine = np.isfinite(self.observations[order]).all(1)
-        if not fine.all():
-            bad = order[fine.argmin()]
-            raise QuickstudyError(f"The simulation of world {bad} ({self.names[bad]}) became unstable.")
-        return self.observations
-
-    def advance(self, actions: np.ndarray, chosen: np.ndarray | None = None) -> None:
-        """As `step`, but a world that became unstable stops nobody: what is observed of it is not finite.
-
-        It is sound again after its next reset.
 
         Raises:
             QuickstudyError: actions of the wrong shape.
@@ -195,6 +168,7 @@ class MetaWorlds:
         self._for_each(len(order), one)
         self._observe(moved, first=False)
         self._judge(moved, actions)
+        return self.observations
 
     def picture(self, world: int) -> tuple[Any, Any]:
         """A MuJoCo model and data to draw this world from, with all that is only looked at."""

@@ -17,14 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.base import SimulatedFamily, check_demonstrating
+from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.navigation import bodies, layouts
 from quickstudy.families.navigation.layouts import HALF
 from quickstudy.families.navigation.maps import SUFFIXES, OccupancyMap, read
 from quickstudy.families.navigation.planner import plan
-from quickstudy.families.navigation.scene import Body
+from quickstudy.families.navigation.scene import ACTION, HORIZON, OBSERVATION, OBSERVATION_LIMIT, SYMMETRIES, Body
 from quickstudy.families.navigation.settings import NAVIGATION
-from quickstudy.families.navigation.spaces import ACTION, HORIZON, OBSERVATION, OBSERVATION_LIMIT, SYMMETRIES
 from quickstudy.families.navigation.tasks import LONGEST, draw, draw_on, picture, task_on_map
 from quickstudy.families.navigation.vector_env import NavigationVectorEnv, body
 from quickstudy.settings import Changes
@@ -62,6 +61,7 @@ class Navigation(SimulatedFamily):
     action_size = len(ACTION)
     hidden_size = 2 * WAYPOINTS
     horizon = HORIZON
+    disturbance = 0.15
     symmetries = SYMMETRIES
     default_method = "matching"
     method_settings: Mapping[str, Changes] = NAVIGATION
@@ -72,25 +72,19 @@ class Navigation(SimulatedFamily):
         self,
         plans: Path | None = None,
         cities: Path | None = None,
-        demonstrated_at_once: int = 256,
         threads: int | None = None,
-        disturbance: float = 0.15,
     ) -> None:
         """
         Args:
             plans: file or folder of floor plans for the test split 'plans', see `maps.read`; by default what the
                 environment variable QUICKSTUDY_PLANS says. Without either there is no such split.
             cities: the same of city blocks for the test split 'cities', and QUICKSTUDY_CITIES.
-            demonstrated_at_once: how many worlds the expert demonstrates in at once (about 0.2 megabytes each).
             threads: that step the worlds; by default one for each core. Results do not depend on it.
-            disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of the
-                action's range of -1..1; pushes grow with it.
 
         Raises:
-            QuickstudyError: a map that is missing or cannot be read, or a number out of range.
+            QuickstudyError: a map that is missing or cannot be read.
         """
-        check_demonstrating(demonstrated_at_once, disturbance)
-        self.demonstrated_at_once, self.threads, self.disturbance = demonstrated_at_once, threads, disturbance
+        self.threads = threads
         self.maps = {split: _read_maps(split, given) for split, given in (("plans", plans), ("cities", cities))}
         self.sizes = {"train": 4000, "validation": 1000, "procedural": 1000}
         self.sizes |= {split: 1000 for split, found in self.maps.items() if found}
@@ -109,7 +103,7 @@ class Navigation(SimulatedFamily):
             return draw_on(maps[rng.integers(len(maps))], rng, self.longest)
         while True:
             style = str(rng.choice(STYLES[split]))
-            found = draw(layouts.draw(style, rng), rng, self.longest)
+            found = draw(layouts.STYLES[style](rng), rng, self.longest)
             if found is not None:
                 return {"style": style, **found}
 

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quickstudy.errors import unknown
-
 CELLS = 100
 CELL = 0.1
 """Metres: an environment is 10 x 10 m."""
@@ -71,17 +69,6 @@ def fill(blocks: Iterable[Sequence[int]]) -> np.ndarray:
 
 
 # ---- procedural environments
-
-
-def draw(style: str, rng: np.random.Generator) -> np.ndarray:
-    """A grid of one of `STYLES`.
-
-    Raises:
-        QuickstudyError: an unknown style.
-    """
-    if style not in STYLES:
-        raise unknown("style of environments", style, STYLES)
-    return STYLES[style](rng)
 
 
 def rooms(rng: np.random.Generator) -> np.ndarray:

@@ -15,8 +15,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from quickstudy.families.navigation.layouts import CELL, CELLS, cell, fill, place
-from quickstudy.families.navigation.scene import RAY_ANGLES, ROBOT, Body
-from quickstudy.families.navigation.spaces import MAX_SPEED, MAX_TURN, pose, ranges
+from quickstudy.families.navigation.scene import MAX_SPEED, MAX_TURN, RAY_ANGLES, ROBOT, Body, pose, ranges
 
 MARGIN = 0.08
 """Metres that a planned route keeps from walls, in addition to the robot's radius."""

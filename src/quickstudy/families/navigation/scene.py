@@ -1,7 +1,7 @@
 """The scene of the navigation family: a robot on two driven wheels and two castors among walls, and its lidar.
 
 The robot is a disc as large as a cleaning robot. Its wheels touch the floor and its body the walls: both are contacts
-of MuJoCo. Walls are boxes.
+of MuJoCo. Walls are boxes. Also here: what the numbers of an action and of an observation mean, and their symmetries.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 from mujoco import mjtGeom, mjtJoint, mjtTrn
+from scipy.linalg import block_diag
 
 from quickstudy.families.navigation.layouts import CELL, HALF, place
+from quickstudy.task import Symmetry
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,24 @@ WALL_HEIGHT = 0.5
 _WALLS = np.array([0, 1, 0, 0, 0, 0], dtype=np.uint8)
 """The groups of geoms that the lidar sees; walls are of group 1."""
 RAY_ANGLES = 2 * np.pi * np.arange(RAYS) / RAYS
+
+SUBSTEPS = 20  # of 10 ms: control at 5 Hz
+HORIZON = 160
+
+ACTION = ("forward", "turn")
+MAX_SPEED = 0.7  # metres a second at full action
+MAX_TURN = 2.5  # radians a second at full action
+ACTION_NOISE = 0.05  # standard deviation, of the action's range of -1..1
+
+WAVES = (1, 2, 4)
+"""Of the place code: how often sine and cosine of either coordinate repeat on the way across an environment."""
+_POSE = ("x", "y", "cos_yaw", "sin_yaw")
+_CODE = tuple(f"{wave}_{part}_{axis}" for part in ("sin", "cos") for axis in "xy" for wave in WAVES)
+OBSERVATION = (*_POSE, *(f"range_{ray}" for ray in range(RAYS)), *_CODE)
+"""Pose by odometry in units of `HALF` metres; ranges in units of `LIDAR_RANGE`, counter-clockwise from ahead; the place
+once more as sines and cosines (Fourier features, Tancik et al. 2020), because a network blurs what is a few per cent
+of its input's range."""
+OBSERVATION_LIMIT = 2.0
 
 
 def build(walls: Sequence[Sequence[int]], body: Body = Body(), goal: Sequence[float] | None = None) -> mujoco.MjModel:
@@ -153,3 +173,36 @@ def scan(model: mujoco.MjModel, data: mujoco.MjData, at: np.ndarray, yaw: float)
     start = np.array([at[0], at[1], ROBOT.lidar_height])
     mujoco.mj_multiRay(model, data, start, directions.ravel(), _WALLS, 1, -1, hit, distance, RAYS, LIDAR_RANGE)
     return np.where(distance < 0.0, LIDAR_RANGE, np.minimum(distance, LIDAR_RANGE))
+
+
+# ---- actions and observations
+
+
+def pose(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the robot believes to be: place [..., 2] in metres and yaw [...]."""
+    seen = np.asarray(observations, dtype=np.float64)
+    return seen[..., :2] * HALF, np.arctan2(seen[..., 3], seen[..., 2])
+
+
+def ranges(observations: np.ndarray) -> np.ndarray:
+    """What the lidar read, [..., ray] metres."""
+    return np.asarray(observations, dtype=np.float64)[..., len(_POSE) : len(_POSE) + RAYS] * LIDAR_RANGE
+
+
+def place_code(places: np.ndarray) -> np.ndarray:
+    """Sines, then cosines, of places [..., 2] in metres, [..., 4 * len(WAVES)]."""
+    angles = (np.asarray(places)[..., None] * (np.pi / HALF) * np.array(WAVES)).reshape(*np.shape(places)[:-1], -1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+
+
+def turned(turn: np.ndarray) -> Symmetry:
+    """Trials in a building that was turned or mirrored by a matrix [2, 2] of places."""
+    side = round(np.linalg.det(turn))
+    lidar = np.eye(RAYS)[side * np.arange(RAYS)]  # a mirror turns counter-clockwise into clockwise
+    waves = np.eye(len(WAVES))
+    observation = block_diag(turn, turn, lidar, np.kron(turn, waves), np.kron(np.abs(turn), waves))
+    return Symmetry(observation, np.diag([1.0, side]))
+
+
+_QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
+SYMMETRIES = (turned(_QUARTER), turned(_QUARTER @ _QUARTER), turned(np.diag([1.0, -1.0])))

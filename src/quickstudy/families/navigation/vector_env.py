@@ -4,10 +4,8 @@ The reward of a step of 0.2 s is
     metres of progress towards the goal, along the shortest way that there is (not as the crow flies),
     + 2 in the step that comes within 0.3 m of the goal, where the episode terminates,
     - 0.05 if the robot touches a wall at the end of the step.
-So the reward says whether the last move was a good one, as a sound or a radio signal from the goal that comes through
-the doors would, and a bumper. Rewards of progress add up to how much nearer the robot came: neither a detour nor
-driving to and fro gains anything. They do not say where the goal is: in its first episode a robot that understands
-rewards can follow them to the goal, and in the next ones one that remembers can go there at once.
+So the reward says whether the last move was a good one, as a signal from the goal that comes through the doors would.
+Neither a detour nor driving to and fro gains anything, and where the goal is remains to be found out.
 """
 
 from collections.abc import Sequence
@@ -19,19 +17,23 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from quickstudy.families.navigation import scene
 from quickstudy.families.navigation.layouts import CELL, HALF, cell
 from quickstudy.families.navigation.planner import Expert, Plan, plan
-from quickstudy.families.navigation.scene import LIDAR_RANGE, RAYS, ROBOT, Body, scan
-from quickstudy.families.navigation.spaces import (
+from quickstudy.families.navigation.scene import (
     ACTION,
     ACTION_NOISE,
     HORIZON,
+    LIDAR_RANGE,
     MAX_SPEED,
     MAX_TURN,
     OBSERVATION_LIMIT,
+    RAYS,
+    ROBOT,
     SUBSTEPS,
+    Body,
     place_code,
+    scan,
 )
 from quickstudy.families.navigation.tasks import draw_start
-from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
+from quickstudy.simulation.vector_env import SimulatedVectorEnv, StepResult, pushes
 from quickstudy.simulation.worlds import Worlds
 from quickstudy.task import Task
 
@@ -52,11 +54,9 @@ YAW_PER_METRE, YAW_PER_RADIAN = 0.004, 0.006
 """Standard deviations of the walk of the heading's error: radians after one metre, and after one radian of turning."""
 RANGE_NOISE = 0.01
 """Metres, standard deviation of a lidar's reading."""
-PUSHES, LAST_PUSH = 4, 80
-"""How often a demonstration is pushed at most, and the step before which each push begins."""
 
 
-class NavigationVectorEnv(VectorEnv):
+class NavigationVectorEnv(SimulatedVectorEnv):
     """Robots in the environments of some tasks; the arrays of its attributes are flat, [env, ...].
 
     Odometry is that of a robot that matches scans or has a good gyroscope: its error grows with the true motion, by a
@@ -75,7 +75,7 @@ class NavigationVectorEnv(VectorEnv):
         path: metres driven.
     """
 
-    action_size, horizon = len(ACTION), HORIZON
+    action_size = len(ACTION)
 
     def __init__(
         self,
@@ -85,7 +85,8 @@ class NavigationVectorEnv(VectorEnv):
         demonstrating: bool = False,
         visual: bool = False,
     ) -> None:
-        self.tasks, self.episodes_per_task, self.demonstrating = list(tasks), episodes_per_task, demonstrating
+        super().__init__(tasks, episodes_per_task, HORIZON)
+        self.demonstrating = demonstrating
         models = [model for task in tasks for model in [build(task, visual)] * episodes_per_task]
         self.worlds = Worlds(models, reads=("qpos",), threads=threads)
         self._hull = [int(model.geom("body").id) for model in models]
@@ -100,31 +101,13 @@ class NavigationVectorEnv(VectorEnv):
         self._range_noise, self._yaw_noise = np.zeros((n, HORIZON + 1, RAYS)), np.zeros((n, HORIZON))
         self._scale, self._shortest = np.ones(n), np.ones(n)
         self.believed, self.ranges = np.zeros((n, 3)), np.zeros((n, RAYS))
-        self.steps, self.collisions, self.path = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n)
+        self.collisions, self.path = np.zeros(n, dtype=np.int64), np.zeros(n)
         self.touching, self.success = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        chosen = as_indices(chosen, self.size)
-        of = [self.tasks[i // self.episodes_per_task] for i in chosen]
-        starts = np.stack([draw_start(task.parameters, rng) for task, rng in zip(of, generators, strict=True)])
-        return self.begin(starts, generators, chosen, disturbance)
-
-    def begin(
-        self,
-        starts: np.ndarray,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        """As `reset`, from the given starts [chosen, 3]: x, y and yaw of each."""
-        at = np.zeros((self.size, 3))
-        for i, start, rng in zip(chosen, starts, generators, strict=True):
-            at[i] = start
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
+        starts = np.zeros((self.size, 3))
+        for i, rng in zip(chosen, generators, strict=True):
+            start = starts[i] = draw_start(self.tasks[i // self.episodes_per_task].parameters, rng)
             self.noise[i] = ACTION_NOISE * rng.normal(size=self.noise[i].shape)
             self._range_noise[i] = RANGE_NOISE * rng.normal(size=self._range_noise[i].shape)
             self._yaw_noise[i] = rng.normal(size=HORIZON)
@@ -132,25 +115,23 @@ class NavigationVectorEnv(VectorEnv):
             self.believed[i] = start + rng.normal(size=3) * [START_PLACE, START_PLACE, START_YAW]
             self._shortest[i] = shortest_way(self._plans[i // self.episodes_per_task], start)
             if disturbance:
-                self.noise[i] += _disturb(rng, disturbance)
+                # All along the way, so that a demonstration shows how to come back to a goal that was missed, too.
+                self.noise[i] += pushes(rng, disturbance, self.noise[i].shape, (0, 80), width=2, push=5.0, times=4)
 
         def put(index: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
             mujoco.mj_resetData(model, data)
-            x, y, yaw = at[index]
+            x, y, yaw = starts[index]
             data.qpos[:7] = [x, y, ROBOT.wheel_radius, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
 
         self.worlds.each(put, chosen)
         self.worlds.each(self._sense, chosen)
-        for array in (self.steps, self.collisions, self.path, self.success):
+        for array in (self.collisions, self.path, self.success):
             array[chosen] = 0
         self._to_goal = self._distance_to_goal()
-        return self._look()
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         now = np.flatnonzero(active)
-        noise = self.noise[np.arange(self.size), np.minimum(self.steps, HORIZON - 1)]
-        noisy = np.clip(np.clip(actions.reshape(self.size, -1), -1.0, 1.0) + noise, -1.0, 1.0)
-        forward, turn = noisy.T
+        forward, turn = self._noisy(actions).T
         apart = turn * MAX_TURN * ROBOT.half_track
         wheels = np.stack([forward * MAX_SPEED - apart, forward * MAX_SPEED + apart], axis=1) / ROBOT.wheel_radius
         before, touched = self.pose(), self.touching.copy()
@@ -158,23 +139,21 @@ class NavigationVectorEnv(VectorEnv):
         self.worlds.each(self._sense, now)
         self._reckon(before, now)
         self.collisions[now] += self.touching[now] & ~touched[now]
-        self.steps[now] += 1
 
         reached = np.linalg.norm(self.pose()[:, :2] - self._goals, axis=1) <= REACHED
         believed = np.linalg.norm(self.believed[:, :2] - self._goals, axis=1) <= BELIEVED
         ended = believed if self.demonstrating else reached
         self.success[now] = (reached & ended)[now]
         was_away, self._to_goal = self._to_goal, self._distance_to_goal()
-        success, touching, terminated, out_of_time = (
-            flags.reshape(self.shape).copy() for flags in (self.success, self.touching, ended, self.steps >= HORIZON)
+        success, touching, terminated = (
+            flags.reshape(self.shape).copy() for flags in (self.success, self.touching, ended)
         )
         rewards = np.where(active, reward(was_away - self._to_goal, success, touching), 0.0)
-        truncated, broken = out_of_time & ~terminated, np.zeros(self.shape, bool)
-        return StepResult(self._look(), rewards, terminated, truncated, success, broken)
+        return self._after_step(active, rewards, success, terminated)
 
     def expert_action(self) -> np.ndarray:
         """What a planner does that knows map, goal and body."""
-        return self._expert(self._observations)
+        return self._expert(self.observations)
 
     def measures(self) -> dict[str, np.ndarray]:
         """What became of the episodes, each [task, episode].
@@ -204,17 +183,12 @@ class NavigationVectorEnv(VectorEnv):
         w, x, y, z = q[:, 3:7].T
         return np.column_stack([q[:, :2], np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))])
 
-    def observe(self) -> np.ndarray:
-        """Observations [env, obs], float32, see `OBSERVATION`."""
+    def _observe(self) -> np.ndarray:
         places, yaw = self.believed[:, :2], self.believed[:, 2]
         noise = self._range_noise[np.arange(self.size), np.minimum(self.steps, HORIZON)]
         seen = np.clip(self.ranges + noise, 0.0, LIDAR_RANGE) / LIDAR_RANGE
         raw = np.column_stack([places / HALF, np.cos(yaw), np.sin(yaw), seen, place_code(places)])
-        return np.clip(raw, -OBSERVATION_LIMIT, OBSERVATION_LIMIT).astype(np.float32)
-
-    def _look(self) -> np.ndarray:
-        self._observations = self.observe().reshape(*self.shape, -1)
-        return self._observations
+        return np.clip(raw, -OBSERVATION_LIMIT, OBSERVATION_LIMIT).astype(np.float32).reshape(*self.shape, -1)
 
     def _distance_to_goal(self) -> np.ndarray:
         """Metres of the shortest way, [task, episode]."""
@@ -288,16 +262,3 @@ def look_up(distances: np.ndarray, places: np.ndarray) -> np.ndarray:
     rows, columns = np.moveaxis(cell(places) - 0.5, -1, 0)
     task = np.broadcast_to(np.arange(len(distances))[:, None], rows.shape)
     return np.asarray(map_coordinates(distances, [task, rows, columns], order=1, mode="nearest"))
-
-
-def _disturb(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Noise [step, act] that pushes an expert off its way: small at every step, and some large pushes of a few steps.
-
-    Pushes come along the whole way, so that a demonstration shows how to come back to a goal that was missed, too.
-    """
-    noise = strength * rng.normal(size=(HORIZON, len(ACTION)))
-    for _ in range(PUSHES):
-        start, length = rng.integers(0, LAST_PUSH), rng.integers(2, 6)
-        push = rng.normal(size=2)
-        noise[start : start + length] += 5.0 * strength * push / np.linalg.norm(push)
-    return noise

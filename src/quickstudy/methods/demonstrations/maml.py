@@ -10,9 +10,8 @@ Options of the same algorithm:
 - `learn_rates`: Meta-SGD (Li et al. 2017), one learned rate for each parameter, or for each parameter and step.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -116,15 +115,15 @@ class MAML(MetaLearner):
         return rates[min(step, len(rates) - 1)]
 
 
-def _with(**options: Any) -> Callable[[Settings, TaskFamily], MAML]:
-    return lambda s, family: MAML(base_learner(s, family), replace(s.algorithm, **options))
+def _build(s: Settings, family: TaskFamily) -> MAML:
+    return MAML(base_learner(s, family), s.algorithm)
 
 
 METHODS = (
     Method(
         "maml",
         "initial parameters from which a few gradient steps solve a task",
-        _with(),
+        _build,
         paper="Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML",
         settings=MAMLConfig,
         gradient_based=True,
@@ -132,28 +131,31 @@ METHODS = (
     Method(
         "fomaml",
         "MAML without second derivatives",
-        _with(first_order=True),
+        _build,
         paper="Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML",
         settings=MAMLConfig,
+        fixed={"first_order": True},
         gradient_based=True,
         compared=False,
     ),
     Method(
         "anil",
         "MAML whose inner loop adapts only the last layer",
-        _with(adapt_only="head"),
+        _build,
         paper="Raghu, Raghu, Bengio, Vinyals 2020, Rapid Learning or Feature Reuse? Towards Understanding the "
         "Effectiveness of MAML, ICLR",
         settings=MAMLConfig,
+        fixed={"adapt_only": "head"},
         gradient_based=True,
         compared=False,
     ),
     Method(
         "meta-sgd",
         "MAML that also learns the learning rate of each parameter and step",
-        _with(learn_rates="parameter-step"),
+        _build,
         paper="Li, Zhou, Chen, Li 2017, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, arXiv",
         settings=MAMLConfig,
+        fixed={"learn_rates": "parameter-step"},
         gradient_based=True,
     ),
 )

@@ -12,9 +12,8 @@ What the paper does not have:
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -207,12 +206,8 @@ def local_linear(weights: Tensor, keys: Tensor, values: Tensor, at: Tensor, ridg
     return value + (at.unsqueeze(-1) - key) * slope
 
 
-def _with(**options: Any) -> Callable[[Settings, TaskFamily], MatchingNetworks]:
-    def build(s: Settings, family: TaskFamily) -> MatchingNetworks:
-        config = replace(s.algorithm, **options)
-        return MatchingNetworks(*embedder(s, family), family.action_size, family.labelled, config)
-
-    return build
+def _build(s: Settings, family: TaskFamily) -> MatchingNetworks:
+    return MatchingNetworks(*embedder(s, family), family.action_size, family.labelled, s.algorithm)
 
 
 _PAPER = "Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, Matching Networks for One Shot Learning, NIPS"
@@ -221,24 +216,26 @@ METHODS = (
     Method(
         "matching",
         "attends to the demonstrated steps that a learned embedding finds similar",
-        _with(),
+        _build,
         paper=_PAPER,
         settings=MatchingConfig,
     ),
     Method(
         "matching-fce",
         "matching networks with full context embeddings",
-        _with(full_context=True),
+        _build,
         paper=_PAPER,
         settings=MatchingConfig,
+        fixed={"full_context": True},
         compared=False,
     ),
     Method(
         "matching-convex",
         "matching networks that combine demonstrated actions without a decoder",
-        _with(head="convex"),
+        _build,
         paper=_PAPER,
         settings=MatchingConfig,
+        fixed={"head": "convex"},
         unsuited=needs_skills("matching-convex"),  # labels are always combined so
     ),
 )

@@ -7,8 +7,9 @@
   receives the hidden parameters ('reveal': the oracle).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -103,13 +104,8 @@ class Revealed(VectorWrapper):
         revealed = np.stack([hidden(task) for task in env.tasks])
         self._hidden = np.repeat(revealed[:, None], env.episodes_per_task, 1)
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        return self._with_hidden(super().reset(generators, chosen, disturbance))
+    def reset(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return self._with_hidden(super().reset(*args, **kwargs))
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         result = super().step(actions, active)
@@ -128,41 +124,34 @@ def _multi_task(at_test: AtTest) -> Callable[[Settings, TaskFamily], MultiTask]:
 
 
 _PPO = "Schulman, Wolski, Dhariwal, Radford, Klimov: Proximal Policy Optimization Algorithms, 2017"
-_SHARED: dict[str, Any] = {"settings": BaselineConfig, "learns_from": "trials"}
+_baseline = partial(Method, settings=BaselineConfig, learns_from="trials", role="baseline")
 
 METHODS = (
-    Method(
+    _baseline(
         "scratch-ppo",
         "PPO on each new task from a random policy",
         lambda s, f: Scratch(gaussian_policy(s, f), s.algorithm),
         paper=_PPO,
-        role="baseline",
         uses="nothing",
-        **_SHARED,
     ),
-    Method(
+    _baseline(
         "transfer-ppo",
         "one policy for all training tasks, which PPO fine-tunes to the new one",
         _multi_task("fine-tune"),
         paper=_PPO,
-        role="baseline",
         pretrained_as="domain-randomisation",
-        **_SHARED,
     ),
-    Method(
+    _baseline(
         "domain-randomisation",
         "one policy for all training tasks, which does not adapt",
         _multi_task("nothing"),
         paper="Tobin et al.: Domain Randomization for Transferring Deep Neural Networks from Simulation to the Real "
         "World, IROS 2017",
-        role="baseline",
-        **_SHARED,
     ),
-    Method(
+    _baseline(
         "oracle-ppo",
         "one policy for all training tasks, which receives the hidden parameters",
         _multi_task("reveal"),
         role="oracle",
-        **_SHARED,
     ),
 )

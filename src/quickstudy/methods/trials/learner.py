@@ -57,22 +57,22 @@ class TrialLearner(nn.Module, ABC):
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
 
+    def gradient_step(self, loss: Tensor, norm: float) -> float:
+        """One step of the optimiser down the gradient of `loss`, shortened to `norm`; returns how long it was.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; nothing was changed.
+        """
+        assert self.optimiser is not None
+        self.optimiser.zero_grad()
+        loss.backward()
+        length = nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], norm)
+        if not torch.isfinite(length):
+            raise FloatingPointError("the gradient is not finite")
+        self.optimiser.step()
+        return float(length)
+
 
 def returns_by_round(rounds: Sequence[Episodes]) -> Figures:
     """The mean undiscounted return of each round, of the policy that explores."""
     return {f"return-{k}": float(episodes.returns.mean()) for k, episodes in enumerate(rounds)}
-
-
-def finite_step(optimiser: Optimizer, module: nn.Module, loss: Tensor, norm: float) -> float:
-    """One step down the gradient of `loss`, shortened to `norm`; returns how long the gradient was.
-
-    Raises:
-        FloatingPointError: the gradient is not finite; nothing was changed.
-    """
-    optimiser.zero_grad()
-    loss.backward()
-    length = nn.utils.clip_grad_norm_(module.parameters(), norm)
-    if not torch.isfinite(length):
-        raise FloatingPointError("the gradient is not finite")
-    optimiser.step()
-    return float(length)

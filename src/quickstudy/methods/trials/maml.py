@@ -4,19 +4,18 @@ Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep N
 TRPO as outer step as in the paper; Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR
 2019 (Algorithm 1), with PPO's clipped objective instead.
 
-theta decides which trajectories the inner step sees. Whether the outer gradient gives it credit for that hangs on the
-second derivative of the inner objective, so there is a choice of estimators:
-- 'likelihood': sum log pi A. Its Hessian lacks the terms of the sampling distribution: no credit (Finn et al.).
-- 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): credit for each action's own advantage.
+The estimators of the inner objective differ in what credit the outer gradient gives theta for the trajectories that
+the inner step sees (docs/methods/trials/maml.md):
+- 'likelihood': sum log pi A; none (Finn et al.).
+- 'lvc': sum pi / pi_old A. Low variance curvature (Rothfuss et al., eq. 5): for each action's own advantage.
 - 'dice': sum_t (box_t - box_{t-1}) A_t, where box_t is the product of all ratios up to t. Loaded DiCE (Farquhar,
-  Whiteson, Foerster 2019, eq. 14): unbiased, credit for all actions before too, and so of the largest variance.
-
-Ours is `by_return`: the length of a task's step follows what its episodes earned, see `MetaPolicy.step_factor`.
+  Whiteson, Foerster 2019, eq. 14): for all actions before too, unbiased, and so of the largest variance.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +24,13 @@ from torch.utils._pytree import tree_map
 from quickstudy.learner import Parameters
 from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, estimate_advantages
-from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
+from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy, stack
 from quickstudy.methods.trials.ppo import clipped_loss
 from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.methods.trials.trpo import Fisher, TRPOConfig, flatten, trust_region_step
-from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
+from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
-from quickstudy.task import TaskFamily
 
 _BY_RETURN = 0.3
 """w of `MetaPolicy.step_factor` before training."""
@@ -214,11 +212,10 @@ class MetaPolicy(TrialLearner):
 
     def _proximal(self, stages: Sequence[AdvantageBatch]) -> Figures:
         """The last step of ProMP's Algorithm 1, several times on one meta-batch."""
-        assert self.optimiser is not None
         figures: Figures = {}
         for _ in range(self.config.epochs):
             loss, figures = self.proximal_loss(self.theta(), stages)
-            figures["gradient-norm"] = finite_step(self.optimiser, self, loss, 1.0)
+            figures["gradient-norm"] = self.gradient_step(loss, 1.0)
         return figures
 
     def proximal_loss(self, theta: Parameters, stages: Sequence[AdvantageBatch]) -> tuple[Tensor, Figures]:
@@ -237,44 +234,38 @@ def _every(batch: AdvantageBatch, n: int) -> AdvantageBatch:
     return thin
 
 
-def _variant(**options: Any) -> Callable[[Settings, TaskFamily], MetaPolicy]:
-    """A builder that fixes these options, whatever the settings say."""
-    return lambda s, f: MetaPolicy(gaussian_policy(s, f), replace(s.algorithm, **options))
-
-
 _FINN = "Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017"
 _ROTHFUSS = "Rothfuss, Lee, Clavera, Asfour, Abbeel: ProMP: Proximal Meta-Policy Search, ICLR 2019"
 
+_variant = partial(
+    Method,
+    build=lambda s, f: MetaPolicy(gaussian_policy(s, f), s.algorithm),
+    settings=MetaPolicyConfig,
+    learns_from="trials",
+)
+
 METHODS = (
-    Method(
+    _variant(
         "maml-trpo",
         "a policy that one step of policy gradient adapts; outer steps by TRPO",
-        _variant(outer="trpo"),
         paper=_FINN,
-        settings=MetaPolicyConfig,
-        learns_from="trials",
+        fixed={"outer": "trpo"},
     ),
-    Method(
+    _variant(
         "maml-by-return",
         "maml-trpo with longer steps where a task's episodes earned less (ours)",
-        _variant(outer="trpo", by_return=True),
-        settings=MetaPolicyConfig,
-        learns_from="trials",
+        fixed={"outer": "trpo", "by_return": True},
     ),
-    Method(
+    _variant(
         "maml-ppo",
         "maml-trpo with outer steps by PPO",
-        _variant(outer="ppo", estimator="likelihood"),
         paper=_FINN,
-        settings=MetaPolicyConfig,
-        learns_from="trials",
+        fixed={"outer": "ppo", "estimator": "likelihood"},
     ),
-    Method(
+    _variant(
         "promp",
         "MAML with credit for what the inner step samples; outer steps by PPO",
-        _variant(outer="ppo", estimator="lvc"),
         paper=_ROTHFUSS,
-        settings=MetaPolicyConfig,
-        learns_from="trials",
+        fixed={"outer": "ppo", "estimator": "lvc"},
     ),
 )

@@ -1,10 +1,9 @@
 """The meta-learner LSTM as the learned update rule of a policy.
 
-Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017, with a policy gradient in place of the
-gradient of a classification loss. The cell is that of `quickstudy.methods.demonstrations.meta_lstm`: its state is the
-policy's parameters, and since all coordinates share it, those of all tasks go through it as one long row. As there,
-gradients and losses count as constants in the outer gradient, which is that of PPO's clipped objective after every
-update.
+Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017, with policy gradients. The cell is that of
+`quickstudy.methods.demonstrations.meta_lstm`: its state is the policy's parameters, and since all coordinates share it,
+those of all tasks go through it as one long row. As there, gradients and losses count as constants in the outer
+gradient, which is that of PPO's clipped objective after every update.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from quickstudy.learner import Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.meta_lstm import State, Weights, initial_weights, preprocess, update
 from quickstudy.methods.trials.advantages import AdvantageBatch, ReturnsConfig, estimate_advantages
-from quickstudy.methods.trials.learner import Figures, TrialLearner, finite_step, returns_by_round
+from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
 from quickstudy.methods.trials.maml import inner_loss
 from quickstudy.methods.trials.policy import GaussianPolicy, gaussian_policy
 from quickstudy.methods.trials.ppo import clipped_loss
@@ -75,8 +74,7 @@ class LearnedRule(TrialLearner):
         figures: Figures = {}
         for _ in range(self.config.epochs):
             loss = self.outer_loss(stages, signals)
-            assert self.optimiser is not None
-            figures = {"loss": float(loss.detach()), "gradient-norm": finite_step(self.optimiser, self, loss, 1.0)}
+            figures = {"loss": float(loss.detach()), "gradient-norm": self.gradient_step(loss, 1.0)}
         return returns_by_round(episodes) | figures
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:

@@ -3,16 +3,13 @@
 Rakelly, Zhou, Quillen, Finn, Levine: Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
 Variables, ICML 2019 (Algorithms 1 and 2), on soft actor-critic (SAC; Haarnoja, Zhou, Abbeel, Levine, ICML 2018).
 
-q(z | c) is a product of Gaussians, one for each transition c_n and the prior (eq. 2 of the paper); z is drawn once an
-episode (posterior sampling). The critic's gradient trains the encoder, the actor takes z as given.
-
 Deviations: two critics with slow targets instead of a separate value network; a decoder that predicts rewards from z
-trains the encoder too (the paper, section 4.1, names that as another choice), because the critic's own targets say
-little for a long time; and the encoder's transitions are those of the first episodes of one trial. The paper draws the
-latest ones, of whatever trials: one trial alone does not tell what can be inferred from them.
+trains the encoder too (section 4.1 names that as another choice), because the critic's own targets say little for a
+long time; and the encoder's transitions are those of the first episodes of one trial, where the paper draws the latest
+ones of whatever trials, which do not tell what can be inferred from one.
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +19,7 @@ from torch.nn.functional import softplus
 
 from quickstudy.method import Method
 from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
-from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.replay_buffer import ReplayBuffer, Transitions, transitions
 from quickstudy.methods.trials.rollout import Actor, Episodes, PolicyInput, collect
 from quickstudy.nets import MLP
@@ -87,11 +84,7 @@ class PEARL(TrialLearner):
     shares_experience = False
 
     def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        unit: float | Sequence[float],
-        config: PEARLConfig = PEARLConfig(),
+        self, observation_size: int, action_size: int, unit: Unit, config: PEARLConfig = PEARLConfig()
     ) -> None:
         super().__init__()
         self.config, self.unit = config, torch.as_tensor(unit)
@@ -165,7 +158,6 @@ class PEARL(TrialLearner):
         return act
 
     def _update(self, rng: torch.Generator) -> Figures:
-        assert self.optimiser is not None
         c = self.config
         tasks = torch.randint(len(self.replay), (c.tasks,), generator=rng).tolist()
         belief = self.belief(self.replay.draw_context(tasks, c.context, rng))
@@ -178,13 +170,7 @@ class PEARL(TrialLearner):
         reward = self._reward_loss(batch, z)
         # Eq. 1 of PEARL: the task loss of z and beta KL(q(z | c) || p(z)); the actor's loss does not reach the encoder.
         loss = critic + c.divergence * divergence + c.reconstruction * reward + actor
-        trained = [p for p in self.parameters() if p.requires_grad]
-        gradient = torch.autograd.grad(loss, trained)
-        if not all(g.isfinite().all() for g in gradient):
-            raise FloatingPointError("the gradient is not finite")
-        for p, g in zip(trained, gradient, strict=True):
-            p.grad = g
-        self.optimiser.step()
+        self.gradient_step(loss, math.inf)
         with torch.no_grad():
             for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
                 slow.lerp_(fast, c.target)

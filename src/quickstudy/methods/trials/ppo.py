@@ -6,6 +6,7 @@ linear baseline of `quickstudy.methods.trials.advantages` takes the place of a v
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from quickstudy.methods.trials.policy import GaussianPolicy
 from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ def adapt_by_ppo(
     return episodes, {n: p.detach() for n, p in ppo.parameters.items()}
 
 
-def clipped_loss(ratio: Tensor, batch: AdvantageBatch, clip: float) -> Tensor:
-    """Minus eq. 7, [task], for ratios [task, episode, step] of the new probability to the old one."""
+def clipped_gain(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """What eq. 7 takes the mean of, for ratios [...] of the new probability of an action to the old one."""
     # Eq. 7: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
-    gain = torch.minimum(ratio * batch.advantages, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
-    return -batch.mean(gain)
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def clipped_loss(ratio: Tensor, batch: AdvantageBatch, clip: float) -> Tensor:
+    """Minus eq. 7, [task], for ratios [task, episode, step]."""
+    return -batch.mean(clipped_gain(ratio, batch.advantages, clip))
 
 
 class PPO:
@@ -113,7 +120,7 @@ def shorten(gradient: tuple[Tensor, ...], norm: float, shared: bool) -> list[Ten
     ]
 
 
-def pick_episodes(batch: AdvantageBatch, chosen: Tensor) -> AdvantageBatch:
-    """These episodes of every task."""
-    picked: AdvantageBatch = tree_map(lambda t: t[:, chosen], batch)
+def pick_episodes(tree: Tree, chosen: Tensor | slice) -> Tree:
+    """These episodes of every task, of a tree of tensors [task, episode, ...]."""
+    picked: Tree = tree_map(lambda t: t[:, chosen], tree)
     return picked

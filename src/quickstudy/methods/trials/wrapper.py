@@ -1,6 +1,6 @@
 """A vector environment around another one, which changes or watches a part of what passes through."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +23,8 @@ class VectorWrapper(VectorEnv):
     def faults(self, count: int) -> None:
         self.env.faults = count
 
-    def reset(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: np.ndarray | None = None,
-        disturbance: float = 0.0,
-    ) -> np.ndarray:
-        return self.env.reset(generators, chosen, disturbance)
+    def reset(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return self.env.reset(*args, **kwargs)
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         return self.env.step(actions, active)
@@ -40,8 +35,8 @@ class VectorWrapper(VectorEnv):
     def measures(self) -> dict[str, np.ndarray]:
         return self.env.measures()
 
-    def render(self, index: int, width: int | None = None, height: int | None = None) -> np.ndarray:
-        return self.env.render(index, width, height)
+    def render(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return self.env.render(*args, **kwargs)
 
     def close(self) -> None:
         self.env.close()

@@ -1,21 +1,19 @@
 """Where the time goes: every moment of an outer step belongs to simulation, policy or update."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from quickstudy.errors import QuickstudyError
+from quickstudy import Experiment, methods
 from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.methods.trials.baselines import Scratch
 from quickstudy.methods.trials.learner import TrialLearner
 from quickstudy.methods.trials.policy import GaussianPolicy
-from quickstudy.methods.trials.profile import profile, profile_step
 from quickstudy.methods.trials.rollout import collect, memoryless
-from quickstudy.settings import TrialConfig
-
-CONFIG = TrialConfig(meta_batch=2, episodes_per_task=3)
+from quickstudy.profile import profile, profile_step
 
 
 class Short(Navigation2D):
@@ -52,20 +50,14 @@ def test_parts_add_up_to_the_whole() -> None:
     )
     whole = time.perf_counter() - started
     env.close()
-    assert made.policy >= 5 * 0.02
-    assert made.update >= 0.2
-    assert made.simulation > 0
-    assert made.seconds == pytest.approx(whole, abs=0.05)
+    assert made.seconds["policy"] >= 5 * 0.02
+    assert made.seconds["update"] >= 0.2
+    assert made.seconds["simulation"] > 0
+    assert made.total == pytest.approx(whole, abs=0.05)
     assert made.steps <= 2 * 3 * 5
-    assert made.steps_per_second == made.steps / made.seconds
-
-
-def test_what_cannot_be_profiled_is_said() -> None:
-    assert len(profile(Sleeps(), Short(), CONFIG, 2)) == 2
-    with pytest.raises(QuickstudyError, match="at least one outer step; got 0"):
-        profile(Sleeps(), Short(), CONFIG, 0)
-    with pytest.raises(QuickstudyError, match="there is no step to profile"):
-        profile(Scratch(GaussianPolicy(2, 2, ())), Short(), CONFIG, 1)
+    assert made.steps_per_second == made.steps / made.total
+    experiment = Experiment.of(family, replace(methods.get("reptile-ppo"), build=lambda s, f: Sleeps()))
+    assert len(profile(experiment, 2)) == 2
 
 
 def test_the_clock_passes_everything_on() -> None:

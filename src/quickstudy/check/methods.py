@@ -21,7 +21,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy.batching import OuterStep
-from quickstudy.check import BrokenError, Point, SkippedError, go_through
+from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.data import Batch, DemonstrationSet, DrawsFresh, Source, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import SkillPolicy, skills_after
