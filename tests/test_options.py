@@ -10,7 +10,7 @@ from commands import mistake
 from quickstudy import families, methods
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment
-from quickstudy.options import parse
+from quickstudy.cli.options import parse
 
 
 def parsed(*words: str) -> Experiment:
