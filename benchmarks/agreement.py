@@ -59,10 +59,17 @@ def compare(name: str, episodes: int = 3, steps: int = 150, seed: int = 0, porte
             seen[step + 1, i], reward[step, i], _, _, info = env.step(actions[step, i])
             success[step, i] = bool(info["success"])
     worlds = MetaWorlds([name] * n, ported=ported)
-    apart, apart_reward, unequal = np.abs(worlds.reset(vectors) - seen[0]).max(), 0.0, 0
+    ours, our_reward, our_success = np.empty_like(seen), np.empty_like(reward), np.empty_like(success)
+    ours[0] = worlds.reset(vectors)
     for step in range(steps):
-        apart = max(apart, np.abs(worlds.step(actions[step]) - seen[step + 1]).max())
-        apart_reward = max(apart_reward, np.abs(worlds.reward - reward[step]).max())
-        unequal += int((worlds.success != success[step]).sum())
+        ours[step + 1] = worlds.step(actions[step])
+        our_reward[step], our_success[step] = worlds.reward, worlds.success
     worlds.close()
-    return Agreement(name, steps * n, float(apart), float(apart_reward), unequal, int(success.sum()))
+    return Agreement(
+        name,
+        steps * n,
+        observation=float(np.abs(ours - seen).max()),
+        reward=float(np.abs(our_reward - reward).max()),
+        success=int((our_success != success).sum()),
+        successes=int(success.sum()),
+    )

@@ -38,6 +38,7 @@ def main(tasks: Sequence[str]) -> None:
         command="python -m benchmarks.metaworld_agreement",
         seconds=time.perf_counter() - started,
         rows=[_row(one) for one in found],
+        higher_is_better=False,
     )
     if len(tasks) == len(TASKS):
         cell.write(Path("benchmarks/results/metaworld-agreement.json"))

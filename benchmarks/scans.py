@@ -14,20 +14,20 @@ object), and `vertex_start`, `face_start` [n + 1], the rows where each object be
 import os
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from quickstudy.methods.catalogue import Settings, defaults
 
 from quickstudy import datasets
 from quickstudy.errors import QuickstudyError
+from quickstudy.experiment import Experiment, clock, seconds_so_far
 from quickstudy.families.grasping.family import OBJECTS, Grasping
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.results.compare import Protocol, clock, compare, seconds_so_far
+from quickstudy.results.compare import Protocol, compare
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
 from quickstudy.simulation import rendering
@@ -73,15 +73,10 @@ def objects_of(what: Scans) -> Path:
     return folder
 
 
-def settings_for(what: Scans, method: str, seed: int) -> Settings:
-    settings = defaults("grasping", method, seed)
-    return replace(settings, training=replace(settings.training, steps=what.steps or settings.training.steps))
-
-
 def of_the_expert(family: Grasping, episodes: int) -> list[Row]:
     """How often the expert, which knows the grasp, succeeds: over all objects and with each."""
     tasks = family.tasks(OBJECTS, family.sizes[OBJECTS])
-    success = family.run(tasks, episodes, family.expert_policy(tasks), seed=0)["success"].mean(1)
+    success = family.run_expert(tasks, episodes, seed=0)["success"].mean(1)
     return [
         Row("expert", value=round(float(success.mean()), 4), tasks=len(tasks), episodes=episodes),
         *(
@@ -105,14 +100,15 @@ def main(what: Scans) -> None:
     seconds = what.output_dir / "scans-seconds.json"
     with clock(seconds):
         family = Grasping(objects=objects_of(what))
+        changes = {} if what.steps is None else {"training": {"steps": what.steps}}
         protocol = Protocol(what.seeds, (OBJECTS,), what.shots, family.sizes[OBJECTS], what.episodes)
         (compared,) = compare(
             family,
             what.methods,
-            lambda method, seed: settings_for(what, method, seed),
             protocol,
             what.output_dir,
-            command,
+            experiment_for=lambda method, seed: Experiment.of(family, method, seed, changes),
+            command=command,
             by_task=True,
         )
         rows = [*compared.rows, *of_the_expert(family, what.episodes)]

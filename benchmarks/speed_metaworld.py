@@ -148,6 +148,7 @@ def main() -> None:
         command="python -m benchmarks.speed_metaworld",
         seconds=time.perf_counter() - started,
         rows=table,
+        higher_is_better=False,
     )
     cell.write(Path("benchmarks/results/speed-metaworld.json"))
     print_table(cell)

@@ -16,7 +16,7 @@ from quickstudy.families.grasping import objects as grasping_objects
 from quickstudy.families.grasping.arm import Arm
 from quickstudy.families.grasping.family import OBJECTS, Grasping
 from quickstudy.families.grasping.grasps import ROOM, candidates, resting_poses
-from quickstudy.families.grasping.objects import Objects, graspable
+from quickstudy.families.grasping.objects import graspable, read_objects
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.scene import build
 from quickstudy.families.grasping.vector_env import HIDDEN_SCALE, GraspingVectorEnv, expert
@@ -240,7 +240,7 @@ def test_what_the_expert_cannot_lift_is_left_out(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(grasping_objects, "_try", lambda tasks, arm, threads: np.full(len(tasks), 0.5))
     save(tmp_path / "eels", "eel.stl", box(0.11, 0.051, 0.041))
     with pytest.raises(QuickstudyError, match=r"'eel.stl' cannot be grasped reliably .* succeeded in 4 of 8 tries"):
-        Objects(tmp_path / "eels", "m", SAWYER, 1)
+        read_objects(tmp_path / "eels", "m", SAWYER, 1)
 
 
 # ---- the command line
@@ -267,7 +267,7 @@ def test_objects_are_for_grasping(folder: Path):
 
 def refused(folder: Path, unit: str = "m", arm: Arm = SAWYER) -> str:
     with pytest.raises(QuickstudyError) as error:
-        Objects(folder, unit, arm, 1)
+        read_objects(folder, unit, arm, 1)
     assert "\n" not in str(error.value)
     return str(error.value)
 

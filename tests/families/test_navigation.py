@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from quickstudy import check
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.navigation import bodies as navigation_bodies
 from quickstudy.families.navigation import tasks as navigation_tasks
@@ -87,18 +86,6 @@ def drive(env: NavigationVectorEnv, action: tuple[float, float], steps: int) -> 
 
 def way_to(task: Task, start: np.ndarray) -> float:
     return shortest_way(plan(task.parameters["walls"], task.parameters["goal"]), start)
-
-
-# ---- the contract
-
-
-@pytest.mark.parametrize("kind", [Navigation, NavigationDynamics])
-def test_the_contract_of_a_family(kind: type[Navigation], monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"TASKS": 3, "EPISODES": 2, "PAIRS": 6}.items():
-        monkeypatch.setattr(check, name, value)
-    few = kind(threads=2)
-    few.sizes = dict.fromkeys(few.sizes, 6)
-    assert [point for point in check.check(few) if not point.passed] == []
 
 
 def test_an_environment_is_an_episode_of_its_family(family: Navigation):

@@ -146,8 +146,8 @@ def describe(family: TaskFamily, split: str, experience: set[str]) -> str:
         )
     what = {"return": "undiscounted return"}.get(family.metric, family.metric)
     return (
-        f"{whose} of split '{split}'; {family.protocol}; {'; '.join(words)}; mean {what} with a 95 % bootstrap interval "
-        "over tasks and seeds."
+        f"{whose} of split '{split}'; {family.protocol}; {'; '.join(words)}; mean {what} with a 95 % bootstrap "
+        "interval over tasks and seeds."
     )
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,7 +290,8 @@ def contact_sheet(frames: Sequence[np.ndarray], captions: Sequence[str], columns
     height, width, _ = shapes.pop()
     gap, size = max(4, width // 24), max(11, width // 16)
     font = ImageFont.load_default(size)
-    lines = [_wrapped(caption, font, width) for caption in captions]
+    letters = int(width / font.getlength("o"))
+    lines = [textwrap.wrap(caption, letters, max_lines=2, placeholder=" …") for caption in captions]
     text = max(len(caption) for caption in lines) * (size + 3) + gap // 2
     columns = min(columns, len(frames))
     rows = -(-len(frames) // columns)
@@ -318,17 +320,3 @@ def _picture(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 2:
         raise QuickstudyError(f"A picture is uint8 [height, width, 3]; got {image.dtype} {list(image.shape)}.")
     return image
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """At most two lines of words that fit into `width`; what is left over ends in an ellipsis."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > 2:
-        lines = [lines[0], f"{lines[1]} …"]
-    return lines

@@ -134,13 +134,13 @@ def test_it_learns_where_the_goal_is_from_rewards_alone() -> None:
         horizon = 10
 
     of, method = Short(), methods.get("rl2-dagger")
-    settings = method.defaults("navigation2d", of).changed({"algorithm": {"width": 64, "batch": 32, "rate": 3e-3}})
+    settings = method.defaults("navigation2d", of).changed({"algorithm": {"width": 64, "batch": 32, "rate": 6e-3}})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         learner = method.build(settings, of)
     before = evaluate_trials(learner, of, "test", (0, 1), 30, 4).metrics["return"].mean((1, 2))
-    steps, rng = TrialSteps(learner, of, TrialConfig(60, 20, 4)), torch.Generator().manual_seed(0)
-    for number in range(1, 61):
+    steps, rng = TrialSteps(learner, of, TrialConfig(40, 20, 4)), torch.Generator().manual_seed(0)
+    for number in range(1, 41):
         steps.step(rng, number)
     after = evaluate_trials(learner, of, "test", (0, 1), 30, 4).metrics["return"].mean((1, 2))
     assert after[1] > 0.6 * before[1]  # minus the summed distances

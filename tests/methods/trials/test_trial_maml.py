@@ -28,7 +28,7 @@ def batch_of(policy: GaussianPolicy, seed: int, tasks: int = 2, episodes: int = 
     size = policy.weight0.shape[1]
     x = torch.randn(tasks, episodes, steps, size, generator=rng, dtype=DOUBLE)
     with torch.no_grad():
-        old = policy(x)
+        old = policy.predict(policy.initial(), x)
         actions = old.sample(rng)
         log_prob = old.log_prob(actions)
     mask = torch.ones(tasks, episodes, steps, dtype=DOUBLE)

@@ -122,5 +122,3 @@ def test_some_rounds_of_many_are_reported_as_they_were(
     for name, values in whole.metrics.items():
         np.testing.assert_array_equal(part.metrics[name], values[[0, 2, 4]])
     assert part.adaptation_ms[0] == 0.0 < part.adaptation_ms[1] < part.adaptation_ms[2]
-    with pytest.raises(QuickstudyError, match=r"shots >= 0 and episodes >= 1; got \[-1\] and 3"):
-        evaluate_trials(learner, Short(), "test", (-1,), 2, 3)

@@ -13,7 +13,7 @@ import numpy as np
 
 from quickstudy.families.base import EPISODE, SimulatedFamily, generators
 from quickstudy.families.grasping.arm import Arm
-from quickstudy.families.grasping.objects import Objects
+from quickstudy.families.grasping.objects import read_objects
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.settings import GRASPING
 from quickstudy.families.grasping.vector_env import (
@@ -76,16 +76,15 @@ class Grasping(SimulatedFamily):
             unit: of length in these files.
 
         Raises:
-            QuickstudyError: the robot's model is not installed, or see `Objects`.
+            QuickstudyError: the robot's model is not installed, or see `read_objects`.
         """
         self.arm.check()
         self.threads = threads
         self.left_out: Mapping[str, str] = {}
         self._objects: Sequence[Mapping[str, Any]] = ()
         if objects is not None:
-            found = Objects(Path(objects), unit, self.arm, threads)
-            self._objects, self.left_out = found.tasks, found.left_out
-            self.sizes = {**self.sizes, OBJECTS: len(found.tasks)}
+            self._objects, self.left_out = read_objects(Path(objects), unit, self.arm, threads)
+            self.sizes = {**self.sizes, OBJECTS: len(self._objects)}
 
     def task(self, split: str, index: int) -> Task:
         """A task; in the split 'objects' the object of that place in the order of the files' names."""

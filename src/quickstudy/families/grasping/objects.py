@@ -32,50 +32,46 @@ FRICTION = 0.8
 _VERSION = 1  # of how a grasp is found and proven: part of the name in the cache
 
 
-class Objects:
+def read_objects(
+    folder: Path, unit: str, arm: Arm, threads: int | None = None
+) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
     """The objects of a folder that an arm can grasp.
 
-    Attributes:
-        tasks: the parameters of one task for each object, in the order of the files' names.
-        left_out: file's name -> why it is no task.
+    Args:
+        folder: with .obj and .stl files, one object each.
+        unit: of the files' coordinates, see `meshes.UNITS`.
+        threads: that step the worlds in which grasps are tried.
+
+    Returns:
+        the parameters of one task for each object, in the order of the files' names; of the others, by the file's name,
+        why it is no task.
+
+    Raises:
+        QuickstudyError: no such folder, an unknown unit, no mesh file in it, or none that can be grasped.
     """
-
-    def __init__(self, folder: Path, unit: str, arm: Arm, threads: int | None = None) -> None:
-        """
-        Args:
-            folder: with .obj and .stl files, one object each.
-            unit: of the files' coordinates, see `meshes.UNITS`.
-            threads: that step the worlds in which grasps are tried.
-
-        Raises:
-            QuickstudyError: no such folder, an unknown unit, no mesh file in it, or none that can be grasped.
-        """
-        if unit not in meshes.UNITS:
-            raise unknown("unit of length", unit, meshes.UNITS)
-        if not folder.is_dir():
-            raise QuickstudyError(f"There is no folder '{folder}' to take objects from.")
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in meshes.SUFFIXES)
-        if not paths:
-            raise QuickstudyError(f"The folder '{folder}' holds no {' or '.join(meshes.SUFFIXES)} file.")
-        meshes.tool("trimesh"), meshes.tool("coacd")
-        self.tasks: list[Mapping[str, Any]] = []
-        self.left_out: dict[str, str] = {}
-        with progress(f"{len(paths)} objects of {folder.name}", len(paths)) as advance:
-            for path in paths:
-                try:
-                    self.tasks.append(graspable(path, unit, arm, threads))
-                except QuickstudyError as error:
-                    self.left_out[path.name] = str(error)
-                advance(1, path.stem)
-        if not self.tasks:
-            reasons = " ".join(self.left_out.values())
-            raise QuickstudyError(f"None of the {len(paths)} objects in '{folder}' can be a task. {reasons}")
-        if self.left_out:
-            said = [
-                f"Left out {len(self.left_out)} of the {len(paths)} objects in '{folder}':",
-                *self.left_out.values(),
-            ]
-            console.print("\n  ".join(said), markup=False, soft_wrap=True)
+    if unit not in meshes.UNITS:
+        raise unknown("unit of length", unit, meshes.UNITS)
+    if not folder.is_dir():
+        raise QuickstudyError(f"There is no folder '{folder}' to take objects from.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in meshes.SUFFIXES)
+    if not paths:
+        raise QuickstudyError(f"The folder '{folder}' holds no {' or '.join(meshes.SUFFIXES)} file.")
+    meshes.tool("trimesh"), meshes.tool("coacd")
+    tasks, left_out = [], {}
+    with progress(f"{len(paths)} objects of {folder.name}", len(paths)) as advance:
+        for path in paths:
+            try:
+                tasks.append(graspable(path, unit, arm, threads))
+            except QuickstudyError as error:
+                left_out[path.name] = str(error)
+            advance(1, path.stem)
+    if not tasks:
+        reasons = " ".join(left_out.values())
+        raise QuickstudyError(f"None of the {len(paths)} objects in '{folder}' can be a task. {reasons}")
+    if left_out:
+        said = [f"Left out {len(left_out)} of the {len(paths)} objects in '{folder}':", *left_out.values()]
+        console.print("\n  ".join(said), markup=False, soft_wrap=True)
+    return tasks, left_out
 
 
 def graspable(path: Path, unit: str, arm: Arm, threads: int | None = None) -> Mapping[str, Any]:

@@ -1,16 +1,10 @@
 """Meta-World's ML1 and ML10 by trial (Yu et al. 2019): one start and one goal a task.
 
-**Rewards are v2** (metaworld 3.1.1, 0 to 10 a step); figures with v1 rewards are on another scale and not comparable.
-
 A task is what it is in the package: one of its tasks with one random vector, the start of the object and the goal. All
-episodes of a task begin alike, the goal is never observed (its three numbers are zero), and only rewards say where it
-is. The package draws 50 vectors for each of its tasks and split, by an unseeded generator by default; here they are
-drawn from the same boxes and fixed. An episode is never terminated and truncated after 500 steps, the package's
-definition, or after `horizon`. An action may be held for several steps, and training may recombine the starts and goals
-of its vectors: both are options, and the table says so.
-
-The published protocol is one adaptation to 10 episodes and then 3 episodes that count, success at any of their steps.
-Here as many episodes count after an adaptation as before it, and both successes are reported.
+episodes of a task begin alike, the goal is never observed, and only rewards (v2, 0 to 10 a step) say where it is. The
+package draws 50 vectors for each of its tasks and split, by an unseeded generator by default; here they are drawn from
+the same boxes and fixed. An action may be held for several steps, and training may recombine the starts and goals of
+its vectors: both are options, and the table says so. As many episodes count after an adaptation as before it.
 """
 
 import zlib

@@ -212,9 +212,13 @@ class Port(ABC):
         """Where the body `moved` goes for a random vector."""
         return vector[-3:]
 
-    @abstractmethod
     def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        """Puts the object where the vector says, and sets `start` and `target` of the world."""
+        """Puts the object where the vector says, and sets `start` and `target` of the world.
+
+        As it stands: the vector is the place of a free object, and the goal.
+        """
+        self.start[world], self.target[world] = vector[:3], vector[3:]
+        put(model, data, self.start[world], still=6)
 
     def prepare(self) -> None:
         """Works out what rewards need and an episode leaves as it is; called when episodes have begun."""

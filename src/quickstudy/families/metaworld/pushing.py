@@ -30,10 +30,6 @@ class _LooseObject(Port):
     def find(self) -> None:
         self._obj, self._obj_geom = self.body("obj"), self.geom("objGeom")
 
-    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        self.start[world], self.target[world] = vector[:3], vector[3:]
-        put(model, data, self.start[world], still=6)
-
     def objects(self) -> np.ndarray:
         return self.xpos[:, self._obj]
 

@@ -279,10 +279,6 @@ class Assembly(Port):
     def body_place(self, vector: np.ndarray) -> np.ndarray:
         return vector[-3:] - [0.0, 0.0, 0.05]
 
-    def place(self, world: int, model: mujoco.MjModel, data: mujoco.MjData, vector: np.ndarray) -> None:
-        self.start[world], self.target[world] = vector[:3], vector[3:]
-        put(model, data, self.start[world], still=6)
-
     def prepare(self) -> None:
         super().prepare()
         self._reach_margin = np.abs(length(self.start - self.tcp_start) - 0.01)

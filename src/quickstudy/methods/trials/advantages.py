@@ -60,7 +60,8 @@ class AdvantageBatch(NamedTuple):
 def estimate_advantages(episodes: Episodes, config: ReturnsConfig) -> AdvantageBatch:
     """Fits each task's baseline to its episodes and compares what happened with it."""
     returns = discounted(episodes.rewards, episodes.mask, config.discount)
-    now, after = features(episodes)
+    now = features(episodes.observations, torch.arange(episodes.mask.shape[-1]).expand(episodes.mask.shape))
+    after = features(episodes.last, episodes.mask.sum(-1))
     weights = fit_baseline(now, returns, episodes.mask)
     values = (now @ weights[:, None, :, None]).squeeze(-1)
     last = (after @ weights[:, :, None]).squeeze(-1)
@@ -118,17 +119,12 @@ def gae(
     return torch.stack(advantages[::-1], -1)
 
 
-def features(episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Of each step, [task, episode, step, feature], and of the observation after the last, [task, episode, feature].
+def features(observations: Tensor, times: Tensor) -> Tensor:
+    """[..., feature], of observations [..., obs] and how many steps came before them [...].
 
     Observation, its square, time in hundreds of steps to the third power, and 1. Time makes the baseline right for a
     horizon: what is left of a truncated episode's return tends to nothing towards it.
     """
-    times = torch.arange(episodes.mask.shape[-1]).expand(episodes.mask.shape)
-    return _features(episodes.observations, times), _features(episodes.last, episodes.mask.sum(-1))
-
-
-def _features(observations: Tensor, times: Tensor) -> Tensor:
     x, t = observations.double().clamp(-10, 10), times.double().unsqueeze(-1) / 100
     return torch.cat([x, x.square(), t, t.square(), t**3, torch.ones_like(t)], -1)
 

@@ -1,23 +1,16 @@
 """A policy with a memory that learns to learn from an expert who receives the hidden parameters.
 
-Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning, AISTATS
-2011 (DAgger, Algorithm 3.1). The learner acts in training tasks; at each of its steps an expert who knows the task says
-what to do; and the learner is trained on its own trials to give the same actions. As it cannot know what the expert
-knows, it learns to find out: the likeliest policy gives the expert's actions weighted by how probable each task is
-after the trial so far. It acts by drawing from about that distribution (posterior sampling), so it tries what may be
-right until it knows. At test there is no expert: it learns from trial and reward alone, as RL^2 does.
-
-Where an episode is one decision, an expert who knows the right one never shows a try that is made to find out. There
-the rewards of its own trials train a critic to predict what a decision earns after the trial so far, and of some
-`candidates` drawn from its belief the learner takes the one with the largest predicted reward. The order of such tries
-says nothing about the task, see `reordered`.
-
-This puts the two ways of acquiring a skill together: demonstrations in meta-training, trials at test. A table must say
-so, because the other methods that learn by trial have rewards alone in meta-training.
+Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning,
+AISTATS 2011 (DAgger, Algorithm 3.1). In training tasks the learner acts, an expert who knows the task says what to do
+at each of its steps, and it is trained on its own trials to give the same actions. The likeliest policy gives the
+expert's actions weighted by how probable each task is after the trial so far; the learner acts by drawing from about
+that distribution (posterior sampling). At test there is no expert.
 
 Deviations. The learner acts from the beginning (the paper's beta is 0 throughout): a memory that sees the expert's
 actions among its own would read the task off them. The data set holds the last trials, and a gradient step takes some
-of them. The critic is ours; it predicts the next reward alone.
+of them. The critic is ours, for episodes of one decision, in which an expert never shows a try that is made to find
+out: it predicts what a decision earns after the trial so far, and of some `candidates` drawn from its belief the
+learner takes the best.
 """
 
 import math
@@ -35,7 +28,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import masked_mean
 from quickstudy.method import Method, needs_expert
 from quickstudy.methods.trials.learner import Figures, returns_by_round
-from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
 from quickstudy.methods.trials.rl2 import TRIALS
 from quickstudy.methods.trials.rollout import Episodes
@@ -106,7 +99,7 @@ class DAgger(Recurrent):
         self,
         observation_size: int,
         action_size: int,
-        unit: float | Sequence[float],
+        unit: Unit,
         config: DAggerConfig = DAggerConfig(),
         symmetries: Sequence[Symmetry] = (),
     ) -> None:
@@ -243,11 +236,9 @@ class DAgger(Recurrent):
 def reordered(trial: LabelledTrial, rng: torch.Generator) -> LabelledTrial:
     """The first tries of a trial in another order, with the expert's action in the last of them alone.
 
-    An episode here is one decision, for which the expert gives an action, and then its outcome. Tries say the same of a
-    task in whatever order they are shown, so a memory that is shown many orders learns what tries tell, and does not
-    learn trials by heart. A decision was made knowing the tries before it; were one of them missing, or one of those
-    after it shown, the decision itself would tell of an outcome that is not there. So all that came before are shown,
-    and the earlier decisions, which were made knowing less, are not trained on.
+    An episode here is one decision, for which the expert gives an action, and then its outcome. A memory that is shown
+    tries in many orders does not learn trials by heart. A decision tells of the tries that it was made after, so all
+    these are shown, and earlier decisions, which were made knowing less, are not trained on.
     """
     if not trial.labelled.any():  # the environment failed in the first step
         return trial

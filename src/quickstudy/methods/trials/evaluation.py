@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 
-from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import Evaluation
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.methods.trials.learner import TrialLearner
@@ -15,9 +14,9 @@ def evaluate_trials(
     learner: TrialLearner,
     family: SimulatedFamily,
     split: str,
-    shots: Sequence[int] = (0, 1),
-    tasks: int = 100,
-    episodes: int | None = None,
+    shots: Sequence[int],
+    tasks: int,
+    episodes: int,
     seed: int = 0,
 ) -> Evaluation:
     """Lets the learner act and adapt in turn on the first `tasks` tasks of a split.
@@ -28,7 +27,7 @@ def evaluate_trials(
         shots: the rounds to report: after so many adaptations, or for a learner with a memory after so many own
             episodes. As many rounds are run as the largest says, and one round has the same numbers whichever others
             are reported.
-        episodes: of each task in a round; `family.episodes_per_task` by default.
+        episodes: of each task in a round.
 
     Returns:
         metrics [shots, task, episode]: 'return', 'success' at any step, 'success_last' at the last one, and what the
@@ -37,11 +36,8 @@ def evaluate_trials(
         times are those of everything up to that round, simulation included, divided by the tasks.
 
     Raises:
-        QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
+        QuickstudyError: an unknown or empty split, or too many tasks.
     """
-    episodes = family.episodes_per_task if episodes is None else episodes
-    if not shots or min(shots) < 0 or episodes < 1:
-        raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
     rounds, rng = max(shots), torch.Generator().manual_seed(seed)
     with family.vector_env(family.tasks(split, tasks), episodes) as env:
         started = time.perf_counter()

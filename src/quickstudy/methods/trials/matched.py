@@ -1,17 +1,13 @@
 """From the first trial's transitions find the most similar known task, and go on learning from its policy.
 
-The similarity of tasks is learned as in the matching of demonstrations (`quickstudy.results.task_similarity`; Koch,
-Zemel, Salakhutdinov 2015): an encoder of sets of transitions, whose embeddings of two sets of one task are to be more
-alike than those of different tasks (the classification over a batch of Sohn 2016, eq. 6).
-
-The first policy, and what known tasks are learned from, is one policy for all tasks
-(`quickstudy.methods.trials.baselines`). A known task's policy is what PPO makes of it there; known tasks are training
-tasks.
+The similarity of tasks is that of demonstrations (Koch, Zemel, Salakhutdinov 2015): embeddings of two sets of
+transitions of one task are to be more alike than those of different tasks (Sohn 2016, eq. 6). The first policy is one
+for all tasks, as in `quickstudy.methods.trials.baselines`; the known tasks are training tasks, and the policy of each
+is what PPO makes of the first one there.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,36 +49,17 @@ class MatchedConfig(Config):
     learning: BaselineConfig = field(default_factory=BaselineConfig)
 
 
-class KnownTasks(NamedTuple):
-    """What one can start from.
-
-    Attributes:
-        embeddings: of each known task's first episodes, [known, width].
-        policies: stacked [known, ...].
-    """
-
-    embeddings: Tensor
-    policies: dict[str, Tensor]
-
-
 class MatchedStart(TrialLearner):
     """Skill: the policy of the most similar known task, and what PPO then makes of it.
 
     Args:
-        known: the environments of this many training tasks with so many episodes of each.
+        family: whose training tasks it knows.
     """
 
-    def __init__(
-        self,
-        policy: GaussianPolicy,
-        observation_size: int,
-        action_size: int,
-        known: Callable[[int, int], VectorEnv],
-        config: MatchedConfig = MatchedConfig(),
-    ) -> None:
+    def __init__(self, policy: GaussianPolicy, family: SimulatedFamily, config: MatchedConfig) -> None:
         super().__init__()
-        self.policy, self.config, self._known = policy, config, known
-        self.encoder = MLP(observation_size + action_size + 1, config.width, config.hidden)
+        self.policy, self.config, self._family = policy, config, family
+        self.encoder = MLP(family.observation_size + family.action_size + 1, config.width, config.hidden)
         self._ppo = PPO(policy, policy.initial(), config.learning.training)
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), config.rate)
 
@@ -99,9 +76,10 @@ class MatchedStart(TrialLearner):
         first = collect(env, memoryless(self.policy, self._ppo.parameters), rng)
         if rounds == 0:
             return [first]
-        known = self.known_tasks(env.episodes_per_task)
-        chosen = self.most_similar(first, known)
-        start = {n: p[chosen] for n, p in known.policies.items()}
+        embeddings, policies = self.known_tasks(env.episodes_per_task)
+        with torch.no_grad():
+            chosen = (self.embed(first) @ embeddings.mT).argmax(1)
+        start = {n: p[chosen] for n, p in policies.items()}
         learning = self.config.learning
         return [first, *adapt_by_ppo(self.policy, start, env, rounds - 1, rng, learning.test, learning.returns)[0]]
 
@@ -122,21 +100,20 @@ class MatchedStart(TrialLearner):
         scores, own = self.config.sharpness * one @ other.mT, torch.arange(len(one))
         return torch.nn.functional.cross_entropy(scores, own), float((scores.argmax(1) == own).float().mean())
 
-    @torch.no_grad()
-    def most_similar(self, episodes: Episodes, known: KnownTasks) -> Tensor:
-        """The index of the most similar known task of each task, [task]."""
-        return (self.embed(episodes) @ known.embeddings.mT).argmax(1)
+    def known_tasks(self, episodes_per_task: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The embeddings [known, width] of the known tasks' first episodes, and their policies, stacked [known, ...].
 
-    def known_tasks(self, episodes_per_task: int) -> KnownTasks:
-        """Made anew from the parameters as they are, always by the same random numbers."""
+        Made anew from the parameters as they are, always by the same random numbers.
+        """
         rng, learning = torch.Generator().manual_seed(0), self.config.learning
-        with self._known(self.config.known, episodes_per_task) as env:
+        tasks = self._family.tasks("train", self.config.known)
+        with self._family.vector_env(tasks, episodes_per_task) as env:
             start = stack(self.policy.initial(), len(env.tasks))
             episodes, policies = adapt_by_ppo(
                 self.policy, start, env, self.config.known_rounds, rng, learning.test, learning.returns
             )
         with torch.no_grad():
-            return KnownTasks(self.embed(episodes[0]), policies)
+            return self.embed(episodes[0]), policies
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"ppo": self._ppo.optimiser.state_dict()}
@@ -148,12 +125,7 @@ class MatchedStart(TrialLearner):
 
 def _build(settings: Settings, family: TaskFamily) -> MatchedStart:
     assert isinstance(family, SimulatedFamily)
-
-    def known(tasks: int, episodes_per_task: int) -> VectorEnv:
-        return family.vector_env(family.tasks("train", tasks), episodes_per_task)
-
-    policy = gaussian_policy(settings, family)
-    return MatchedStart(policy, family.observation_size, family.action_size, known, settings.algorithm)
+    return MatchedStart(gaussian_policy(settings, family), family, settings.algorithm)
 
 
 METHODS = (

@@ -1,10 +1,9 @@
 """The meta-learner LSTM as the learned update rule of a policy.
 
-Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017, with a policy gradient in place of the
-gradient of a classification loss. The cell is that of `quickstudy.methods.demonstrations.meta_lstm`: its state is the
-policy's parameters, and since all coordinates share it, those of all tasks go through it as one long row. As there,
-gradients and losses count as constants in the outer gradient, which is that of PPO's clipped objective after every
-update.
+Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017, with policy gradients. The cell is that of
+`quickstudy.methods.demonstrations.meta_lstm`: its state is the policy's parameters, and since all coordinates share it,
+those of all tasks go through it as one long row. As there, gradients and losses count as constants in the outer
+gradient, which is that of PPO's clipped objective after every update.
 """
 
 from collections.abc import Sequence

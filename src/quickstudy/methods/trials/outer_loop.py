@@ -89,14 +89,8 @@ def validate(learner: TrialLearner, family: SimulatedFamily, config: TrialConfig
         the figure that chooses among checkpoints, the mean of the family's metric after the last round; and the means
         of the metric and of what the family shows beside it, as 'validation/<name>-<round>'.
     """
-    result = evaluate_trials(
-        learner,
-        family,
-        "validation",
-        range(config.validation_rounds + 1),
-        config.validation_tasks,
-        config.episodes_per_task,
-    )
+    rounds, tasks = range(config.validation_rounds + 1), config.validation_tasks
+    result = evaluate_trials(learner, family, "validation", rounds, tasks, config.episodes_per_task)
     means = {name: result.metrics[name].mean((1, 2)).tolist() for name in (family.metric, *family.secondary_metrics)}
     figures = {f"validation/{name}-{k}": value for name, mean in means.items() for k, value in enumerate(mean)}
     return means[family.metric][-1], figures

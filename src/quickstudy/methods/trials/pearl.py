@@ -3,17 +3,13 @@
 Rakelly, Zhou, Quillen, Finn, Levine: Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
 Variables, ICML 2019 (Algorithms 1 and 2), on soft actor-critic (SAC; Haarnoja, Zhou, Abbeel, Levine, ICML 2018).
 
-q(z | c) is a product of Gaussians, one for each transition c_n and the prior (eq. 2 of the paper); z is drawn once an
-episode (posterior sampling). The critic's gradient trains the encoder, the actor takes z as given.
-
 Deviations: two critics with slow targets instead of a separate value network; a decoder that predicts rewards from z
-trains the encoder too (the paper, section 4.1, names that as another choice), because the critic's own targets say
-little for a long time; and the encoder's transitions are those of the first episodes of one trial. The paper draws the
-latest ones, of whatever trials: one trial alone does not tell what can be inferred from them.
+trains the encoder too (section 4.1 names that as another choice), because the critic's own targets say little for a
+long time; and the encoder's transitions are those of the first episodes of one trial, where the paper draws the latest
+ones of whatever trials, which do not tell what can be inferred from one.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +19,7 @@ from torch.nn.functional import softplus
 
 from quickstudy.method import Method
 from quickstudy.methods.trials.learner import Figures, TrialLearner, returns_by_round
-from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.replay_buffer import ReplayBuffer, Transitions, transitions
 from quickstudy.methods.trials.rollout import Actor, Episodes, PolicyInput, collect
 from quickstudy.nets import MLP
@@ -88,11 +84,7 @@ class PEARL(TrialLearner):
     shares_experience = False
 
     def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        unit: float | Sequence[float],
-        config: PEARLConfig = PEARLConfig(),
+        self, observation_size: int, action_size: int, unit: Unit, config: PEARLConfig = PEARLConfig()
     ) -> None:
         super().__init__()
         self.config, self.unit = config, torch.as_tensor(unit)

@@ -12,6 +12,9 @@ from quickstudy.learner import Parameters
 from quickstudy.settings import Settings
 from quickstudy.task import TaskFamily
 
+Unit = float | Sequence[float]
+"""What observations are divided by, one number for all or one for each."""
+
 _LEAST_LOG_STD = math.log(1e-3)
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -50,7 +53,6 @@ class GaussianPolicy(nn.Module):
     """A multi-layer perceptron for the mean; the deviation is a parameter that does not depend on the observation.
 
     Args:
-        unit: what observations are divided by, one number for all or one for each.
         std: the deviation before training; it is never less than a thousandth.
     """
 
@@ -59,7 +61,7 @@ class GaussianPolicy(nn.Module):
         observation_size: int,
         action_size: int,
         hidden: Sequence[int],
-        unit: float | Sequence[float] = 1.0,
+        unit: Unit = 1.0,
         std: float = 1.0,
         activation: str = "relu",
     ) -> None:
@@ -76,9 +78,6 @@ class GaussianPolicy(nn.Module):
     def initial(self) -> dict[str, Tensor]:
         """Its own parameters by name."""
         return dict(self.named_parameters())
-
-    def forward(self, x: Tensor) -> Gaussian:
-        return self.predict(self.initial(), x)
 
     def predict(self, parameters: Parameters, x: Tensor) -> Gaussian:
         """The distributions of the policy with other parameters.

@@ -66,11 +66,15 @@ def adapt_by_ppo(
     return episodes, {n: p.detach() for n, p in ppo.parameters.items()}
 
 
-def clipped_loss(ratio: Tensor, batch: AdvantageBatch, clip: float) -> Tensor:
-    """Minus eq. 7, [task], for ratios [task, episode, step] of the new probability to the old one."""
+def clipped_gain(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """What eq. 7 takes the mean of, for ratios [...] of the new probability of an action to the old one."""
     # Eq. 7: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
-    gain = torch.minimum(ratio * batch.advantages, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
-    return -batch.mean(gain)
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def clipped_loss(ratio: Tensor, batch: AdvantageBatch, clip: float) -> Tensor:
+    """Minus eq. 7, [task], for ratios [task, episode, step]."""
+    return -batch.mean(clipped_gain(ratio, batch.advantages, clip))
 
 
 class PPO:

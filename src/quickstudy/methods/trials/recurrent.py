@@ -1,11 +1,8 @@
 """A policy with a memory that lasts for a trial: what it learned of the task is the state of its core.
 
-Duan et al. (2016, RL^2) and Wang et al. (2016, Learning to Reinforcement Learn): several episodes of one task make a
+Duan et al. (2016, RL^2), Wang et al. (2016, Learning to Reinforcement Learn): several episodes of one task make a
 *trial*. The policy sees its observation, its last action, the last reward and whether a new episode has begun; its
-state is reset between trials only. How it is trained is said in `quickstudy.methods.trials.rl2` and
-`quickstudy.methods.trials.dagger`.
-
-The core is an LSTM, or the external memory of `quickstudy.methods.demonstrations.mann` (Santoro et al. 2016).
+state is reset between trials only. `quickstudy.methods.trials.rl2` and `dagger` say how it is trained.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +17,7 @@ from torch.utils._pytree import tree_map
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory
 from quickstudy.methods.trials.learner import TrialLearner
-from quickstudy.methods.trials.policy import Gaussian
+from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.rollout import Episodes, PolicyInput, collect
 from quickstudy.settings import Config, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
@@ -99,17 +96,11 @@ class MemoryCore(Core):
 
 
 class Recurrent(TrialLearner):
-    """Skill: the state of the core, one for each trial; each environment of a task has a trial of its own.
-
-    Args:
-        unit: what observations are divided by, one number for all or one for each.
-    """
+    """Skill: the state of the core, one for each trial; each environment of a task has a trial of its own."""
 
     shares_experience = False
 
-    def __init__(
-        self, observation_size: int, action_size: int, unit: float | Sequence[float], config: CoreConfig
-    ) -> None:
+    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: CoreConfig) -> None:
         super().__init__()
         self.unit = torch.as_tensor(unit)
         inputs = observation_size + action_size + 2

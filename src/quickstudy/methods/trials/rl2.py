@@ -1,8 +1,8 @@
 """RL squared: a recurrent policy whose memory, kept from episode to episode, is what it learned of the task.
 
 Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel: RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning,
-2016; Wang et al.: Learning to Reinforcement Learn, 2016. What the policy of `quickstudy.methods.trials.recurrent`
-maximises is the return of the whole trial, episodes' ends or not. The outer algorithm is PPO.
+2016; Wang et al.: Learning to Reinforcement Learn, 2016. The policy (`quickstudy.methods.trials.recurrent`) maximises
+the return of the whole trial, across episodes' ends. The outer algorithm is PPO.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from quickstudy.learner import masked_mean
 from quickstudy.method import Method
 from quickstudy.methods.trials.advantages import gae
 from quickstudy.methods.trials.learner import Figures, returns_by_round
-from quickstudy.methods.trials.policy import Gaussian, clamped_log_std
+from quickstudy.methods.trials.policy import Gaussian, Unit, clamped_log_std
+from quickstudy.methods.trials.ppo import clipped_gain
 from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recurrent
 from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.settings import Changes, Fraction, PositiveFloat, PositiveInt
@@ -73,13 +75,7 @@ class RL2(Recurrent):
 
     scale: Tensor  # unit of the critic's values, a quarter of the deviation of the first trials' returns
 
-    def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        unit: float | Sequence[float],
-        config: RL2Config = RL2Config(),
-    ) -> None:
+    def __init__(self, observation_size: int, action_size: int, unit: Unit, config: RL2Config = RL2Config()) -> None:
         super().__init__(observation_size, action_size, unit, config)
         self.config = config
         head = nn.Linear(config.width, action_size)
@@ -113,14 +109,11 @@ class RL2(Recurrent):
     def loss(self, batch: TrialBatch) -> tuple[Tensor, Figures]:
         """PPO's clipped objective, the value's squared error in units of its scale, and the entropy bonus."""
         gaussian, values = self.unroll(batch.inputs)
-        count = batch.mask.sum()
         ratio = (gaussian.log_prob(batch.actions) - batch.log_prob).exp()
-        bounded = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
-        # Eq. 7 of PPO: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
-        gain = torch.minimum(ratio * batch.advantages, bounded * batch.advantages)
-        policy = -(gain * batch.mask).sum() / count
-        value = ((values - batch.targets / self.scale).square() * batch.mask).sum() / count
-        entropy = (gaussian.entropy() * batch.mask).sum() / count
+        # Eq. 7 of PPO, over all real steps.
+        policy = -masked_mean(clipped_gain(ratio, batch.advantages, self.config.clip), batch.mask)
+        value = masked_mean((values - batch.targets / self.scale).square(), batch.mask)
+        entropy = masked_mean(gaussian.entropy(), batch.mask)
         # Eq. 9 of PPO, as a loss: -L_clip + c_1 L_value - c_2 S.
         loss = policy + self.config.value * value - self.config.entropy * entropy
         return loss, {

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from carrying import Carrying
 from quickstudy import methods
-from quickstudy.check import BrokenError, Point
+from quickstudy.check.methods import POINTS, Subject, check_method
+from quickstudy.check.points import BrokenError, Point
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.families import own as families
@@ -23,7 +24,6 @@ from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition.family import Recognition
 from quickstudy.learner import BaseLearner
 from quickstudy.method import Method
-from quickstudy.methods.contract import POINTS, Subject, check_method
 from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig
 from quickstudy.methods.demonstrations.hypernet import Hypernet
@@ -68,7 +68,7 @@ def settings(kind: str, record: Method) -> Settings:
         FAMILIES[kind].name,
         record.name,
         network=NetworkConfig((32, 32), context=4, normalise=True, embedding=16),
-        algorithm=record.settings(**SMALL.get(record.settings, {})),
+        algorithm=record.settings(**SMALL.get(record.settings, {}) | record.fixed),
         training=replace(training, **record.changes.get("training", {})),
     )
 

@@ -4,8 +4,7 @@ Every point acts in environments whose episodes end at different times, so that 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +15,13 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from quickstudy.check.methods import says_what_it_is
 from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console
 from quickstudy.method import Method
-from quickstudy.methods.contract import says_what_it_is
 from quickstudy.methods.trials.learner import Figures, TrialLearner
 from quickstudy.methods.trials.outer_loop import TrialSteps
 from quickstudy.methods.trials.rollout import Episodes
@@ -145,16 +144,6 @@ def check_trial_method(method: Method, family: SimulatedFamily, settings: Settin
 # ---- the points
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Faults that are made on purpose are not reported."""
-    console.quiet, before = True, console.quiet
-    try:
-        yield
-    finally:
-        console.quiet = before
-
-
 def steps_are_repeated(subject: _Subject) -> str:
     subject.needs_training()
     one, other = subject.trained, subject.train()
@@ -230,17 +219,18 @@ def ignores_what_follows_an_end(subject: _Subject) -> str:
     return "what comes after an episode's end changes nothing"
 
 
-@_quiet()
 def survives_faults(subject: _Subject) -> str:
     if subject.family.horizon < 2:
         raise SkippedError("an episode has one step, after which nothing can fail")
-    learner, steps, figures, _ = subject.train(faults=True)
+    with console.capture():  # what is reported of them is meant
+        learner, steps, figures, _ = subject.train(faults=True)
     if not _finite(learner):
         raise BrokenError("A reward that is no number made a parameter one: leave broken steps out by the mask.")
     least = 0 if subject.method.uses == "nothing" else 2 * 2 * subject.settings.training.meta_batch
     if steps.faults < least or figures[-1]["faults"] != steps.faults:
         raise BrokenError(f"Of at least {least} failures {steps.faults} were counted.")
-    episodes = subject.trial(learner, faults=True)
+    with console.capture():
+        episodes = subject.trial(learner, faults=True)
     if not all(bool(one.broken[:, 0].all() and one.broken[:, -1].all()) for one in episodes):
         raise BrokenError("Episodes that were cut short must be marked as broken.")
     return "environments that fail and rewards that are no numbers are counted"

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from quickstudy import methods
+from quickstudy.check.trial_methods import POINTS, check_trial_method
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.method import Method
+from quickstudy.methods.demonstrations.mann import MANNConfig
 from quickstudy.methods.trials.baselines import BaselineConfig
-from quickstudy.methods.trials.contract import POINTS, check_trial_method
 from quickstudy.methods.trials.learner import returns_by_round
 from quickstudy.methods.trials.policy import GaussianPolicy
 from quickstudy.methods.trials.ppo import PPOConfig
@@ -26,12 +27,18 @@ class Short(Navigation2D):
 
 _PPO = PPOConfig(epochs=2)
 _BASELINES = {"training": _PPO, "test": _PPO}
+_MEMORY = {
+    "width": 6,
+    "epochs": 1,
+    "minibatches": 2,
+    "memory": MANNConfig(slots=4, width=3, heads=1, controller=5),
+}
 SMALL = {
     **dict.fromkeys(("scratch-ppo", "transfer-ppo", "domain-randomisation", "oracle-ppo"), _BASELINES),
     "reptile-ppo": {"ppo": _PPO},
     "maml-trpo": {"trpo": replace(methods.get("maml-trpo").settings().trpo, cg_steps=3, fisher_every=2)},
-    "rl2": {"width": 6, "epochs": 2},
-    "rl2-mann": {"width": 6, "epochs": 2},
+    "rl2": _MEMORY,
+    "rl2-mann": _MEMORY,
     "rl2-dagger": {"width": 6, "kept": 12, "updates": 2, "batch": 4},
     "pearl": {"hidden": (8,), "updates": 3, "tasks": 2, "context": 4, "batch": 4, "kept": 3},
     "matched": {"known": 3, "known_rounds": 1, "hidden": (8,), "learning": BaselineConfig(_PPO, _PPO)},
