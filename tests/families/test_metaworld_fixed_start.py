@@ -254,7 +254,7 @@ def test_who_reaches_as_the_expert_says_has_room_for_error() -> None:
         begin(env)
         for _ in range(family.horizon):
             env.step(np.nan_to_num(env.expert_action()), np.ones((10, 1), bool))
-        reach = env._sims._groups[0].task
+        reach = env._sims._groups[0][0]
         assert np.linalg.norm(reach.tcp - reach.target, axis=1).max() < 0.02
 
 
@@ -276,7 +276,7 @@ def test_tasks_are_named_and_seeded_as_before_and_belong_to_one_family_alone() -
 def test_mistakes_are_one_sentence() -> None:
     with pytest.raises(QuickstudyError, match="Did you mean 'push'"):
         families.get("ml1-pushh-fixed-start")
-    with pytest.raises(QuickstudyError, match="Did you mean 'push-v3'"):
+    with pytest.raises(QuickstudyError, match="Did you mean 'push'"):
         FixedStart("mine", {"train": ["push-v2"]})
     with pytest.raises(QuickstudyError, match="horizon and vectors must be positive; got 0 and 50"):
         ml10(horizon=0)

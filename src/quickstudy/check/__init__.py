@@ -42,10 +42,10 @@ def check_method(method: "Method", family: "TaskFamily") -> list[Point]:
     if reason := method.why_not(family):
         raise QuickstudyError(reason)
     if method.learns_from == "demonstrations":
-        from quickstudy.methods import contract
+        from quickstudy.check import methods
 
-        return contract.check_method(method, family)
-    from quickstudy.methods.trials.contract import check_trial_method
+        return methods.check_method(method, family)
+    from quickstudy.check.trial_methods import check_trial_method
 
     if not isinstance(family, SimulatedFamily):
         raise QuickstudyError(f"Learning by trial needs a simulated family; '{family.name}' is none.")

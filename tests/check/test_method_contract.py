@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from carrying import Carrying
 from quickstudy import methods
+from quickstudy.check.methods import POINTS, Subject, check_method
 from quickstudy.check.points import BrokenError, Point
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
@@ -23,7 +24,6 @@ from quickstudy.families.classic import PointNavigation
 from quickstudy.families.recognition.family import Recognition
 from quickstudy.learner import BaseLearner
 from quickstudy.method import Method
-from quickstudy.methods.contract import POINTS, Subject, check_method
 from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig
 from quickstudy.methods.demonstrations.hypernet import Hypernet

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from quickstudy.check.methods import says_what_it_is
 from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console
 from quickstudy.method import Method
-from quickstudy.methods.contract import says_what_it_is
 from quickstudy.methods.trials.learner import Figures, TrialLearner
 from quickstudy.methods.trials.outer_loop import TrialSteps
 from quickstudy.methods.trials.rollout import Episodes

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from quickstudy import methods
+from quickstudy.check.trial_methods import POINTS, check_trial_method
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.mann import MANNConfig
 from quickstudy.methods.trials.baselines import BaselineConfig
-from quickstudy.methods.trials.contract import POINTS, check_trial_method
 from quickstudy.methods.trials.learner import returns_by_round
 from quickstudy.methods.trials.policy import GaussianPolicy
 from quickstudy.methods.trials.ppo import PPOConfig
