@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +52,9 @@ _EXTRAS = {
 """Columns that a table has beside its metric, where some row has them."""
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "×": r"$\times$"}
+
+NOTHING = "–"
+"""Stands where there is no figure."""
 
 Condition = tuple[Experience, int | None, int | None]
 """What a method adapted from: the kind of experience, how much of it, and in how many steps."""
@@ -246,53 +250,62 @@ def to_latex(cells: Sequence[Cell]) -> str:
 
 def print_table(cell: Cell, to: Console = console) -> None:
     """Prints the cell for a terminal."""
-    made = table(cell)
-    to.print(_rich(made, range(len(made.headers)), repeat=True))
+    _print(table(cell), to)
 
 
 def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
-    """One table for a terminal; where it is too wide, the costs follow in a second one, intervals below figures."""
+    """Prints the cells together for a terminal."""
     made, splits = together(cells)
-    everything = range(len(made.headers))
-    whole = _rich(made, everything)
-    if Measurement.get(to, to.options.update(max_width=10_000), whole).maximum <= to.width:
-        to.print(whole)
-        return
-    costs = [place for place in everything if made.costs[place]]
-    to.print(_rich(made, [place for place in everything if place not in costs], below=True))
-    if costs:
-        first = [i for i, row in enumerate(made.rows) if row[0] == splits[0]]
-        once = replace(
-            made,
-            title=f"{made.title}: costs",
-            rows=[made.rows[i] for i in first],
-            evidence=[made.evidence[i] for i in first],
-            protocol="",
-            measured="",
-        )
-        to.print(_rich(once, [made.method, *costs]))
+    _print(made, to, skip=len(splits) == 1)
 
 
-def _rich(made: Table, places: Sequence[int], below: bool = False, repeat: bool = False) -> RichTable:
-    """Some columns of a table for a terminal.
+def _print(made: Table, to: Console, skip: bool = False) -> None:
+    """One table; where it is too wide, several below each other, in which no word and no figure is cut short.
 
     Args:
-        below: intervals stand below their figures.
-        repeat: say the first column in every line, not only where it changes.
+        skip: leave the first column out.
     """
-    caption = escape(f"{made.protocol} {made.measured}".strip())
-    printed = RichTable(title=made.title, caption=caption, title_justify="left", caption_justify="left")
+    places = range(len(made.headers))[skip:]
+    whole = _rich(made, places)
+    if _fits(whole, to):
+        pages = [whole]
+    else:
+        labels = [place for place in places if place <= made.method]
+        pages, page = [], list(labels)
+        for place in places[len(labels) :]:
+            if page != labels and not _fits(_rich(made, [*page, place], narrow=True), to):
+                pages.append(_rich(made, page, narrow=True))
+                page = list(labels)
+            page.append(place)
+        pages.append(_rich(made, page, narrow=True))
+    pages[0].title = made.title
+    pages[-1].caption = escape(f"{made.protocol} {made.measured}")
+    to.print(*pages, sep="\n")
+
+
+def _fits(printed: RichTable, to: Console) -> bool:
+    return Measurement.get(to, to.options.update(max_width=10_000), printed).maximum <= to.width
+
+
+def _rich(made: Table, places: Sequence[int], narrow: bool = False) -> RichTable:
+    """Some columns, and the rows that have a figure there.
+
+    Args:
+        narrow: headers are broken into short lines, and intervals stand below their figures.
+    """
+    printed = RichTable(title_justify="left", caption_justify="left")
     for place in places:
-        justify, whole = "left" if made.words[place] else "right", place == made.method and not repeat
-        printed.add_column(escape(made.headers[place]), justify=justify, no_wrap=whole)  # type: ignore[arg-type]
+        header = textwrap.fill(made.headers[place], 12, break_long_words=False) if narrow else made.headers[place]
+        printed.add_column(escape(header), justify="left" if made.words[place] else "right")
     last = None
     for row, baseline in zip(made.rows, made.baselines, strict=True):
-        if not repeat and last not in (None, row[0]):
+        if all(row[place] == NOTHING for place in places if not made.words[place]):
+            continue
+        if places[0] != made.method and last not in (None, row[places[0]]):
             printed.add_section()
-        shown = [row[0] if repeat or row[0] != last else "", *row[1:]]
-        last = row[0]
-        parts = [escape(shown[place].replace(" [", "\n[") if below else shown[place]) for place in places]
-        printed.add_row(*parts, style="dim" if baseline else None)
+        last = row[places[0]]
+        parts = [row[place].replace(" [", "\n[") if narrow else row[place] for place in places]
+        printed.add_row(*map(escape, parts), style="dim" if baseline else None)
     return printed
 
 
@@ -338,7 +351,7 @@ def _bounded(cell: Cell, row: Row | None, name: str) -> str:
     """A figure with its interval, where it has one."""
     value = getattr(row, name, None)
     if value is None:
-        return "–"
+        return NOTHING
     bounds = getattr(row, "ci95" if name == "value" else f"{name}_ci95")
     percent = name == "improvement" or cell.unit == "fraction"
     show = (lambda number: f"{100 * number:.1f}") if percent else _figure
@@ -363,7 +376,7 @@ def _extra(cell: Cell, name: str, number: float | None) -> str:
 def _figure(number: float | None) -> str:
     """A whole number in full, others with three significant digits; never in powers of ten."""
     if number is None:
-        return "–"
+        return NOTHING
     if isinstance(number, int):
         return f"{number:,}"
     if number == 0 or not math.isfinite(number):
