@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 
-import gymnasium
 import numpy as np
-import pytest
 import torch
 
-from quickstudy.errors import QuickstudyError
-from quickstudy.families.gymnasium.vector_env import Flat, GymVectorEnv
 from quickstudy.families.navigation2d import Navigation2D
 from quickstudy.methods.trials.policy import Gaussian
 from quickstudy.methods.trials.rollout import PolicyInput, collect
@@ -109,50 +105,3 @@ def test_a_truncated_episode_ends_there_and_is_not_terminated() -> None:
     assert not episodes.terminated.any()
     assert episodes.last[0, :, 0].tolist() == [2.0, 4.0]
     assert not episodes.broken.any()
-
-
-class Fragile(gymnasium.Env):
-    """Fails in its second step, if it is not sound."""
-
-    action_space = gymnasium.spaces.Box(-2.0, 4.0, (1,), np.float64)
-    observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float64)
-
-    def __init__(self, sound: bool) -> None:
-        self.sound, self.count = sound, 0
-
-    def reset(self, *, seed=None, options=None):
-        self.count = 0
-        return np.zeros(1), {}
-
-    def step(self, action):
-        self.count += 1
-        if self.count == 2 and not self.sound:
-            raise RuntimeError("a joint came off")
-        return np.asarray(action), 1.0, False, False, {}
-
-
-def test_an_environment_that_raises_is_named_and_made_anew(capsys) -> None:
-    made = []
-
-    def make(task: Task) -> Flat:
-        made.append(Flat(Fragile(sound=bool(made)), 3))
-        return made[-1]
-
-    env = GymVectorEnv(goal([0.0, 0.0]), 2, make, 3, lambda info, total: False)
-    episodes = collect(env, always(0.5), rng())
-    assert episodes.mask.tolist() == [[[1, 0, 0], [1, 1, 1]]]
-    assert episodes.observations[0, 1, 1].tolist() == [2.5]  # 0.5 of the way from the middle, 1, to 4
-    assert (env.faults, len(made)) == (1, 3)
-    said = capsys.readouterr().out
-    assert "navigation2d/train/0 failed (RuntimeError: a joint came off)" in said.replace("\n", " ")
-    assert collect(env, always(0.5), rng()).mask.all()
-
-
-def test_too_many_failures_stop() -> None:
-    def make(task: Task) -> Flat:
-        return Flat(Fragile(sound=False), 3)
-
-    env = GymVectorEnv(goal([0.0, 0.0]), 1, make, 3, lambda info, total: False, most_faults=2)
-    collect(env, always(0.0), rng())
-    with pytest.raises(QuickstudyError, match=r"a joint came off.*failure 2, and 2 are the limit"):
-        collect(env, always(0.0), rng())
