@@ -26,7 +26,7 @@ Experience = Literal["demonstrations", "trials"]
 """What a skill is learned from."""
 
 Role = Literal["meta-learner", "baseline", "floor", "oracle"]
-"""'baseline': what meta-learning has to beat; 'floor': without any learning; 'oracle': told what is hidden."""
+"""'baseline': what meta-learning has to beat; 'floor': without any learning; 'oracle': receives what is hidden."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Task:
     Attributes:
         family: name of the family that it was drawn from.
         split: the split of the family that it belongs to.
-        index: its place in the split; (family, split, index) names it for ever.
+        index: its place in the split; (family, split, index) is its name in every version.
         parameters: what makes this task different from its siblings.
     """
 
@@ -101,7 +101,7 @@ class TaskFamily(ABC):
     """Height and width, where an observation is a grey image, flattened."""
     observation_layout: ObservationLayout | None = None
     """Where hand, object and goal are observed; an action's first three numbers then move the hand. For one floor only:
-    learners are not told."""
+    learners do not see it."""
     observation_size: int
     action_size: int
     hidden_size: int
