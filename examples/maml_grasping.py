@@ -69,7 +69,7 @@ def main(train_tasks=150, test_tasks=40, steps=600):
     learner = MetaLearner(BaseLearner(family.observation_size, family.action_size))
     learner.standardise(demonstrations.batch)
     meta_train(learner, demonstrations, steps)
-    result = quickstudy.evaluation(learner, family, "sizes", shots=[0, 1], tasks=test_tasks)
+    result = quickstudy.evaluate(learner, family, "sizes", shots=[0, 1], tasks=test_tasks)
     before, after = result.metrics["success"].mean((1, 2))
     print(f"Objects of unseen sizes: {before:.0%} grasped before a demonstration, {after:.0%} after one.")
     return before, after

@@ -123,7 +123,7 @@ def test_sources() -> None:
 
 def test_meta_batches_that_cannot_be_had_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     changes = {**QUICK["demonstrations"], "training": {"shots": 9}}
-    with pytest.raises(QuickstudyError, match="9 support and 2 query demonstrations a task; each has 4"):
+    with pytest.raises(QuickstudyError, match="9 support and 2 query demonstrations a task; the one with the fewest has 4"):
         Experiment.of(Short(), "maml", 0, changes).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -196,7 +196,7 @@ def test_train_on_own_data(tmp_path, capsys):
     assert (settings.data.tasks, settings.data.demonstrations, settings.data.validation_tasks) == (6, 5, 2)
     assert (settings.training.meta_batch, settings.training.queries) == (6, 2)
     run = tmp_path / "run"
-    main(["train", str(path), "--output-dir", str(run), "--training.steps", "150", "--training.validate-every", "150",
+    main(["train", str(path), "--output-dir", str(run), "--training.steps", "60", "--training.validate-every", "60",
           "--training.batching", "vmap"])  # fmt: skip
     main(["evaluate", str(run), "--shots", "0", "1", "2"])
     rows = Cell.read(run / "results/my-walks-test.json").rows
@@ -247,7 +247,7 @@ def long(count: int, steps: int = 200) -> "list[Episode]":
         yield Episode(f"task {i % 10}", x[:, :40], x[:, 40:])
 
 
-@pytest.mark.parametrize(("format", "count"), [("lerobot", 40), ("minari", 40), ("csv", 40)])
+@pytest.mark.parametrize(("format", "count"), [("lerobot", 20), ("minari", 20), ("csv", 12)])
 def test_memory_does_not_grow_with_the_episodes(tmp_path, monkeypatch, format, count):
     """What three times as many episodes take more is not half of what there is more of them, whatever readers fetch
     ahead; benchmarks/data_memory.py has 10,000."""

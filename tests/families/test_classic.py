@@ -154,7 +154,7 @@ def test_a_family_without_an_environment_says_so():
         Sinusoid().make(sine(1.0, 0.0))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.text(max_size=12))
 def test_an_unknown_family_gets_one_sentence(name):
     assume(name not in families.records() and not {"/", ":"} & set(name) and not name.startswith(("ml1-", ".")))

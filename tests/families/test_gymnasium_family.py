@@ -259,5 +259,5 @@ def test_the_example_is_short_and_learns():
     spec = importlib.util.spec_from_file_location("own_environment", path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    none, one = example.main(steps=60, tasks=6)
+    none, one = example.main(steps=40, tasks=6)
     assert one > none + 0.3

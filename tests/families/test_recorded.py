@@ -58,6 +58,16 @@ def test_the_error_by_hand(family):
     assert sorted(found) == pytest.approx(sorted(float(np.square(d.actions).mean()) for d in kept), rel=1e-6)
 
 
+def test_the_seed_draws_which_demonstrations_are_kept():
+    names = {"train": ["goal 0"], "validation": ["goal 1"], "test": [f"goal {i}" for i in range(2, 10)]}
+    made = [families.from_demonstrations(*episodes(), splits=names, seed=seed) for seed in (0, 0, 1)]
+    one, again, other = (
+        [{d.observations.tobytes() for d in some} for some in f.demonstrate(f.tasks("test", 8), 3, 0)] for f in made
+    )
+    assert one == again
+    assert one != other
+
+
 def test_settings_are_for_what_there_is(family):
     own = family.method_settings["demonstrations"]
     assert own["training"] == {"steps": 2000, "meta_batch": 6, "queries": 2, "validate_every": 500}

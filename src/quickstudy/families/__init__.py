@@ -1,23 +1,23 @@
 """The task families: every module or folder here holds its classes, their settings and its records, `FAMILIES`.
 
 Those of other packages are found by the entry points `quickstudy.families`, or named as `package.module:attribute`; the
-attribute is a family, or gives one when it is called without arguments. A path names a user's own data. How a family is
-made of one's own arrays, demonstrations or environments in Python: `from_arrays`, `from_demonstrations`,
-`from_dataset`, `from_file`, `from_gymnasium`.
+attribute is a family, or gives one when it is called without arguments; an entry point may also name a tuple of
+records. A path names a user's own data. How a family is made of one's own arrays, demonstrations or environments in
+Python: `from_arrays`, `from_demonstrations`, `from_dataset`, `from_file`, `from_gymnasium`.
 """
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.base import FamilyRecord
-from quickstudy.io.plugins import load_attribute
+from quickstudy.io.plugins import load_attribute, with_installed
 from quickstudy.task import TaskFamily
 
 _OWN = ("from_arrays", "from_dataset", "from_demonstrations", "from_file", "from_gymnasium", "draw")
@@ -33,9 +33,7 @@ def __getattr__(name: str) -> Any:
 def records() -> dict[str, FamilyRecord]:
     """All families by name: those here, then those of entry points."""
     found = {record.name: record for module in _modules() for record in getattr(module, "FAMILIES", ())}
-    for entry in entry_points(group="quickstudy.families"):
-        found[entry.name] = FamilyRecord(entry.name, entry.value, functools.partial(_made, entry.value))
-    return dict(sorted(found.items()))
+    return dict(sorted(with_installed(found, "quickstudy.families", _record).items()))
 
 
 def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
@@ -57,8 +55,8 @@ def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
         return records()[name].build(objects=objects, unit=unit)
     if name in records():
         return records()[name].build()
-    if ":" in name:
-        return _made(name)
+    if ":" in name and not Path(name).exists():
+        return _made(load_attribute(name), name)
     for module in _modules():
         if (build := getattr(module, "find", lambda name: None)(name)) is not None:
             return build()
@@ -79,13 +77,21 @@ def _modules() -> Iterator[ModuleType]:
         yield importlib.import_module(module.name)
 
 
-def _made(name: str) -> TaskFamily:
-    found = load_attribute(name)
-    if not isinstance(found, TaskFamily) and callable(found):
+def _record(name: str, where: str, attribute: Any) -> FamilyRecord:
+    """The record of what an entry point names."""
+    if isinstance(attribute, FamilyRecord):
+        return attribute
+    summary = (inspect.getdoc(attribute) or where).split("\n")[0].rstrip(".")
+    return FamilyRecord(name, summary, functools.partial(_made, attribute, where))
+
+
+def _made(attribute: Any, name: str) -> TaskFamily:
+    """The family that an attribute is, or gives."""
+    if not isinstance(attribute, TaskFamily) and callable(attribute):
         try:
-            found = found()
+            attribute = attribute()
         except Exception as error:  # a user's class may fail in any way
             raise QuickstudyError(f"'{name}' could not be made ({type(error).__name__}: {error}).") from error
-    if not isinstance(found, TaskFamily):
-        raise QuickstudyError(f"'{name}' is no TaskFamily, nor does it give one; got {type(found).__name__}.")
-    return found
+    if not isinstance(attribute, TaskFamily):
+        raise QuickstudyError(f"'{name}' is no TaskFamily, nor does it give one; got {type(attribute).__name__}.")
+    return attribute

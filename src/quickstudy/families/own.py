@@ -14,7 +14,7 @@ from quickstudy.errors import QuickstudyError, within
 from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
 from quickstudy.families.gymnasium.vector_env import Expert
-from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, check_shares, split_labels
+from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, split_by_shares, split_labels
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.task import TaskFamily
@@ -136,12 +136,9 @@ def from_arrays(
             f"x must be [example, feature] or grey images [example, height, width]; got shape {x.shape}"
             f"{f' for images of {image[0]} x {image[1]}' if image else ''}."
         )
-    check_shares(splits)
     labels, classes = np.unique(y, return_inverse=True)
-    ends = np.cumsum(splits)[:2] * len(labels)
-    parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends.round().astype(int))
-    named = zip(("train", "validation", "test"), parts, splits, strict=True)
-    chosen = {split: some for split, some, share in named if share > 0}
+    parts = split_by_shares(len(labels), splits, seed)
+    chosen = {split: some for (split, some), share in zip(parts.items(), splits, strict=True) if share > 0}
     for split, some in chosen.items():
         if len(some) < ways:
             raise QuickstudyError(

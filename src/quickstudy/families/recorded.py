@@ -21,19 +21,29 @@ QUERIES = 2
 """Demonstrations of each task that are kept to judge by."""
 
 
-def check_shares(splits: Sequence[float]) -> None:
-    """Raises QuickstudyError unless these are shares for training, validation and test."""
+def split_by_shares(count: int, splits: Sequence[float], seed: int) -> dict[str, np.ndarray]:
+    """Which of `count` things belong to which split, drawn by these shares; none is empty where there are enough.
+
+    Raises:
+        QuickstudyError: these are no shares for training, validation and test.
+    """
     if len(splits) != 3 or min(splits) < 0 or splits[0] * splits[2] == 0 or not np.isclose(sum(splits), 1.0):
         raise QuickstudyError(
             "splits must be three shares for training, validation (which may be 0) and test that sum to 1; got "
             f"{tuple(splits)}."
         )
+    first, second = (np.cumsum(splits)[:2] * count).round().astype(int)
+    if count >= 3:
+        second = min(second, count - 1)
+        first = max(1, min(first, second - (splits[1] > 0)))
+    parts = np.split(np.random.default_rng(seed).permutation(count), [first, second])
+    return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
 def split_labels(
     labels: Sequence[str], splits: Sequence[float] | Mapping[str, Sequence[str | int]], seed: int
 ) -> dict[str, list[str]]:
-    """Which labels belong to which split; shares leave none empty where there are labels enough.
+    """Which labels belong to which split.
 
     Raises:
         QuickstudyError: shares or names that are not such, or too few labels.
@@ -49,13 +59,8 @@ def split_labels(
             if len(where) > 1:
                 raise QuickstudyError(f"Task '{label}' is in the splits {' and '.join(where)}; they may not share one.")
     else:
-        check_shares(splits)
-        first, second = (np.cumsum(splits)[:2] * len(labels)).round().astype(int)
-        if len(labels) >= 3:
-            second = min(second, len(labels) - 1)
-            first = max(1, min(first, second - (splits[1] > 0)))
-        parts = np.split(np.random.default_rng(seed).permutation(len(labels)), [first, second])
-        chosen = {s: [labels[i] for i in p] for s, p in zip(("train", "validation", "test"), parts, strict=True)}
+        parts = split_by_shares(len(labels), splits, seed)
+        chosen = {split: [labels[i] for i in part] for split, part in parts.items()}
     tests = [split for split in chosen if split not in ("train", "validation")]
     if not {"train", "validation"} <= chosen.keys() or not tests:
         raise QuickstudyError(f"A family needs 'train', 'validation' and a test split; got {', '.join(chosen)}.")

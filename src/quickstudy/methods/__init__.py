@@ -1,16 +1,16 @@
 """The methods: every module in `demonstrations` and `trials` holds its class, its settings and its records.
 
 A module's records are its `METHODS`. Those of other packages are found by the entry points `quickstudy.methods`, or
-named as `package.module:attribute`; the attribute is a `Method`, or a class whose own is called `method`.
+named as `package.module:attribute`; the attribute is a `Method`, a class whose own is called `method`, or, for an entry
+point, a tuple of either.
 """
 
 import functools
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
 
 from quickstudy.errors import QuickstudyError, unknown
-from quickstudy.io.plugins import load_attribute
+from quickstudy.io.plugins import load_attribute, with_installed
 from quickstudy.method import Experience, Method
 
 
@@ -23,9 +23,7 @@ def records() -> dict[str, Method]:
         for module in pkgutil.iter_modules(parent.__path__, f"{parent.__name__}."):
             for record in getattr(importlib.import_module(module.name), "METHODS", ()):
                 found[record.name] = record
-    for entry in entry_points(group="quickstudy.methods"):
-        found[entry.name] = _record(entry.load(), entry.value)
-    return found
+    return with_installed(found, "quickstudy.methods", lambda _, where, attribute: _record(attribute, where))
 
 
 def get(name: str) -> Method:

@@ -117,7 +117,8 @@ def accuracy(learner, glyphs) -> float:
 @pytest.mark.parametrize("method", ["prototypical", "siamese", "matching", "hypernet", "anil", "maml", "reptile"])
 def test_unseen_characters_are_recognised_from_one_look(method, glyphs):
     """Chance is 0.2; each of these reaches 0.8 or more."""
-    assert accuracy(learned(method, glyphs), glyphs) > 0.6
+    few = {"steps": 90, "tasks": 5} if method == "reptile" else {}  # its inner loop is long
+    assert accuracy(learned(method, glyphs, **few), glyphs) > 0.6
 
 
 def test_the_learned_optimiser_recognises_unseen_characters(glyphs):

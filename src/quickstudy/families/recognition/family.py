@@ -90,7 +90,13 @@ class Recognition(TaskFamily):
         self.classes = classes
         self.titles = titles or {split: [str(c) for c in range(len(rows))] for split, rows in classes.items()}
         self._among = {split: self._drawn_from(split, (domains or {}).get(split)) for split in classes}
-        self._check_examples()
+        for split, some in classes.items():
+            fewest = int(np.argmin([len(rows) for rows in some]))
+            if len(some[fewest]) <= queries:
+                raise QuickstudyError(
+                    f"Class '{self.titles[split][fewest]}' of '{name}' has {len(some[fewest])} examples; {queries} "
+                    f"queries and at least one shot need {queries + 1}."
+                )
         self._form = examples.shape[1:]
         small = examples.dtype == np.uint8  # bytes stay bytes until they are read
         self._examples = examples.reshape(len(examples), -1) if small else self.encode(examples)
@@ -211,15 +217,6 @@ class Recognition(TaskFamily):
                 f"Split '{split}' of '{self.name}' has {most} classes{where}; {self.ways} ways need {self.ways}."
             )
         return [some for some in among if len(some) >= self.ways]
-
-    def _check_examples(self) -> None:
-        for split, classes in self.classes.items():
-            fewest = int(np.argmin([len(rows) for rows in classes]))
-            if len(classes[fewest]) <= self.queries:
-                raise QuickstudyError(
-                    f"Class '{self.titles[split][fewest]}' of '{self.name}' has {len(classes[fewest])} examples; "
-                    f"{self.queries} queries and at least one shot need {self.queries + 1}."
-                )
 
 
 class FreshClasses:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from commands import mistake
 from quickstudy import families, methods
+from quickstudy.cli.options import parse
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment
-from quickstudy.options import parse
 
 
 def parsed(*words: str) -> Experiment:

@@ -148,7 +148,7 @@ def test_an_empty_split(run, capsys, monkeypatch):
 
 def test_more_demonstrations_than_are_recorded(capsys, tmp_path):
     said = mistake(capsys, "train", "point-navigation", "--training.shots", "9", "--output-dir", tmp_path / "x", *QUICK)
-    assert "9 support and 2 query demonstrations a task; each has 6" in said
+    assert "9 support and 2 query demonstrations a task; the one with the fewest has 6" in said
     assert not (tmp_path / "x").exists()
 
 

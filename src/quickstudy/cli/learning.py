@@ -1,0 +1,279 @@
+"""Commands that learn: train, profile, evaluate, adapt, match, compare, resume."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from quickstudy.cli.words import (
+    FamilyName,
+    MaybeInt,
+    MaybePath,
+    MaybeText,
+    Names,
+    RunFolder,
+    Unit,
+    command_line,
+    optional,
+    say_next,
+)
+from quickstudy.errors import QuickstudyError
+from quickstudy.io.progress import console
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train a method on a family, from demonstrations or by trial: quickstudy train grasping --method maml.
+
+    'quickstudy train FAMILY --method METHOD --help' shows every setting with its default for these two."""
+
+    experiment: Any
+    output_dir: Path | None
+    resume: bool
+    device: str
+
+    def run(self) -> None:
+        from quickstudy.results import runs
+
+        experiment = self.experiment
+        console.print(f"{experiment.family.name}: {escape(experiment.family.protocol)}.", soft_wrap=True)
+        folder = self.output_dir or runs.new_folder(Path("runs"), experiment.family.name, experiment.method.name)
+        runs.train_run(experiment, folder, self.resume, command_line(), self.device)
+        where = shlex.quote(str(folder))
+        console.print(
+            f"The run is in [bold]{escape(where)}[/]; its curves: tensorboard --logdir {escape(where)}/tensorboard",
+            soft_wrap=True,
+        )
+        say_next("evaluate", folder)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Tell where the time of meta-training goes: quickstudy profile navigation2d --method maml-trpo.
+
+    It takes the settings of train and keeps nothing."""
+
+    experiment: Any
+    outer_steps: int
+
+    def run(self) -> None:
+        from quickstudy.profile import profile, table
+
+        console.print(table(self.experiment, profile(self.experiment, self.outer_steps)))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Let a trained learner adapt to held-out tasks and act in a fixed quota of episodes of each."""
+
+    run_folder: RunFolder
+    split: MaybeText = None
+    """A split of the family; every test split by default."""
+    shots: Annotated[tuple[int, ...] | None, optional("[INT [INT ...]]")] = None
+    """Numbers of demonstrations to adapt from, or of rounds of own trials; by default those that the family names."""
+    tasks: MaybeInt = None
+    """Held-out tasks of each split; 100, or all where there are fewer."""
+    episodes: MaybeInt = None
+    """Episodes of each task, of which every one counts; 5, or all where there are fewer; by trial, of each round, as
+    many as the family says."""
+    seed: int = 0
+    """Draws the demonstrations, the starts and the noise."""
+    checkpoint: Literal["best", "last"] = "best"
+    """The best on validation tasks, or the last."""
+    objects: MaybePath = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to evaluate."""
+    unit: Unit = "m"
+    """Of length in these files."""
+
+    def run(self) -> None:
+        from quickstudy.results import runs, tables
+
+        cells = runs.evaluate_run(
+            self.run_folder,
+            self.split,
+            self.shots,
+            self.tasks,
+            self.episodes,
+            self.seed,
+            self.checkpoint,
+            command_line(),
+            self.objects,
+            self.unit,
+        )
+        for cell in cells:
+            tables.print_table(cell)
+        say_next("report", self.run_folder)
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Learn a new task from your own demonstrations, and save the skill."""
+
+    run_folder: RunFolder
+    demo: tuple[Path, ...]
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets, of one task."""
+    output: MaybePath = None
+    """Where the skill goes; skill.safetensors in the run folder by default."""
+
+    def run(self) -> None:
+        from quickstudy.results import runs
+
+        path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
+        console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
+        console.print(f"The skill is in [bold]{escape(str(path))}[/].")
+        say_next("evaluate", self.run_folder, after=" tells how such skills do on unseen tasks.")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Find the known tasks that your demonstration is most like, and learn from the best one's skill on."""
+
+    run_folder: RunFolder
+    demo: Positional[tuple[Path, ...]]
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    skills_run: MaybePath = None
+    """The run of 'transfer' that skills are fine-tuned from; RUN itself where it is one."""
+    output: MaybePath = None
+    """Where the skill goes; matched-skill.safetensors in the run folder by default."""
+    shown: int = 5
+    """How many known tasks the table shows."""
+
+    def run(self) -> None:
+        from quickstudy.results.task_similarity import match_run
+
+        found = match_run(self.run_folder, self.demo, self.skills_run, self.output)
+        table = Table("known task", "what it is", "same task, %")
+        for task, probability, caption in found.ranking[: self.shown]:
+            table.add_row(task.name, caption, f"{100 * probability:.1f}")
+        console.print(table)
+        if found.skill is None:
+            where = ", where RUN is a run of transfer, learns from that task's skill on."
+            say_next("match", self.run_folder, *self.demo, "--skills-run", "RUN", after=where)
+            return
+        console.print(
+            f"Learned from {found.start}'s skill on: imitation error {found.before:.4f} before the demonstration, "
+            f"{found.after:.4f} after; without matching {found.without:.4f}.",
+            soft_wrap=True,
+        )
+        console.print(f"The skill is in [bold]{escape(str(found.skill))}[/].")
+        say_next("evaluate", self.run_folder)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train, tune and compare methods on a family with several seeds; the same command goes on after a break."""
+
+    family: FamilyName
+    methods: Names = ()
+    """Method names as for train; or 'all'. By default the usual ones of those that suit the family."""
+    seeds: int = 3
+    """Training seeds 0, 1, ... of each method."""
+    splits: Names = ()
+    """Test splits; all of them by default."""
+    shots: tuple[int, ...] = (0, 1, 3, 5)
+    """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
+    tasks: MaybeInt = None
+    """Held-out tasks of each split; 100, or all where there are fewer."""
+    episodes: int = 2
+    """Episodes of each task, for methods that learn from demonstrations; every one counts."""
+    trial_episodes: MaybeInt = None
+    """Episodes of each task in each round, for methods that learn by trial; as many as the family says by default."""
+    steps: MaybeInt = None
+    """Outer steps of every training; the family's default where not given."""
+    budget: MaybeText = None
+    """Wall time, such as 30min or 2h: what does not fit is left for the next call of the same command."""
+    output_dir: MaybePath = None
+    """runs/compare-<family> by default."""
+    objects: MaybePath = None
+    """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
+    unit: Unit = "m"
+    """Of length in these files."""
+
+    def run(self) -> None:
+        from quickstudy import families
+        from quickstudy.experiment import Experiment
+        from quickstudy.io.budget import Budget, seconds_of
+        from quickstudy.results import compare, tables
+        from quickstudy.results.tuning import Tuning
+
+        budget = Budget(seconds_of(self.budget) if self.budget else None)
+        family = families.get(self.family, self.objects, self.unit)
+        chosen: Sequence[str] = self.methods
+        if not chosen or chosen == ("all",):
+            chosen = [m.name for m in (compare.suited(family) if chosen else compare.usual(family))]
+        folder = self.output_dir or Path("runs") / f"compare-{family.name}"
+        splits = ("objects",) if self.objects is not None and not self.splits else self.splits
+        tasks = self.tasks or min([100, *(family.sizes.get(split, 100) for split in splits or family.test_splits)])
+        tuning = Tuning(tasks=max(1, min(Tuning.tasks, family.sizes.get("validation", 0))))
+        protocol = compare.Protocol(
+            self.seeds, splits, self.shots, tasks, self.episodes, self.trial_episodes or 0, tuning
+        )
+
+        def experiment_for(method: Any, seed: int) -> Experiment:
+            changes = {"training": {"steps": self.steps}} if self.steps else {}
+            made = Experiment.of(family, method, seed, changes)
+            return made.named(self.family)
+
+        asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
+        asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}
+        cells = compare.compare(
+            family,
+            chosen,
+            protocol,
+            folder,
+            experiment_for=experiment_for,
+            command=command_line(),
+            budget=budget,
+            asked=asked,
+            by_task=self.objects is not None,
+        )
+        if cells:
+            tables.print_comparison(cells)
+            console.print(f"The table is in {escape(str(folder))}/comparison.csv, .json and .tex.")
+            say_next("report", folder)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a training or a comparison from its folder alone, or repeat it in a new one."""
+
+    run_folder: RunFolder
+    anew: MaybePath = None
+    """Repeat it from the start in this folder instead."""
+    budget: MaybeText = None
+    """Wall time of a comparison, as for compare."""
+    device: str = "cpu"
+    """What torch trains on."""
+
+    def run(self) -> None:
+        from quickstudy.io.provenance import NOTE, read_note
+        from quickstudy.results import runs
+
+        folder = self.anew or self.run_folder
+        if not (self.run_folder / NOTE).exists() and runs.begun(self.run_folder):  # made by trial before version 0.2
+            self._train(runs.load_settings(self.run_folder, "last"), folder)
+            return
+        note = read_note(self.run_folder)
+        if not note.keys() & {"asked", "settings"}:
+            raise QuickstudyError(
+                f"'{self.run_folder}' is gone on with by the command that made it: {note.get('command', 'unknown')}."
+            )
+        if note.get("kind") == "comparison":
+            asked: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in note["asked"].items()}
+            asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
+            Compare(**asked, budget=self.budget, output_dir=folder).run()
+            return
+        self._train(runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}"), folder)
+
+    def _train(self, settings: Any, folder: Path) -> None:
+        from quickstudy import families, methods
+        from quickstudy.experiment import Experiment
+        from quickstudy.results import runs
+
+        experiment = Experiment(families.get(settings.family), methods.get(settings.method), settings)
+        Train(experiment, folder, runs.begun(folder), self.device).run()
