@@ -174,7 +174,7 @@ def test_time_out_is_truncation(family: Grasping):
 
 
 def test_the_visual_scene_has_the_same_dynamics(family: Grasping):
-    for task in of_every_shape(family, 1):
+    for task in of_every_shape(family, 1)[::4]:  # the two scenes differ in the robot, whatever the object
         light, visual = (one(task, look) for look in (False, True))
         seen = [env.reset([task.generator(0, 0, 0)]) for env in (light, visual)]
         over = False
@@ -205,11 +205,11 @@ def test_film_and_snapshot(family: Grasping):
 
 
 def test_the_expert_succeeds_in_every_shape(family: Grasping):
-    tasks = of_every_shape(family, 8)
+    tasks = of_every_shape(family, 4)
     result = family.run_expert(tasks, 1, seed=0)
-    success = result["success"].reshape(len(scene.SHAPES), 8)
-    assert success.mean() >= 0.97
-    assert np.all(success.mean(axis=1) >= 0.87)
+    success = result["success"].reshape(len(scene.SHAPES), 4)
+    assert success.mean() >= 0.96
+    assert np.all(success.mean(axis=1) >= 0.75)
     assert 40 <= np.median(result["steps"]) <= 75
 
 
@@ -222,7 +222,7 @@ def test_doing_nothing_never_succeeds(family: Grasping):
 
 
 def test_the_demonstration_is_needed(family: Grasping):
-    tasks = family.tasks("train", 25)
+    tasks = family.tasks("train", 12)
     average = np.mean([family.hidden(task) for task in family.tasks("train", 300)], axis=0)
     assert family.run(tasks, 1, lambda seen: expert(seen, average), seed=1)["success"].mean() < 0.25
     others = np.roll([family.hidden(task) for task in tasks], 1, axis=0)[:, None]
@@ -240,7 +240,7 @@ def test_the_first_observation_tells_nothing_about_what_is_hidden(family: Graspi
 
 
 def test_a_replayed_demonstration_mostly_fails(family: Grasping):
-    tasks = family.tasks("train", 25)
+    tasks = family.tasks("train", 12)
     demonstrations = [found[0] for found in family.demonstrate(tasks, 1, seed=0)]
     step = iter(range(HORIZON))
 
@@ -290,13 +290,13 @@ def shift(env: GraspingVectorEnv) -> None:
 
 
 def test_results_do_not_depend_on_threads_company_or_chunks():
-    tasks = Grasping().tasks("train", 5)
+    tasks = Grasping().tasks("train", 3)
     one, two = Grasping(threads=1), Grasping(threads=3)
     one.demonstrated_at_once = 3
     a, b = (family.run_expert(tasks, 2, seed=4)["steps"] for family in (one, two))
-    alone = one.run_expert(tasks[2:3], 2, seed=4)["steps"]
+    alone = one.run_expert(tasks[2:], 2, seed=4)["steps"]
     assert np.array_equal(a, b)
-    assert np.array_equal(a[2:3], alone)
+    assert np.array_equal(a[2:], alone)
     for p, q in zip(one.demonstrate(tasks, 2, seed=4), two.demonstrate(tasks, 2, seed=4), strict=True):
         for x, y in zip(p, q, strict=True):
             assert np.array_equal(x.observations, y.observations)

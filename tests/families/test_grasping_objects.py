@@ -125,18 +125,18 @@ def test_parts_that_left_the_cache_are_told():
 # ---- grasps
 
 
-def test_a_box_is_held_across_its_narrow_side_over_its_middle(tmp_path: Path):
-    solid = meshes.load(save(tmp_path, "box.stl", box(0.10, 0.04, 0.03)))
+def test_a_box_is_held_across_its_narrow_side_over_its_middle(folder: Path):
+    solid = meshes.load(folder / "brick.stl")
     best = candidates(solid, SAWYER, 8, "box")[0]
-    assert best.width == pytest.approx(0.04, abs=1e-3)
+    assert best.width == pytest.approx(0.05, abs=1e-3)
     middle = best.turn @ solid.centre + best.shift
     assert np.linalg.norm(middle[:2]) < 0.008
     assert (solid.corners @ best.turn.T + best.shift)[:, 2].min() == pytest.approx(0.0, abs=1e-9)
     assert abs(best.turn[2, 2]) == pytest.approx(1.0)  # as its file has it: flat
 
 
-def test_grasps_fit_and_differ(tmp_path: Path):
-    solid = meshes.load(save(tmp_path, "hammer.stl", hammer()))
+def test_grasps_fit_and_differ(folder: Path):
+    solid = meshes.load(folder / "hammer.obj")
     found = candidates(solid, SAWYER, 6, "hammer")
     assert len(found) == 6
     assert all(SAWYER.narrowest < grasp.width < SAWYER.widest - 2 * ROOM for grasp in found)
@@ -148,8 +148,8 @@ def test_grasps_fit_and_differ(tmp_path: Path):
         assert elsewhere or across or one.turn[2] @ other.turn[2] < np.cos(0.35)
 
 
-def test_a_solid_rests_as_its_file_says_where_it_can_and_else_where_it_falls(tmp_path: Path):
-    stands = meshes.load(save(tmp_path, "flat.stl", box(0.10, 0.04, 0.03)))
+def test_a_solid_rests_as_its_file_says_where_it_can_and_else_where_it_falls(folder: Path, tmp_path: Path):
+    stands = meshes.load(folder / "brick.stl")
     assert np.array_equal(resting_poses(stands)[0], np.eye(3))
     tilted = box(0.10, 0.04, 0.03)
     tilted.apply_transform(trimesh.transformations.rotation_matrix(0.5, [1, 0, 0]))
@@ -204,7 +204,7 @@ def test_an_object_lies_where_its_tag_says_and_weighs_what_it_should(family: Gra
 
 def test_the_expert_lifts_them_and_doing_nothing_does_not(family: Grasping):
     tasks = family.tasks(OBJECTS, 2)
-    assert family.run_expert(tasks, 5, seed=0)["success"].mean() >= 0.9
+    assert family.run_expert(tasks, 3, seed=0)["success"].mean() >= 0.8
     nothing = family.run(tasks, 1, lambda seen: np.zeros((*seen.shape[:2], 5)), seed=0)
     assert not nothing["lifted"].any()
     for task, (demonstration,) in zip(tasks, family.demonstrate(tasks, 1, seed=0), strict=True):
