@@ -129,6 +129,20 @@ class Experiment:
             torch.manual_seed(self.settings.seed)
             return self.method.build(self.settings, self.family)
 
+    def start(self, device: str = "cpu") -> tuple[Any, torch.device]:
+        """The learner that a training starts with, and what it is trained on.
+
+        Raises:
+            QuickstudyError: there is no such device, or no run to start from.
+        """
+        place = usable(device)
+        if self.by_trial and place.type != "cpu":
+            raise QuickstudyError(f"Method '{self.method.name}' learns by trial, on the processor; got '{device}'.")
+        learner = self.build()
+        if self.settings.start:
+            start_from(learner, Path(self.settings.start))
+        return learner, place
+
     def source(self) -> Source | None:
         """The training demonstrations that the settings ask for; the same for every method and seed.
 
@@ -186,17 +200,12 @@ class Experiment:
             the learner, with its best parameters on the validation tasks.
 
         Raises:
-            QuickstudyError: there is no such device, or what `quickstudy.train.run` raises.
+            QuickstudyError: what `start`, `source` and `quickstudy.train.run` raise.
             OutOfTime: the budget ended first; the training goes on from its last checkpoint.
             KeyboardInterrupt: it was stopped.
         """
         budget, folder = budget or Budget(), None if folder is None else Path(folder)
-        place = usable(device)
-        if self.by_trial and place.type != "cpu":
-            raise QuickstudyError(f"Method '{self.method.name}' learns by trial, on the processor; got '{device}'.")
-        learner = self.build()
-        if self.settings.start:
-            start_from(learner, Path(self.settings.start))
+        learner, place = self.start(device)
         source = source or self.source()
         if source is not None and source.batch is not None:
             learner.standardise(source.batch)
@@ -263,14 +272,17 @@ class Experiment:
                 each round, as many as the family says.
 
         Raises:
-            QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
+            QuickstudyError: an unknown or empty split, too many tasks, or a number that makes no sense.
         """
         split = split or self.family.test_splits[0]
-        tasks = tasks or min(100, self.family.sizes.get(split) or 100)
+        tasks = min(100, self.family.sizes.get(split) or 100) if tasks is None else tasks
         shots = tuple(self.default_shots if shots is None else shots)
-        episodes = episodes or self.default_episodes
-        if not shots or min(shots) < 0 or episodes < 1:
-            raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
+        episodes = self.default_episodes if episodes is None else episodes
+        if not shots or min(shots) < 0 or tasks < 1 or episodes < 1 or seed < 0:
+            raise QuickstudyError(
+                "Evaluation needs shots and a seed of 0 or more, and at least one task and episode; got "
+                f"shots {' '.join(map(str, shots)) or 'none'}, seed {seed}, {tasks} tasks and {episodes} episodes."
+            )
         if self.by_trial:
             from quickstudy.methods.trials.evaluation import evaluate_trials
 

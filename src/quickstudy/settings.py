@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from quickstudy.errors import QuickstudyError, unknown
 
@@ -21,8 +21,10 @@ NonNegativeInt = Annotated[int, Ge(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 OpenFraction = Annotated[float, Gt(0), Lt(1)]
-Widths = Annotated[tuple[int, ...], Len(1), Gt(0)]
-"""Of the layers of a network."""
+Widths = Annotated[tuple[int, ...], Gt(0)]
+"""Of the layers of a network; at least one."""
+Amounts = Annotated[tuple[int, ...], Ge(0)]
+"""Of experience to adapt from; at least one."""
 
 Batching = Literal["auto", "vmap", "loop", "chunk"]
 """How a meta-batch is gone through, see `quickstudy.batching`."""
@@ -58,8 +60,9 @@ def _problem(value: Any, allowed: Any) -> str:
         choices = typing.get_args(allowed)
         return "" if value in choices else " or ".join(repr(choice) for choice in choices)
     if isinstance(value, tuple):
-        fine = value and all(isinstance(one, int) and one > 0 for one in value)
-        return "" if fine else "one or more positive whole numbers"
+        least = 1 if Gt(0) in allowed.__metadata__ else 0
+        fine = value and all(isinstance(one, int) and one >= least for one in value)
+        return "" if fine else f"one or more {'positive whole numbers' if least else 'whole numbers of 0 or more'}"
     bounds = [bound for bound in allowed.__metadata__ if isinstance(bound, (Gt, Ge, Lt, Le))]
     held = [
         bound.gt < value if isinstance(bound, Gt)
@@ -206,7 +209,7 @@ class NoSettings(Config):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Config):
     """Everything that decides how a learner is trained: enough to repeat it.
 
     Attributes:
@@ -222,7 +225,7 @@ class Settings:
 
     family: str
     method: str
-    seed: int = 0
+    seed: NonNegativeInt = 0
     start: str = ""
     network: Any = field(default_factory=NetworkConfig)
     algorithm: Any = field(default_factory=NoSettings)
@@ -249,6 +252,14 @@ def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
         if isinstance(value, Mapping) and dataclasses.is_dataclass(own[name]):
             values[name] = _changed(own[name], value)
     return replace(config, **values)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    pairs: dict[str, Any] = {}
+    for name, value in settings.items():
+        pairs |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return pairs
 
 
 def from_plain(kind: type, plain: Mapping[str, Any], where: str) -> Any:

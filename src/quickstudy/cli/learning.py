@@ -126,7 +126,7 @@ class Adapt:
         path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
         console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
         console.print(f"The skill is in [bold]{escape(str(path))}[/].")
-        say_next("evaluate", self.run_folder, after=" tells how such skills do on unseen tasks.")
+        say_next("evaluate", self.run_folder, after="tells how such skills do on unseen tasks")
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ class Match:
             table.add_row(task.name, caption, f"{100 * probability:.1f}")
         console.print(table)
         if found.skill is None:
-            where = ", where RUN is a run of transfer, learns from that task's skill on."
-            say_next("match", self.run_folder, *self.demo, "--skills-run", "RUN", after=where)
+            after = "where RUN is a run of transfer: learns from that task's skill on"
+            say_next("match", self.run_folder, *self.demo, "--skills-run", "RUN", after=after)
             return
         console.print(
             f"Learned from {found.start}'s skill on: imitation error {found.before:.4f} before the demonstration, "
@@ -208,16 +208,16 @@ class Compare:
             chosen = [m.name for m in (compare.suited(family) if chosen else compare.usual(family))]
         folder = self.output_dir or Path("runs") / f"compare-{family.name}"
         splits = ("objects",) if self.objects is not None and not self.splits else self.splits
-        tasks = self.tasks or min([100, *(family.sizes.get(split, 100) for split in splits or family.test_splits)])
+        sizes = [family.sizes.get(split, 100) for split in splits or family.test_splits]
+        tasks = min(100, *sizes) if self.tasks is None else self.tasks
         tuning = Tuning(tasks=max(1, min(Tuning.tasks, family.sizes.get("validation", 0))))
         protocol = compare.Protocol(
             self.seeds, splits, self.shots, tasks, self.episodes, self.trial_episodes or 0, tuning
         )
 
         def experiment_for(method: Any, seed: int) -> Experiment:
-            changes = {"training": {"steps": self.steps}} if self.steps else {}
-            made = Experiment.of(family, method, seed, changes)
-            return made.named(self.family)
+            changes = {} if self.steps is None else {"training": {"steps": self.steps}}
+            return Experiment.of(family, method, seed, changes).named(self.family)
 
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
         asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from rich import box, filesize
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
@@ -54,16 +56,15 @@ class Runs:
         if not found:
             console.print(f"No such run in '{escape(str(self.root))}'.")
             return
-        table = Table(Column("run", overflow="fold"), "family", "method", "state", Column("progress", justify="right"),
-                      "headline")  # fmt: skip
+        table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), box=box.SIMPLE_HEAD)
         for run in found:
-            done, wanted = run.progress
-            words = (str(run.folder), run.family, run.method, run.state, f"{done}/{wanted}", run.headline)
-            table.add_row(*map(escape, words))
+            what = f"{run.method} on {run.family}{': ' if run.headline else ''}{run.headline}"
+            table.add_row(f"[bold]{escape(str(run.folder))}[/]", "{} {}/{}".format(run.state, *run.progress))
+            table.add_row(Padding(escape(what), (0, 0, 0, 2)))
         console.print(table)
         stopped = next((run.folder for run in found if run.state == "stopped"), None)
         if stopped is not None:
-            say_next("resume", stopped, after=" goes on where it stopped.")
+            say_next("resume", stopped, after="goes on where it stopped")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Report:
         from quickstudy.report.build import write_report
 
         path = write_report(self.run_folder, command_line(), self.video)
-        size = path.stat().st_size / 1e6
-        console.print(f"The report is in [bold]{escape(str(path))}[/] ({size:.1f} MB)", soft_wrap=True)
+        size = filesize.decimal(path.stat().st_size)
+        console.print(f"The report is in [bold]{escape(str(path))}[/] ({size}).", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Push:
 
         where = push(self.run_folder, self.target, self.license)
         console.print(f"The learner is in [bold]{escape(where)}[/]; its README.md says what it is.")
-        say_next("pull", self.target, after=" on another machine.")
+        say_next("pull", self.target, after="on another machine")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,6 @@ class Families:
             Column("family", no_wrap=True),
             "learned from",
             "what is learned",
-            "test splits",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
@@ -66,11 +65,13 @@ class Families:
                 missing.setdefault(record.needs, []).append(record.name)
                 continue
             learned_from = "both" if len(family.learned_from) > 1 else family.learned_from[0]
-            table.add_row(record.name, learned_from, escape(record.summary), ", ".join(family.test_splits))
+            splits = family.test_splits
+            tested = "" if splits == ["test"] else f"; tested on {' and '.join(splits)}"
+            table.add_row(record.name, learned_from, escape(record.summary + tested))
         console.print(table)
         for needs, names in missing.items():
             console.print(f"Not here yet: {', '.join(names)} ({escape(needs)}).", soft_wrap=True)
-        say_next("families", "grasping", after=" draws some of its tasks.")
+        say_next("families", "grasping", after="draws some of its tasks")
 
 
 @dataclass(frozen=True)

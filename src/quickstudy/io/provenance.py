@@ -92,7 +92,7 @@ def read_note(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise QuickstudyError(f"'{folder}' says not how it was made: it has no {NOTE}.") from error
+        raise QuickstudyError(f"'{folder}' does not say how it was made: it has no {NOTE}.") from error
     except (OSError, ValueError) as error:
         raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
     if not isinstance(found, dict):

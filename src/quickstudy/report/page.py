@@ -24,6 +24,7 @@ from quickstudy.io import files
 from quickstudy.report.charts import Chart
 from quickstudy.results.evidence import Cell
 from quickstudy.results.tables import table
+from quickstudy.settings import flat
 from quickstudy.simulation import replay
 
 
@@ -122,7 +123,7 @@ def render(report: Report) -> str:
         videos=[_group(group, scenes) for group in report.videos],
         failure_videos=[_group(group, scenes) for group in report.failure_videos],
         scenes=scenes,
-        settings=_flat(report.settings),
+        settings=flat(report.settings),
         scripted=bool(report.videos or report.cells or report.charts),
     )  # fmt: skip
 
@@ -204,18 +205,6 @@ def _first_frame(content: bytes) -> tuple[bytes, int, int]:
     buffer = io.BytesIO()
     Image.fromarray(frame.to_ndarray(format="rgb24")).save(buffer, "jpeg", quality=80)
     return buffer.getvalue(), frame.width, frame.height
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names and texts."""
-    pairs = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            pairs.append((f"{prefix}{name}", shown))
-    return pairs
 
 
 def _base64(content: bytes) -> str:

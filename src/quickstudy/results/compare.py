@@ -29,7 +29,7 @@ from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.rows import rows, rows_by_task, write_cell
 from quickstudy.results.runs import settings_from_plain
 from quickstudy.results.tuning import Tuning, tune
-from quickstudy.settings import Config, PositiveInt, Settings
+from quickstudy.settings import Amounts, Config, NonNegativeInt, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 
 _ROLES = ("meta-learner", "baseline", "floor", "oracle")
@@ -51,10 +51,10 @@ class Protocol(Config):
 
     seeds: PositiveInt = 3
     splits: tuple[str, ...] = ()
-    shots: tuple[int, ...] = (0, 1)
+    shots: Amounts = (0, 1)
     tasks: PositiveInt = 100
     episodes: PositiveInt = 5
-    trial_episodes: int = 0
+    trial_episodes: NonNegativeInt = 0
     tuning: Tuning = field(default_factory=Tuning)
 
 

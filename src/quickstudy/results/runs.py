@@ -43,8 +43,8 @@ from quickstudy.io.provenance import NOTE, at_work, note_start, read_note
 from quickstudy.learner import Skill
 from quickstudy.results.evidence import Cell
 from quickstudy.results.rows import rows, rows_by_task, write_cell
-from quickstudy.results.tables import table
-from quickstudy.settings import Settings, from_plain
+from quickstudy.results.tables import in_words
+from quickstudy.settings import Settings, flat, from_plain
 from quickstudy.task import TaskFamily
 
 State = Literal["finished", "running", "stopped"]
@@ -131,18 +131,16 @@ def _alive(note: Mapping[str, Any]) -> bool:
 
 
 def _headline(folder: Path, where: str | None) -> str:
-    """The best row of the first table, or the last validation figure of a training that was not evaluated yet."""
+    """The best method of the first table after its most experience, or the last validation figure of a training."""
     for path in sorted((folder / "results").glob("*.json")):
         cell = Cell.read(path)
-        made = table(cell)
-        place = max(i for i, h in enumerate(made.headers) if h.startswith(cell.metric))
-        label = made.headers.index("method")
-        learned = {row.method for row in cell.rows if row.role == "meta-learner"}
-        known = [row for row in made.rows if row[label] in learned and row[place] != "–"] or made.rows
-        return f"{known[0][label]}: {made.headers[place]}: {known[0][place]}"
+        rows = [row for row in cell.rows if row.value is not None and not row.workload]
+        best = next((row.method for row in rows if row.role == "meta-learner"), rows[0].method)
+        whose = "" if where else f"{best}: "
+        return whose + in_words(cell, [row for row in rows if row.method == best][-1])
     history = checkpoint.load(folder / "checkpoints" / where).config.get("history", []) if where else []
     figures = [(key, f[key]) for f in history for key in f if key.startswith("validation/") and f[key] is not None]
-    return f"{figures[-1][0]} {figures[-1][1]:.3g}" if figures else ""
+    return f"{figures[-1][0].replace('/', ' ')} {figures[-1][1]:.3g}" if figures else ""
 
 
 def new_folder(root: Path, family: str, method: str) -> Path:
@@ -168,10 +166,12 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
             f"'{folder}' holds a checkpoint of '{then.method}' on '{then.family}', not of '{settings.method}' on "
             f"'{settings.family}'."
         )
-    changed = [name for name, value in asdict(settings).items() if asdict(then)[name] != value]
+    before, now = flat(asdict(then)), flat(asdict(settings))
+    changed = [f"{name} ({before.get(name)})" for name, value in now.items() if before.get(name) != value]
     if changed:
         raise QuickstudyError(
-            f"'{folder}' was trained with other settings of {', '.join(changed)}; resume with the same."
+            f"'{folder}' was trained with other settings: {', '.join(changed)}; "
+            f"'quickstudy resume {shlex.quote(str(folder))}' goes on with its own."
         )
 
 
@@ -251,6 +251,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, 
     """Trains in a run folder, which gets a note of how it was made and an example to adapt to."""
     settings = experiment.settings
     check_folder(folder, settings, resume)
+    experiment.start(device)  # what cannot be had is told before anything is written
     source = experiment.source()
     note_start(folder, "training", command, {"settings": asdict(settings)})
     goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"

@@ -30,24 +30,18 @@ _CSV_COLUMNS = (
 )
 """Fields of a row that CSV has, after the split; an interval takes two columns."""
 
-_COSTS = {
-    "ms": "ms",
-    "act_ms": "ms to act",
-    "training_s": "s to train",
-    "parameters": "parameters",
-    "train_tasks": "training tasks",
-    "demonstrations": "training demos",
-    "env_steps": "training env steps",
-}
-"""What a method costs, which is the same for every split but for the times."""
-
 _EXTRAS = {
     "transductive": "transductive",
     "ms": "ms",
     "ratio": "ratio",
     "steps_per_second": "steps/s",
     "memory_mb": "MB",
-    **_COSTS,
+    "act_ms": "ms to act",
+    "training_s": "s to train",
+    "parameters": "parameters",
+    "train_tasks": "training tasks",
+    "demonstrations": "training demos",
+    "env_steps": "training env steps",
 }
 """Columns that a table has beside its metric, where some row has them."""
 
@@ -68,7 +62,6 @@ class Table:
         title: the cell's name.
         headers: one for each column.
         words: [column], whether it holds words; the others hold figures.
-        costs: [column], whether it holds what a method costs.
         rows: [row][column].
         evidence: [row], the first of the measurements in it.
         protocol: what was measured, in a sentence.
@@ -78,7 +71,6 @@ class Table:
     title: str
     headers: list[str]
     words: list[bool]
-    costs: list[bool]
     rows: list[list[str]]
     evidence: list[Row]
     protocol: str
@@ -114,7 +106,12 @@ def table(cell: Cell, workload: str = "workload") -> Table:
     labels = [name for name in ("workload", "method", "threads", "at") if _any(rows, name)]
     statistics = [(name, most) for name in ("iqm", "improvement") if _any(rows, name) for most in last]
     secondary = list(dict.fromkeys(name for row in rows for name in row.secondary_metrics or ()))
-    beside = [(name, most) for name in secondary for most in last]
+    beside = [
+        (name, most)
+        for name in secondary
+        for most in last
+        if any(name in (row.secondary_metrics or ()) for row in rows if _condition(row) == most)
+    ]
     extras = [name for name, header in _EXTRAS.items() if _any(rows, name) and header != cell.against]
     titles = {"workload": workload, "at": cell.against or "at"}
     adapted = "workload" not in labels or workload != "workload"
@@ -142,7 +139,6 @@ def table(cell: Cell, workload: str = "workload") -> Table:
         title=cell.cell,
         headers=headers + ["note"] * notes,
         words=[True] * len(labels) + [False] * figures + [True] * notes,
-        costs=[False] * (len(headers) - len(extras)) + [name in _COSTS for name in extras] + [False] * notes,
         rows=lines,
         evidence=[group[0] for group in groups.values()],
         protocol=cell.protocol,
@@ -256,7 +252,8 @@ def print_table(cell: Cell, to: Console = console) -> None:
 def print_comparison(cells: Sequence[Cell], to: Console = console) -> None:
     """Prints the cells together for a terminal."""
     made, splits = together(cells)
-    _print(made, to, skip=len(splits) == 1)
+    alone = len(splits) == 1
+    _print(replace(made, title=cells[0].cell) if alone else made, to, skip=alone)
 
 
 def _print(made: Table, to: Console, skip: bool = False) -> None:
@@ -310,6 +307,13 @@ def _rich(made: Table, places: Sequence[int], narrow: bool = False) -> RichTable
 
 
 # ---- figures and words
+
+
+def in_words(cell: Cell, row: Row) -> str:
+    """The figure of a row: 'success 93.4 % after 1 shot'."""
+    value = row.value or 0.0
+    figure = f"{100 * value:.1f} %" if cell.unit == "fraction" else _figure(value)
+    return _after(f"{cell.metric} {figure}", _condition(row), both=False)
 
 
 def after(condition: Condition, both: bool = False) -> str:
