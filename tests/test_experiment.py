@@ -213,7 +213,7 @@ def test_evaluations_that_cannot_be(way: str, method: str) -> None:
     made = quick(way, method)
     learner = made.build()
     for bad in ({"shots": []}, {"shots": [-1]}, {"episodes": -1}):
-        with pytest.raises(QuickstudyError, match="shots >= 0 and episodes >= 1"):
+        with pytest.raises(QuickstudyError, match="shots and a seed of 0 or more, and at least one task and episode"):
             made.evaluate(learner, tasks=1, **bad)  # type: ignore[arg-type]
     with pytest.raises(QuickstudyError, match="Unknown split"):
         made.evaluate(learner, "tset")

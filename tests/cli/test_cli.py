@@ -198,7 +198,7 @@ def test_evaluate_writes_a_table_however_it_was_learned(either, capsys):
     kinds = {"maml": "demonstrations", "rl2": "trials"}
     assert {row.learns_from for row in cell.rows} == {kinds[words[2]]}
     assert "Asked for tasks 0 to 2000000000" in mistake(capsys, "evaluate", run, "--tasks", 2 * 10**9)
-    assert "shots >= 0" in mistake(capsys, "evaluate", run, "--shots", -1)
+    assert "shots and a seed of 0 or more" in mistake(capsys, "evaluate", run, "--shots", -1)
 
 
 def test_after_ctrl_c_the_printed_command_goes_on_exactly(either, capsys, tmp_path):

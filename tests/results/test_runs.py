@@ -37,14 +37,14 @@ def test_runs_are_listed_with_what_they_are(root: Path) -> None:
         "finished",
     )
     assert found["maml"].progress == (20, 20)
-    assert found["maml"].headline.startswith("validation/success ")
+    assert found["maml"].headline.startswith("validation success ")
     assert (found["rl2"].kind, found["rl2"].family, found["rl2"].state) == ("training", "navigation2d", "finished")
     assert found["rl2"].progress == (4, 4)
-    assert found["rl2"].headline.startswith("validation/return-1 -")
+    assert found["rl2"].headline.startswith("validation return-1 -")
     assert found["nearest"].progress == (1, 1)
     assert (found["compare"].kind, found["compare"].method) == ("comparison", "nearest")
     assert (found["compare"].state, found["compare"].progress) == ("finished", (2, 2))
-    assert "success, % after 1 shot" in found["compare"].headline
+    assert found["compare"].headline == "nearest: success 100.0 % after 1 shot"
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,10 @@ def test_terminal_table_shows_every_figure() -> None:
         assert part in text.getvalue()
 
 
-def test_baselines_words_and_costs_are_known() -> None:
+def test_baselines_and_words_are_known() -> None:
     made = tables.table(FEW_SHOT)
     assert made.baselines == [False, True]
     assert made.words == [True, False, False, False, True]
-    assert made.costs == [False, False, False, True, False]
     assert made.headers[made.method] == "method"
 
 
