@@ -22,14 +22,14 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from quickstudy.methods.catalogue import DataConfig, Settings, build, defaults
 from torch.utils._pytree import tree_map
 
+from quickstudy import families, methods
 from quickstudy.batching import over_tasks
 from quickstudy.data import Batch, DemonstrationSet, Source
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import adaptation_ms, run_tasks, skills_after
-from quickstudy.families import own as families
+from quickstudy.experiment import TRAINING_SECONDS, Experiment, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime, seconds_of
 from quickstudy.io.progress import console
@@ -38,17 +38,9 @@ from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.report import charts
 from quickstudy.report import page as report
 from quickstudy.results import statistics
-from quickstudy.results.compare import (
-    PRETRAINED_AS,
-    TRAINING_SECONDS,
-    clock,
-    parameters,
-    seconds_so_far,
-    source_for,
-    train,
-)
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
+from quickstudy.settings import Changes, DataConfig
 from quickstudy.task import Task, TaskFamily
 
 STEPPED = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "meta-lstm", "transfer", "scratch")
@@ -98,9 +90,15 @@ class Measured:
     act_ms: float
 
 
-def base_settings(what: Claims, method: str, seed: int) -> Settings:
-    settings = defaults(what.family, PRETRAINED_AS.get(method, method), seed)
-    return replace(settings, training=replace(settings.training, steps=what.steps or settings.training.steps))
+def trained_as(method: str) -> str:
+    """The method whose training it takes its parameters from: its own, or another one's."""
+    return methods.get(method).pretrained_as or method
+
+
+def experiment_of(what: Claims, method: str, seed: int, changes: Changes | None = None) -> Experiment:
+    """What is trained for a method, with the outer steps that were asked for."""
+    made = Experiment.of(what.family, trained_as(method), seed, changes)
+    return replace(made, settings=made.settings.changed({"training": {"steps": what.steps}})) if what.steps else made
 
 
 def measure(
@@ -174,36 +172,38 @@ class Claim:
         self.budget = Budget(seconds_of(what.budget) if what.budget else None)
         self.split = what.split or self.family.test_splits[0]
         self.left: list[str] = []
-        self.sources: dict[DataConfig, Source] = {}
+        self.sources: dict[DataConfig, Source | None] = {}
 
-    def learner(self, settings: Settings, method: str, name: str) -> MetaLearner:
+    def learner(self, experiment: Experiment, method: str, name: str) -> MetaLearner:
         """The trained learner of a condition; opponents share the training that they start from."""
+        settings = experiment.settings
         if settings.data not in self.sources:
-            self.sources[settings.data] = source_for(settings, self.family)
+            self.sources[settings.data] = experiment.source()
         folder = self.what.output_dir / self.what.family / name / f"{settings.method}-seed{settings.seed}"
-        learner = train(settings, self.family, self.sources[settings.data], folder, budget=self.budget)
+        source = self.sources[settings.data] if experiment.method.uses == "all" else None
+        learner = experiment.train(folder, source=source, budget=self.budget)
         if method == settings.method:
             return learner
-        other = build(replace(settings, method=method), self.family)
+        other = Experiment.of(self.what.family, method, settings.seed).build()
         other.load_state_dict(learner.state_dict())
         return other
 
-    def condition(self, method: str, name: str, change, steps: int | None = None, **more) -> list[Row]:
+    def condition(self, method: str, name: str, changes: Changes, steps: int | None = None, **more) -> list[Row]:
         """One row, or none where not one seed fits into the budget.
 
         Args:
             name: of the training's folder, the same for what shares a training.
-            change: settings to the settings of this condition.
+            changes: what differs in this condition.
         """
         found, trained, what = [], [], self.what
         for seed in range(what.seeds):
-            settings = change(base_settings(what, method, seed))
+            experiment = experiment_of(what, method, seed, changes)
             words = f"{self.split}-{what.tasks}x{what.episodes}-{what.shots}shots" + (f"-{steps}steps" if steps else "")
-            folder = what.output_dir / what.family / name / f"{settings.method}-seed{seed}"
+            folder = what.output_dir / what.family / name / f"{trained_as(method)}-seed{seed}"
 
-            def work(settings=settings, seed=seed) -> Measured:
+            def work(experiment=experiment, seed=seed) -> Measured:
                 console.print(f"{method}, seed {seed}: {name} {'' if steps is None else f'{steps} steps'}")
-                learner = self.learner(settings, method, name)
+                learner = self.learner(experiment, method, name)
                 return measure(what, learner, self.family, self.family.tasks(self.split, what.tasks), seed, steps)
 
             try:
@@ -213,14 +213,13 @@ class Claim:
                 self.left.append(f"{method} {name} seed {seed}")
         if not found:
             return []
-        settings = change(base_settings(what, method, 0))
         short = f"{len(found)} of {what.seeds} seeds" if len(found) < what.seeds else ""
-        more = {"parameters": parameters(settings, self.family), "note": short, **more}
+        more = {"parameters": experiment_of(what, method, 0, changes).parameters(), "note": short, **more}
         return [row(what, method, found, training_s=round(float(np.mean(trained)), 1) or None, steps=steps, **more)]
 
     def data_efficiency(self) -> list[Made]:
         what, cells = self.what, []
-        default = base_settings(what, what.methods[0], 0).data
+        default = experiment_of(what, what.methods[0], 0).settings.data
         for against, numbers, change in (
             ("training tasks", what.train_tasks, lambda n: {"tasks": n}),
             ("demonstrations of each", what.train_demonstrations, lambda n: {"demonstrations": n}),
@@ -229,11 +228,8 @@ class Claim:
             for method in what.methods:
                 for n in numbers:
                     data = replace(default, **change(n))
-
-                    def changed(s: Settings, data=data) -> Settings:
-                        fewer = min(s.training.meta_batch, data.tasks)
-                        return replace(s, data=data, training=replace(s.training, meta_batch=fewer))
-
+                    usual = experiment_of(what, method, 0).settings.training.meta_batch
+                    changed = {"data": change(n), "training": {"meta_batch": min(usual, data.tasks)}}
                     name = f"tasks{data.tasks}-demonstrations{data.demonstrations}"
                     tasks = data.tasks
                     made += self.condition(
@@ -252,17 +248,17 @@ class Claim:
         made = []
         for method in self.what.methods:
             if method not in STEPPED:
-                made += self.condition(method, "default", lambda s: s)
+                made += self.condition(method, "default", {})
                 continue
             for steps in self.what.adaptation_steps:
-                made += self.condition(method, "default", lambda s: s, steps)
+                made += self.condition(method, "default", {}, steps)
         return [("learning-efficiency", made, "")]
 
     def generalisation(self) -> list[Made]:
         """All splits together, in bins of the distance to the nearest training task."""
         what = self.what
         splits = ["train", "validation", *self.family.test_splits]
-        settings = base_settings(what, what.methods[0], 0)
+        settings = experiment_of(what, what.methods[0], 0).settings
         known = hidden_of(self.family, self.family.tasks("train", settings.data.tasks))
         # Tasks of the training distribution that were not trained on stand for distance near nothing.
         pools = {s: self.family.tasks(s, what.tasks, settings.data.tasks if s == "train" else 0) for s in splits}
@@ -272,14 +268,13 @@ class Claim:
         for method in what.methods:
             found = []
             for seed in range(what.seeds):
-                folder = what.output_dir / what.family / "default" / f"{PRETRAINED_AS.get(method, method)}-seed{seed}"
+                folder = what.output_dir / what.family / "default" / f"{trained_as(method)}-seed{seed}"
                 parts = []
                 for split, tasks in pools.items():
                     words = f"{split}-{what.tasks}x{what.episodes}-{what.shots}shots"
 
                     def work(tasks=tasks, seed=seed, method=method) -> Measured:
-                        own = base_settings(what, method, seed)
-                        learner = self.learner(own, method, "default")
+                        learner = self.learner(experiment_of(what, method, seed), method, "default")
                         return measure(what, learner, self.family, tasks, seed)
 
                     path = folder / f"measured-{method}-{words}{'-unseen' if split == 'train' else ''}.json"
@@ -301,10 +296,8 @@ class Claim:
         made = []
         for method in self.what.methods:
             for width in self.what.widths:
-
-                def changed(s: Settings, width=width) -> Settings:
-                    return replace(s, network=replace(s.network, hidden=(width,) * len(s.network.hidden)))
-
+                layers = len(experiment_of(self.what, method, 0).settings.network.hidden)
+                changed = {"network": {"hidden": (width,) * layers}}
                 made += self.condition(method, f"width{width}", changed, at=float(width))
         return [("model-complexity", made, "width of the hidden layers")]
 

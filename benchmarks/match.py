@@ -9,23 +9,22 @@ Writes benchmarks/results/match.json.
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from quickstudy.methods.catalogue import Settings, defaults
 
 from quickstudy.data import DemonstrationSet
-from quickstudy.families import own as families
+from quickstudy.experiment import Experiment
 from quickstudy.io.progress import console
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
-from quickstudy.results.compare import bootstrap, source_for, train
+from quickstudy.methods.demonstrations.task_similarity import STEPS, TaskSiamese, starting_skills, train_matcher
 from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.statistics import bootstrap
 from quickstudy.results.tables import print_table
-from quickstudy.results.task_similarity import STEPS, TaskSiamese, compare_starts, starting_skills, train_matcher
-from quickstudy.task import TaskFamily
+from quickstudy.results.task_similarity import compare_starts
 
 STARTS = ("matched", "random", "pre-trained")
 Configs = dict[tuple[str, int], FineTuneConfig]
@@ -58,9 +57,10 @@ class Starts:
 class Bench:
     """The family, its known tasks, and what one seed learns from them."""
 
-    def __init__(self, what: Starts, family: TaskFamily, known: DemonstrationSet, settings: Settings) -> None:
-        self.what, self.family, self.known, self.seed = what, family, known, settings.seed
-        learner = train(settings, family, known, what.output_dir / f"transfer-seed{settings.seed}")
+    def __init__(self, what: Starts, known: DemonstrationSet, experiment: Experiment) -> None:
+        self.what, self.known, self.seed = what, known, experiment.settings.seed
+        self.family = experiment.family
+        learner = experiment.train(what.output_dir / f"transfer-seed{self.seed}", source=known)
         assert isinstance(learner, Transfer)
         self.learner: Transfer = learner
         self.matcher: TaskSiamese = train_matcher(known, what.matcher_steps, settings.seed)
@@ -88,22 +88,19 @@ class Bench:
         return dict(sorted(best.items(), key=lambda item: (STARTS.index(item[0][0]), item[0][1])))
 
 
-def settings_for(what: Starts, seed: int) -> Settings:
-    settings = defaults(what.family, "transfer", seed)
-    if what.training_steps is None:
-        return settings
-    return replace(settings, training=replace(settings.training, steps=what.training_steps))
+def experiment_of(what: Starts, seed: int) -> Experiment:
+    changes = {} if what.training_steps is None else {"training": {"steps": what.training_steps}}
+    return Experiment.of(what.family, "transfer", seed, changes)
 
 
 def measure(what: Starts) -> list[Row]:
     """A row for each split, start and number of steps."""
-    family = families.get(what.family)
-    known = source_for(settings_for(what, 0), family)
+    known = experiment_of(what, 0).source()
     if not isinstance(known, DemonstrationSet):
         raise TypeError(f"'{what.family}' has no recorded training tasks to match with.")
     found: list[dict[str, dict]] = []
     for seed in range(what.seeds):
-        bench = Bench(what, family, known, settings_for(what, seed))
+        bench = Bench(what, known, experiment_of(what, seed))
         configs = bench.tune()
         found.append({split: bench.measure(split, what.tasks, what.episodes, [configs])[0] for split in what.splits})
     rows = []
@@ -128,7 +125,7 @@ def measure(what: Starts) -> list[Row]:
 
 def main(what: Starts) -> None:
     started = time.perf_counter()
-    family, rows = families.get(what.family), measure(what)
+    family, rows = experiment_of(what, 0).family, measure(what)
     cell = Cell.measured_here(
         cell="match",
         metric=family.metric,

@@ -13,16 +13,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from quickstudy.methods.catalogue import METHODS, UNTRAINED, NetworkConfig, build, defaults, suits
 from torch import Tensor, nn
 
 from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn2learn, timed
+from quickstudy import methods
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
+from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation
 from quickstudy.families.own import from_arrays
 from quickstudy.io.progress import progress
@@ -36,7 +36,7 @@ TASKS = (25, 4)
 """The sizes of meta-batch: the usual one of small tasks, and one so small that a loop could win."""
 
 
-NETWORK = NetworkConfig((40, 40), context=0, channels=(32, 32, 64, 64), embedding=40)
+NETWORK = {"hidden": (40, 40), "context": 0, "channels": (32, 32, 64, 64), "embedding": 40}
 
 
 def recognition(size: int = 16, image: tuple[int, int] | None = None) -> TaskFamily:
@@ -65,11 +65,11 @@ def meta_batch(family: TaskFamily, tasks: int, precision: torch.dtype) -> Suppor
 
 def ways(method: str, family: TaskFamily, tasks: int, precision: torch.dtype = torch.float32) -> dict[str, Step]:
     """The outer step in each way, by name."""
-    settings = replace(defaults(family.name, method), network=NETWORK)
+    experiment = Experiment.of(family, method, changes={"network": NETWORK})
     batch = meta_batch(family, tasks, precision)
 
     def step(**options) -> Step:
-        learner = build(settings, family).to(precision)
+        learner = experiment.build().to(precision)
         outer = OuterStep(learner, **options)
 
         def once():
@@ -82,7 +82,7 @@ def ways(method: str, family: TaskFamily, tasks: int, precision: torch.dtype = t
     if family.image is None:
         found["long run"] = step(steps=LONG_RUN)
     if method in PEER and (PEERS / "learn2learn").is_dir():
-        found["learn2learn 0.2.0"] = PEER[method](build(settings, family).to(precision), batch)
+        found["learn2learn 0.2.0"] = PEER[method](experiment.build().to(precision), batch)
     return found
 
 
@@ -154,8 +154,9 @@ def main() -> None:
     cases = [
         (method, family, tasks)
         for family, tasks in sizes
-        for method in METHODS
-        if method not in UNTRAINED and suits(method, family)
+        for method, record in methods.records().items()
+        if record.uses == "all" and record.tuned != "equal-time"
+        if record.learns_from == "demonstrations" and not record.why_not(family)
     ]
     with progress("timing the methods", len(cases)) as advance:
         for method, family, tasks in cases:
