@@ -63,7 +63,7 @@ class Bench:
         learner = experiment.train(what.output_dir / f"transfer-seed{self.seed}", source=known)
         assert isinstance(learner, Transfer)
         self.learner: Transfer = learner
-        self.matcher: TaskSiamese = train_matcher(known, what.matcher_steps, settings.seed)
+        self.matcher: TaskSiamese = train_matcher(known, what.matcher_steps, self.seed)
 
     def measure(self, split: str, tasks: int, episodes: int, several: list[Configs]) -> list[dict]:
         """For each of `several` ways to fine-tune the metric [task] by start and number of steps."""
