@@ -184,7 +184,8 @@ class Claim:
         learner = experiment.train(folder, source=source, budget=self.budget)
         if method == settings.method:
             return learner
-        other = Experiment.of(self.what.family, method, settings.seed).build()
+        network = {"network": vars(settings.network)}
+        other = Experiment.of(self.what.family, method, settings.seed, network).build()
         other.load_state_dict(learner.state_dict())
         return other
 
