@@ -327,3 +327,11 @@ def test_a_table_says_what_its_metric_counts_in(tmp_path):
 
     for family, unit in ((FAMILY, "fraction"), (Sinusoid(), "squared error"), (Rooted(), "")):
         assert write_cell(family, "test", [Row("maml", 1, 0.5)], 1.0, tmp_path, "command").unit == unit
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/last").mkdir(parents=True)
+    (tmp_path / "checkpoints/last/config.json").write_text("{}")
+    with pytest.raises(QuickstudyError, match="holds a run; a comparison needs a folder of its own"):
+        compare("point-navigation", ["nearest"], folder=tmp_path)
+    assert not (tmp_path / "settings.json").exists()

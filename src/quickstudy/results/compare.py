@@ -27,7 +27,7 @@ from quickstudy.method import Method
 from quickstudy.results import tables
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.rows import rows, rows_by_task, write_cell
-from quickstudy.results.runs import settings_from_plain
+from quickstudy.results.runs import begun, settings_from_plain
 from quickstudy.results.tuning import Tuning, tune
 from quickstudy.settings import Amounts, Config, NonNegativeInt, PositiveInt, Settings
 from quickstudy.task import TaskFamily
@@ -107,6 +107,8 @@ def compare(
     chosen = [m if isinstance(m, Method) else methods.get(m) for m in compared or usual(made)]
     named = {record.name: given for record, given in zip(chosen, compared or chosen, strict=True)}
     first = {record.name: _trained_as(make, named, record, 0) for record in chosen}  # what does not suit is told first
+    if begun(folder):
+        raise QuickstudyError(f"'{folder}' holds a run; a comparison needs a folder of its own.")
     splits = list(protocol.splits) or made.test_splits
     for split in splits:
         made.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
