@@ -32,7 +32,7 @@ COMMANDS = {
 class What:
     """What is timed."""
 
-    turns: int = 7
+    turns: int = 3
     """Turns that count; one more goes before."""
 
 

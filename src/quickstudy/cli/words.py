@@ -32,7 +32,9 @@ Names = Annotated[tuple[str, ...], optional("[STR [STR ...]]")]
 def say_next(*words: object, after: str = "") -> None:
     """Prints a command that works when it is pasted, and in brackets what it does."""
     command = shlex.join(["quickstudy", *map(str, words)])
-    console.print(f"Next: [bold]{escape(command)}[/]{f'  ({after})' * bool(after)}", soft_wrap=True, highlight=False)
+    console.print(f"Next: [bold]{escape(command)}[/]", soft_wrap=True, highlight=False)
+    if after:
+        console.print(f"      ({after})", soft_wrap=True, highlight=False)
 
 
 def command_line() -> str:
