@@ -140,6 +140,24 @@ class DataConfig(Config):
 
 
 @dataclass(frozen=True)
+class ReadingConfig(Config):
+    """How a user's own recordings are read, where they leave it open.
+
+    Attributes:
+        observation: the features, keys or topics whose numbers, side by side, are the observation; by default those
+            that the format says.
+        action: likewise of the action.
+        rate: steps a second that the recordings are brought to; by default their own.
+        time_unit: of their time stamps, where the format does not say; by default seconds.
+    """
+
+    observation: tuple[str, ...] = ()
+    action: tuple[str, ...] = ()
+    rate: PositiveFloat | None = None
+    time_unit: Literal["", "s", "ms", "us", "ns"] = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig(Config):
     """The outer loop of a method that learns from demonstrations.
 
@@ -221,6 +239,7 @@ class Settings(Config):
         algorithm: the method's own, of the class that its record names.
         training: of the outer loop.
         data: what is recorded, for a method that learns from demonstrations.
+        reading: how a user's own recordings are read.
     """
 
     family: str
@@ -231,6 +250,7 @@ class Settings(Config):
     algorithm: Any = field(default_factory=NoSettings)
     training: Any = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def changed(self, changes: Changes) -> Self:
         """With other values of some fields, by part.

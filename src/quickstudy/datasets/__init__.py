@@ -12,6 +12,7 @@ from quickstudy.datasets.episodes import About, Episode, Recording
 from quickstudy.datasets.omniglot import OmniglotImages, fetch_omniglot, load_omniglot
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.files import holds, load_arrays
+from quickstudy.settings import ReadingConfig
 
 FORMATS = {"lerobot": "lerobot", "minari": "minari", "npz": "arrays", "csv": "table"}
 """The formats, and the modules that read and write them; imported when needed, because their libraries are large."""
@@ -22,8 +23,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(path: Path) -> Recording:
+def load(path: Path, reading: ReadingConfig | None = None) -> Recording:
     """Demonstrations in any of the formats.
+
+    Args:
+        reading: what of the recordings is read, and how, where they leave it open.
 
     Raises:
         QuickstudyError: nothing is there, or it is not whole, empty or not such a data set.
@@ -43,7 +47,7 @@ def load(path: Path) -> Recording:
             f"{begin} is a folder that is a LeRobotDataset v3 or a Minari data set, or a .npz or .csv file of "
             "demonstrations."
         )
-    found: Recording = _module(format).load(path)
+    found: Recording = _module(format).load(path, reading or ReadingConfig())
     if not len(found):
         raise QuickstudyError(f"'{path}' holds no episode; at least one is needed.")
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
 from quickstudy.errors import QuickstudyError, within
 from quickstudy.io import files
+from quickstudy.settings import ReadingConfig
 
 NPZ = (
     "An .npz of demonstrations holds 'observations' [row, obs] and 'actions' [row, act], all episodes one below the "
@@ -24,7 +25,7 @@ def cache() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
-def load(path: Path) -> Recording:
+def load(path: Path, reading: ReadingConfig) -> Recording:
     """The demonstrations of an .npz file, see `NPZ`; unlike the other formats it is held in memory whole.
 
     Raises:

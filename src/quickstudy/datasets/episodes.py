@@ -27,6 +27,7 @@ class Episode:
         success: [step] bool, or None where nobody said.
         images: by camera, [step, height, width, 3] uint8; only where they were asked for.
         where: the file and the place in it, for sentences about mistakes.
+        times: [step], seconds, float64; None where the steps have no stamps of their own.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Episode:
     success: np.ndarray | None = None
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     where: str = "an episode"
+    times: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -59,12 +61,16 @@ class About:
         observations: names of the observation's channels.
         actions: names of the action's channels.
         cameras: names of the cameras whose images can be asked for.
+        observation_units, action_units: of each channel, such as 'rad', 'deg' or 'm', '' where nobody said; or empty
+            where nobody said of any.
     """
 
     rate: float | None = None
     observations: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     cameras: tuple[str, ...] = ()
+    observation_units: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()
 
     def named(self, observations: int, actions: int) -> "About":
         """The same, with numbered names in place of missing ones.

@@ -23,6 +23,7 @@ import pyarrow.dataset
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered, to_write
 from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.io import files
+from quickstudy.settings import ReadingConfig
 
 METADATA = "metadata.json"
 HDF5 = "main_data.hdf5"
@@ -41,7 +42,7 @@ def is_one(path: Path) -> bool:
     return bool(_parts(path))
 
 
-def load(folder: Path) -> Recording:
+def load(folder: Path, reading: ReadingConfig) -> Recording:
     """A data set, or a folder of several.
 
     Raises:

@@ -12,6 +12,7 @@ import pyarrow.csv
 from quickstudy.datasets.episodes import About, Episode, Recording, check_times, to_write
 from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.io import files
+from quickstudy.settings import ReadingConfig
 
 CSV = (
     "A .csv of demonstrations has a line of names and then one line a step: 'episode' (a whole number; the lines of an "
@@ -39,7 +40,7 @@ class _Columns:
         return [name for name in self.every if name in known or name.startswith(("observation.", "action."))]
 
 
-def load(path: Path) -> Recording:
+def load(path: Path, reading: ReadingConfig) -> Recording:
     """The demonstrations of a .csv file, see `CSV`.
 
     Raises:

@@ -18,6 +18,7 @@ from typing import Any
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.base import FamilyRecord
 from quickstudy.io.plugins import load_attribute, with_installed
+from quickstudy.settings import ReadingConfig
 from quickstudy.task import TaskFamily
 
 _OWN = ("from_arrays", "from_dataset", "from_demonstrations", "from_file", "from_gymnasium", "draw")
@@ -36,7 +37,7 @@ def records() -> dict[str, FamilyRecord]:
     return dict(sorted(with_installed(found, "quickstudy.families", _record).items()))
 
 
-def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
+def get(name: str, objects: Path | None = None, unit: str = "m", reading: ReadingConfig | None = None) -> TaskFamily:
     """The family of this name, at `package.module:attribute`, or of a user's own data at this path, see `from_file`.
 
     `ml1-<task>` is any of Meta-World's 50 tasks.
@@ -44,6 +45,7 @@ def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
     Args:
         objects: a folder of mesh files, which become the test split 'objects' of a family of grasping.
         unit: of length in these files.
+        reading: how a user's own data is read, see `quickstudy.datasets.load`.
 
     Raises:
         QuickstudyError: there is none, its data is missing, or it has no use for objects.
@@ -63,7 +65,7 @@ def get(name: str, objects: Path | None = None, unit: str = "m") -> TaskFamily:
     if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
         from quickstudy.families.own import from_file
 
-        return from_file(Path(name))
+        return from_file(Path(name), reading)
     raise unknown("family", name, records())
 
 

@@ -17,13 +17,14 @@ from quickstudy.families.gymnasium.vector_env import Expert
 from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, split_by_shares, split_labels
 from quickstudy.io import files
 from quickstudy.io.progress import progress
+from quickstudy.settings import ReadingConfig
 from quickstudy.task import TaskFamily
 
 if TYPE_CHECKING:
     from quickstudy.families.recognition.family import Recognition
 
 
-def from_file(path: Path) -> TaskFamily:
+def from_file(path: Path, reading: ReadingConfig | None = None) -> TaskFamily:
     """A family of a user's own data; what is there says of which kind.
 
     A folder or a .csv: demonstrations, `from_dataset`. An .npz with `observations`, `actions` and `task`: the same. An
@@ -39,7 +40,7 @@ def from_file(path: Path) -> TaskFamily:
     from quickstudy.families.motions.family import Motions
 
     if path.suffix != ".npz" or path.is_dir() or files.holds(path, "observations"):
-        return from_dataset(path)
+        return from_dataset(path, reading=reading)
     if recordings.are_in(path):
         motions = recordings.load(path)
         with within(f"'{path}'"):
@@ -58,18 +59,20 @@ def from_dataset(
     splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
     queries: int = QUERIES,
     seed: int = 0,
+    reading: ReadingConfig | None = None,
 ) -> RecordedDemonstrations:
     """A family of recorded demonstrations in any of the formats of `quickstudy.datasets`; the labels are its tasks.
 
     Args:
         path: a folder or file; its name becomes the family's.
         splits, queries, seed: as in `from_demonstrations`.
+        reading: as in `quickstudy.datasets.load`.
 
     Raises:
         QuickstudyError: nothing there or nothing that is read, an episode that is not fit to learn from, or too few
             tasks or demonstrations of one.
     """
-    recording = datasets.load(path)
+    recording = datasets.load(path, reading)
     demonstrations, tasks = [], []
     with progress(f"reading {path.name}", len(recording)) as advance:
         for demonstration, task in recording.demonstrations():

@@ -19,6 +19,7 @@ from quickstudy.datasets import videos
 from quickstudy.datasets.episodes import About, Episode, Recording, check_times, numbered
 from quickstudy.datasets.lerobot.layout import IMAGES, INFO, REWARD, ROWS, SUCCESS, VERSION, is_camera
 from quickstudy.errors import QuickstudyError, one_line
+from quickstudy.settings import ReadingConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def is_one(path: Path) -> bool:
     return (path / INFO).is_file()
 
 
-def load(folder: Path) -> Recording:
+def load(folder: Path, reading: ReadingConfig) -> Recording:
     """A data set; of its data only the list of episodes is read now.
 
     Raises:
