@@ -71,7 +71,8 @@ def _problem(value: Any, allowed: Any) -> str:
     if typing.get_origin(allowed) is Literal:
         choices = typing.get_args(allowed)
         return "" if value in choices else " or ".join(repr(choice) for choice in choices)
-    kind, bounds = (allowed, ()) if allowed in _WORDS else (allowed.__origin__, allowed.__metadata__)
+    kind: Any = allowed if allowed in _WORDS else allowed.__origin__
+    bounds: tuple[Any, ...] = () if allowed in _WORDS else allowed.__metadata__
     if kind not in _WORDS:  # a tuple of whole numbers
         least = 1 if Gt(0) in bounds else 0
         fine = isinstance(value, tuple) and value and all(type(one) is int and one >= least for one in value)
