@@ -96,8 +96,8 @@ def find(values: Sequence[np.ndarray], names: Sequence[str] = (), units: Sequenc
     """The channels of episodes that wrap, by what is recorded.
 
     An angle jumps by nearly a full turn between two neighbouring steps and stays within one; where unit or name say
-    that it is an angle, values near both ends of a turn tell it too. A quaternion is four neighbouring channels of norm 1,
-    named so, or otherwise not all whole numbers (or the choice of one in four would be one).
+    that it is an angle, values near both ends of a turn tell it too. A quaternion is four neighbouring channels of
+    norm 1, named so, or otherwise not all whole numbers (or the choice of one in four would be one).
 
     Args:
         values: for each episode [step, channel].

@@ -63,6 +63,7 @@ class About:
         cameras: names of the cameras whose images can be asked for.
         observation_units, action_units: of each channel, such as 'rad', 'deg' or 'm', '' where nobody said; or empty
             where nobody said of any.
+        jitter: seconds that 95 of 100 steps are at most longer or shorter than `rate` says.
     """
 
     rate: float | None = None
@@ -71,6 +72,7 @@ class About:
     cameras: tuple[str, ...] = ()
     observation_units: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
+    jitter: float = field(default=0.0, compare=False)
 
     def named(self, observations: int, actions: int) -> "About":
         """The same, with numbered names in place of missing ones.
