@@ -73,6 +73,7 @@ def split_labels(
 class RecordedDemonstrations(TaskFamily):
     """The family; see the module's text and `quickstudy.families.from_demonstrations`."""
 
+    scales_actions = True
     metric: str = "error"
     higher_is_better: ClassVar[bool] = False
     protocol = (

@@ -4,6 +4,7 @@ Methods that learn from demonstrations and by trial may stand side by side. Each
 what is finished is never run again, what was interrupted goes on.
 """
 
+import copy
 import functools
 import json
 import shlex
@@ -191,7 +192,7 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
         raise QuickstudyError(
             f"'{folder}' holds results of {', '.join(changed)} with other settings; name another folder, or remove it."
         )
-    files.write(path, json.dumps(then | {method: asdict(s) for method, s in settings.items()}, indent=1))
+    files.write_json(path, then | {method: asdict(s) for method, s in settings.items()}, indent=1)
 
 
 class _Run:
@@ -259,6 +260,7 @@ class _Run:
             trained = self._training.train(self._trained_in, source=shared, budget=self._budget, goes_on=goes_on)
             if self.method.pretrained_as:
                 own = self.experiment.build()
+                own.scaling = copy.deepcopy(trained.scaling)
                 own.load_state_dict(trained.state_dict())
                 trained = own.eval()
             self._learner = self._tuned(trained)

@@ -90,7 +90,7 @@ def is_repository(place: str) -> bool:
 def _pack(run: Path, folder: Path, experiment: Experiment, target: str, license: str) -> None:
     best, family = checkpoint.load(run / "checkpoints/best"), experiment.family
     settings = _portable(asdict(experiment.settings), family)
-    about = {**best.config, "settings": settings, "interface": interface(family)}
+    about = {**best.config, "settings": settings, "interface": {**interface(family), **_seen(best.config)}}
     checkpoint.save(folder, best.tensors, about)
     _copy(run, folder, _KEPT)
     cells = [Cell.read(path) for path in sorted((folder / "results").glob("*.json"))]

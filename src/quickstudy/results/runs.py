@@ -243,6 +243,8 @@ def load(run: Path | str, which: str = "best", objects: Path | None = None, unit
         family = families.get(settings.family, objects, unit)
     experiment = Experiment(family, methods.get(settings.method), settings)
     learner = experiment.build()
+    if not any(name.startswith("scaling.") for name in found.tensors):
+        learner.scaling = None  # its training was before there was any
     checkpoint.load_into(learner, found.tensors, str(where))
     return experiment, learner.eval()
 

@@ -62,6 +62,7 @@ class GymFamily(SimulatedFamily):
         env = self._open(space.sample("train", np.random.default_rng(0)))
         seen, does = as_box(env.observation_space, "observations"), as_box(env.action_space, "actions")
         self.observation_size, self.action_size = int(np.prod(seen.shape)), int(np.prod(does.shape))
+        self.scales_actions = not np.isfinite([does.low, does.high]).all()  # those of a bounded space are within -1..1
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if horizon is None and limit is None:
             raise QuickstudyError(f"'{name}' needs a horizon: its environments do not say how long an episode may be.")
