@@ -322,7 +322,8 @@ def _judged_are_not_shown(looked: Looked) -> str:
     seen = np.stack(looked.nothing[1], 2)
     for task, episodes, some in zip(looked.tasks, seen, looked.demonstrations, strict=True):
         for one in some:
-            if any(np.array_equal(episode[: len(one)], one.observations) for episode in episodes):
+            kind = one.observations.dtype
+            if any(np.array_equal(episode[: len(one)], one.observations) for episode in episodes.astype(kind)):
                 raise BrokenError(f"A demonstration of {task.name} is one that it is judged by: keep them apart.")
     return "no recording is both shown and judged"
 

@@ -169,7 +169,8 @@ def _delimiter(text: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    """A column's name without what people do not mean by it: case, and blanks at the ends and beside its dots."""
+    return re.sub(r"\s*\.\s*", ".", " ".join(name.casefold().split()))
 
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
