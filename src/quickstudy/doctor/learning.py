@@ -155,7 +155,7 @@ def judged(made: Curves) -> Iterator[Finding]:
     )
     if high < 1 and ratio < _HELPS:
         yield Finding("learning", "meta-learning helps", "good", f"{said}.")
-    elif low > 1 or ratio >= 1:
+    elif low > 1:
         remedy = f"Use {strongest} ('quickstudy train PATH --method {strongest}'), or record more tasks."
         yield Finding("learning", "meta-learning helps", "bad", f"{said}: it does not help here.", remedy)
     else:
