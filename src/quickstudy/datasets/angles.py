@@ -62,6 +62,8 @@ class Wraps:
 
     def difference(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """`one` - `other`, [..., channel], the short way round."""
+        if not self:
+            return np.asarray(one - other)
         made = np.array(one, float) - other
         for channel, turn in self.turns.items():
             made[..., channel] -= turn * np.round(made[..., channel] / turn)
@@ -104,25 +106,28 @@ def find(values: Sequence[np.ndarray], names: Sequence[str] = (), units: Sequenc
         names, units: of the channels, or none.
     """
     width = values[0].shape[1] if values else 0
-    kept = [np.asarray(one, float) for one in values if len(one)]
+    kept = [one for one in values if len(one)]
+    if not kept:
+        return Wraps({}, ())
     quaternions = _quaternions(kept, width, names)
     taken = {first + i for first in quaternions for i in range(4)}
+    ends = np.cumsum([len(one) for one in kept])[:-1] - 1
     turns = {}
     for channel in range(width):
         if channel not in taken:
             unit = units[channel] if channel < len(units) else ""
             name = names[channel] if channel < len(names) else ""
-            if turn := _turn([one[:, channel] for one in kept], name, unit):
+            # One channel at a time: a copy of all would double the memory that a large data set takes.
+            if turn := _turn(np.concatenate([one[:, channel] for one in kept]), ends, name, unit):
                 turns[channel] = turn
     return Wraps(turns, quaternions)
 
 
-def _turn(episodes: list[np.ndarray], name: str, unit: str) -> float:
-    """What a full turn of a channel is; 0 where it does not wrap."""
-    if not episodes:
-        return 0.0
-    low, high = (float(extreme([extreme(one) for one in episodes])) for extreme in (np.min, np.max))
-    steps = np.concatenate([np.abs(np.diff(one)) for one in episodes])
+def _turn(values: np.ndarray, ends: np.ndarray, name: str, unit: str) -> float:
+    """What a full turn of a channel is; 0 where it does not wrap. After the steps `ends` another episode begins."""
+    low, high = float(values.min()), float(values.max())
+    steps = np.abs(np.diff(values))
+    steps[ends] = 0.0
     for kind, turn in _TURNS.items():
         start = 0.0 if low >= -1e-3 * turn else -turn / 2
         inside = start - 1e-3 * turn <= low and high <= start + 1.001 * turn
@@ -132,7 +137,7 @@ def _turn(episodes: list[np.ndarray], name: str, unit: str) -> float:
             both_ends = low < start + _NEAR * turn and high > start + (1 - _NEAR) * turn
             if both_ends or steps.max(initial=0.0) >= _JUMP * turn:
                 return turn
-        elif _wraps(steps, turn) and (kind == "deg" or any((one != one.round()).any() for one in episodes)):
+        elif _wraps(steps, turn) and (kind == "deg" or (values != values.round()).any()):
             return turn
     return 0.0
 
@@ -156,6 +161,8 @@ def _quaternions(episodes: list[np.ndarray], width: int, names: Sequence[str]) -
             continue
         named = _named_quaternion(names[first : first + 4])
         blocks = [one[:, first : first + 4] for one in episodes]
+        if abs(np.linalg.norm(blocks[0][0]) - 1) > 0.05:
+            continue
         off = max((float(np.abs(np.linalg.norm(block, axis=1) - 1).max()) for block in blocks), default=np.inf)
         if off <= (0.05 if named else _UNIT) and (named or _not_chosen(blocks)):
             found.append(first)

@@ -28,7 +28,7 @@ CSV = (
 
 _BLOCK = 4 << 20
 """Bytes that are parsed at once."""
-_SAMPLE = 5000
+_SAMPLE = 300
 """Lines that tell how numbers and dates are written; what is written otherwise further down is refused there."""
 _STAMP = re.compile(r"(?:time_?stamps?|time)(?:[ _.(\[]+(s|ms|us|ns)[)\]]?)?")
 _UNIT = re.compile(r".*(?:\[([^\]]+)\]|\(([^)]+)\)|[._](rad|deg))", re.DOTALL)
@@ -69,13 +69,13 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
     """
     table = _table(path, reading)
     tasks, rate = _first_look(table)
-    names = [tuple(_channel(name) for name in some) for some in (table.observation, table.action)]
-    units = [tuple(map(_unit, some)) for some in names]
+    seen, did = (tuple(map(_channel, some)) for some in (table.observation, table.action))
     about = About(
         reading.rate or (rate.value if rate else None),
-        *names,
-        (),
-        *(some if any(some) else () for some in units),
+        seen,
+        did,
+        observation_units=_units(seen),
+        action_units=_units(did),
         jitter=rate.jitter if rate and not reading.rate else 0.0,
     )
 
@@ -132,11 +132,9 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
     except (UnicodeError, csv.Error) as error:
         raise QuickstudyError(f"'{path}' is not a .csv file of text ({error}). {CSV}") from error
     columns = _columns(path, names)
-    channels = [
-        _channels(path, names, kind, wanted)
-        for kind, wanted in (("observation", reading.observation), ("action", reading.action))
-    ]
-    numbers = {*channels[0], *channels[1], *(columns[kind] for kind in ("reward", "success") if kind in columns)}
+    seen = _channels(path, names, "observation", reading.observation)
+    did = _channels(path, names, "action", reading.action)
+    numbers = {*seen, *did, *(columns[kind] for kind in ("reward", "success") if kind in columns)}
     cells = {
         name: [row[i].strip() for row in sample if i < len(row)] for i, name in enumerate(names) if name in numbers
     }
@@ -151,7 +149,7 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
             stamps = pa.timestamp("ns", tz="UTC" if zoned else None)
         else:
             cells[columns["timestamp"]] = written
-    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, *channels, stamps, unit)
+    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, seen, did, stamps, unit)
 
 
 def _encoding(path: Path) -> str:
@@ -171,7 +169,8 @@ def _delimiter(text: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    """A column's name without what people do not mean by it: case, and blanks at the ends and beside its dots."""
+    return re.sub(r"\s*\.\s*", ".", " ".join(name.casefold().split()))
 
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
@@ -216,10 +215,11 @@ def _channel(name: str) -> str:
     return rest.strip() if kind.lower() in ("observation", "action") and rest.strip() else name.strip()
 
 
-def _unit(channel: str) -> str:
-    """The unit that a channel's name ends with, as in 'pan [deg]' or 'pan_rad'; '' where there is none."""
-    found = _UNIT.fullmatch(channel)
-    return next(filter(None, found.groups()), "").strip() if found else ""
+def _units(channels: Sequence[str]) -> tuple[str, ...]:
+    """The units that the names of channels end with, as in 'pan [deg]' or 'pan_rad'; none where no name has any."""
+    found = [_UNIT.fullmatch(channel) for channel in channels]
+    units = tuple(next(filter(None, one.groups()), "").strip() if one else "" for one in found)
+    return units if any(units) else ()
 
 
 def _decimal(path: Path, delimiter: str, cells: Mapping[str, Sequence[str]]) -> str:
