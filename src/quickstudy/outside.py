@@ -97,7 +97,7 @@ def check(seen: Seen, demonstrations: Sequence[Demonstration], family: TaskFamil
 def roughly(mean: np.ndarray, deviation: np.ndarray, actions: int) -> Seen:
     """What is known of the training of a learner that was saved before its range was: three deviations either way."""
     wide = np.full(actions, np.inf)
-    observations = Spread(mean, np.where(deviation == 1.0, 0.0, deviation), mean - 3 * deviation, mean + 3 * deviation)
+    observations = Spread(mean, deviation, mean - 3 * deviation, mean + 3 * deviation)
     return Seen(observations, Spread(np.zeros(actions), np.ones(actions), -wide, wide))
 
 

@@ -1,10 +1,12 @@
 """A family whose tasks are on another machine: enough of it to adapt a learner that came from there."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from quickstudy.datasets.episodes import About
 from quickstudy.errors import QuickstudyError
 from quickstudy.task import ObservationLayout, TaskFamily
 
@@ -26,6 +28,17 @@ def interface(family: TaskFamily) -> dict[str, Any]:
     return known | {
         "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()}
     }
+
+
+def about_of(family: TaskFamily) -> About:
+    """Rate, names and units of a family's channels, as a recording has them."""
+    return About(
+        family.rate,
+        family.observation_channels,
+        family.action_channels,
+        observation_units=family.observation_units,
+        action_units=family.action_units,
+    )
 
 
 class RemoteFamily(TaskFamily):
@@ -56,10 +69,9 @@ class RemoteFamily(TaskFamily):
         return self._learned_from
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise QuickstudyError(
-            f"The tasks of '{self.name}' are not on this machine: its learner can adapt to demonstrations, but not be "
-            "evaluated here."
-        )
+        is_path = Path(self.name).is_absolute()
+        what = f"The data '{self.name}' is gone" if is_path else f"The tasks of '{self.name}' are not on this machine"
+        raise QuickstudyError(f"{what}: its learner can adapt to demonstrations, but not be evaluated here.")
 
     test_splits = property(_refuse)
     tasks = sample = hidden = demonstrate = run = _refuse
