@@ -147,6 +147,10 @@ class Recognition(TaskFamily):
         among = self._among[split]
         return {"classes": rng.choice(among[rng.integers(len(among))], self.ways, replace=False).tolist()}
 
+    def task_key(self, task: Task) -> str:
+        """Its classes, in whichever order they are numbered."""
+        return str(sorted(task.parameters["classes"]))
+
     def hidden(self, task: Task) -> np.ndarray:
         return np.zeros(0, "f4")
 
