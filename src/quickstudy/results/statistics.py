@@ -19,7 +19,7 @@ Student's t is, and none where there is only one.
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import beta, norm, t
 
 from quickstudy.errors import QuickstudyError
 
@@ -33,8 +33,8 @@ Interval = tuple[float, float]
 Groups = Sequence[Hashable]
 """[task], the key of each task; equal keys are one distinct task."""
 _Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Of scores [row, task] with weights [replicate, row], [replicate, task] and [replicate, 1], the last for one more task:
-its values [replicate] where that task has the score 0, and where it has 1."""
+"""Of scores [row, task] with weights [replicate, row], [replicate, task] and [replicate, 1], the last for one more
+task: its values [replicate] where that task has the score 0, and where it has 1."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -75,7 +75,8 @@ def bootstrap(
 
     Args:
         groups: [task], equal where two tasks are the same; all are distinct where it is not given.
-        shares: whether scores lie between 0 and 1 by their nature; where not said, whether all of these do.
+        shares: whether scores lie between 0 and 1 by their nature; where not said, whether these do
+            and some of them is 0 or 1.
 
     Returns:
         None where scores have no bounds and there is only one distinct task, of which nothing follows for others.
@@ -127,6 +128,14 @@ def all_or_nothing(value: float, count: int) -> Interval:
     return value * kept, 1 - (1 - value) * kept
 
 
+def widest(value: float, count: int) -> Interval:
+    """The 95 % interval of a mean of shares over `count` distinct tasks that vary as much as shares can: all 0 or 1."""
+    successes = value * count
+    low = beta.ppf(_TAIL, successes, count - successes + 1) if value > 0 else 0.0
+    high = beta.ppf(1 - _TAIL, successes + 1, count - successes) if value < 1 else 1.0
+    return float(low), float(high)
+
+
 def _interval(
     x: np.ndarray,
     value: float,
@@ -142,27 +151,30 @@ def _interval(
     within = bool(((x >= 0) & (x <= 1)).all())
     if shares and not within:
         raise QuickstudyError(f"A share lies between 0 and 1; got scores from {x.min():g} to {x.max():g}.")
-    shares = within if shares is None else shares
+    shares = within and bool(((x == 0) | (x == 1)).any()) if shares is None else shares
     if not shares and count < 2:
         return None
     if (x == x[0, 0]).all():
         value = float(x[0, 0])
         return all_or_nothing(value, count) if shares else (value, value)
-    rng, lows, highs = np.random.default_rng(seed), [], []
+    rng = np.random.default_rng(seed)
+    lows, highs = [], []
     for some in _portions(replicates, x.size + x.shape[1]):
         rows = draw_rows(rng, some)
         mass = rng.standard_exponential((some, count + 1))
         tasks, spare = mass[:, of], mass[:, -1:] * (shares * x.shape[1] / count)
         total = tasks.sum(1, keepdims=True) + spare
-        low, high = statistic(x, rows, tasks / total, spare / total)
-        lows.append(low)
-        highs.append(high)
-    low, high = np.quantile(np.concatenate(lows), _TAIL), np.quantile(np.concatenate(highs), 1 - _TAIL)
+        values = statistic(x, rows, tasks / total, spare / total)
+        lows.append(values[0])
+        highs.append(values[1])
+    low = float(np.quantile(np.concatenate(lows), _TAIL))
+    high = float(np.quantile(np.concatenate(highs), 1 - _TAIL))
     if not shares:
         widened = t.ppf(1 - _TAIL, count - 1) / norm.ppf(1 - _TAIL) * np.sqrt((count + 1) / (count - 1))
         low, high = value + widened * (low - value), value + widened * (high - value)
-    elif value in (0, 1):  # the middle half alone
-        low, high = min(low, all_or_nothing(value, count)[0]), max(high, all_or_nothing(value, count)[1])
+    elif value in (0, 1):  # of the middle half alone
+        least, most = all_or_nothing(value, count)
+        low, high = min(low, least), max(high, most)
     return float(min(low, value)), float(max(high, value))
 
 

@@ -146,7 +146,7 @@ class Manipulation(SimulatedFamily):
         return Task(self.name, split, index, self._parameters(split, classes[index % len(classes)], rng))
 
     def task_key(self, task: Task) -> str:
-        """Where training has none of its kind, the kind alone: other goals and tools of it are draws of one new task."""
+        """The kind alone, where training has none of it: other goals and tools of it are draws of one new task."""
         kind = str(task.parameters["task"])
         return super().task_key(task) if kind in self._classes["train"] else kind
 
