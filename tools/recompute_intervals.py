@@ -103,9 +103,24 @@ def from_scores(cell: Cell) -> Cell:
     return replace(cell, rows=made)
 
 
+def referenced(cell: Cell) -> Cell:
+    """The cell without probabilities of improvement over nobody knows whom.
+
+    Where the cell does not say it, the reference is the one method that has no probability where the others do.
+    """
+    compared = {row.shots for row in cell.rows if row.improvement is not None}
+    if cell.reference or not compared:
+        return cell
+    methods = {row.method for row in cell.rows if row.shots in compared and row.value is not None and row.ci95}
+    without = methods - {row.method for row in cell.rows if row.improvement is not None}
+    if len(without) == 1:
+        return replace(cell, reference=without.pop())
+    return replace(cell, rows=[replace(row, improvement=None, improvement_ci95=None) for row in cell.rows])
+
+
 def recomputed(cell: Cell) -> Cell:
     """The cell by today's rules, its protocol saying which of them."""
-    cell = from_scores(cell)
+    cell = from_scores(referenced(cell))
     old = {row.key for row in cell.rows if row.ci95 and row.tasks and row.distinct_tasks is None}
     if not old:
         return cell
