@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_TORCH_BACKEND ?= cpu
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]' -e 'runtime[serve]'
 
 # The first interpreter that is new enough, for the pinned MuJoCo not too new, and able to make environments.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))

@@ -38,6 +38,8 @@ class Outer(Config):
     widths: Widths = (4,)
     kind: Literal["a", "b"] = "a"
     inner: Inner = field(default_factory=Inner)
+    perhaps: PositiveInt | None = None
+    yes: bool = False
     free: Any = None
 
 
@@ -46,7 +48,13 @@ class Outer(Config):
     [
         ({"count": -1}, "count must be 0 or more; got -1."),
         ({"weight": -0.5}, "weight must be 0 or more; got -0.5."),
-        ({"weight": float("nan")}, "weight must be 0 or more; got nan."),
+        ({"weight": float("nan")}, "weight must be a finite number; got nan."),
+        ({"weight": float("inf")}, "weight must be a finite number; got inf."),
+        ({"count": True}, "count must be a whole number; got True."),
+        ({"count": "3"}, "count must be a whole number; got '3'."),
+        ({"count": None}, "count must be a whole number; got None."),
+        ({"perhaps": -1}, "perhaps must be positive; got -1."),
+        ({"yes": 1}, "yes must be true or false; got 1."),
         ({"share": 1.5}, "share must be between 0 and 1; got 1.5."),
         ({"decay": 1.0}, "decay must be between 0 and 1, both excluded; got 1.0."),
         ({"decay": 0.0}, "decay must be between 0 and 1, both excluded; got 0.0."),
@@ -64,7 +72,17 @@ def test_what_a_type_does_not_allow_is_one_sentence(value: dict[str, Any], sente
 
 @pytest.mark.parametrize(
     "value",
-    [{"count": 0}, {"weight": 0.0}, {"share": 0.0}, {"share": 1.0}, {"decay": 1e-9}, {"widths": (1, 2)}, {"kind": "b"}],
+    [
+        {"count": 0},
+        {"weight": 0.0},
+        {"share": 0.0},
+        {"share": 1.0},
+        {"decay": 1e-9},
+        {"widths": (1, 2)},
+        {"kind": "b"},
+        {"perhaps": None},
+        {"perhaps": 2},
+    ],
 )
 def test_bounds_are_allowed_where_they_belong(value: dict[str, Any]) -> None:
     assert asdict(Outer(**value)).items() >= value.items()

@@ -8,6 +8,9 @@ import numpy as np
 from quickstudy.errors import QuickstudyError, within
 from quickstudy.io import files
 
+_KEPT = 1e-3
+"""Of how much a channel changes within a demonstration, what may be lost by rounding."""
+
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -16,11 +19,12 @@ class Demonstration:
     In a regression family a demonstration is a single step: one point and its value.
 
     Attributes:
-        observations: [step, obs], float32.
-        actions: [step, act], float32; what the expert wanted, free of the noise that it may have been disturbed by.
+        observations: [step, obs], float32; float64 where that would lose what changes, as in positions on Earth.
+        actions: [step, act], likewise; what the expert wanted, free of the noise that it may have been disturbed by.
 
     Raises:
-        QuickstudyError: no step, arrays that are not [step, width] or differ in length, or a value that is not finite.
+        QuickstudyError: no step, arrays that are not [step, width] or differ in length, or a value that is not finite,
+            or too large for float32.
     """
 
     observations: np.ndarray
@@ -29,18 +33,22 @@ class Demonstration:
     def __post_init__(self) -> None:
         for name in ("observations", "actions"):
             array = np.asarray(getattr(self, name))
-            if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
+            if array.ndim != 2 or array.dtype.kind not in "fiu":
                 raise QuickstudyError(
                     f"A demonstration's {name} must be numbers in the form [step, width]; got shape {array.shape} of "
                     f"{array.dtype}."
                 )
-            bad = np.argwhere(~np.isfinite(array))
+            with np.errstate(over="ignore"):
+                single = array.astype(np.float32)
+            bad = np.argwhere(~np.isfinite(single))
             if len(bad):
                 step, column = bad[0]
+                large = ", which is more than float32 holds" if np.isfinite(array[step, column]) else ""
                 raise QuickstudyError(
-                    f"A demonstration's {name} must be finite; step {step}, column {column} is {array[step, column]}."
+                    f"A demonstration's {name} must be finite; step {step}, column {column} is {array[step, column]}"
+                    f"{large}."
                 )
-            object.__setattr__(self, name, array.astype(np.float32))
+            object.__setattr__(self, name, array.astype(np.float64) if _loses(array, single) else single)
         if len(self.observations) != len(self.actions):
             raise QuickstudyError(
                 f"A demonstration needs one action for each observation; got {len(self.observations)} observations and "
@@ -67,3 +75,11 @@ class Demonstration:
         arrays = files.load_arrays(path, "observations", "actions")
         with within(f"'{path}'"):
             return cls(arrays["observations"], arrays["actions"])
+
+
+def _loses(array: np.ndarray, single: np.ndarray) -> bool:
+    """Whether float32 is off by more than a thousandth of how much some channel changes, at the least of 1e-4."""
+    if array.dtype == np.float32 or not array.size:
+        return False
+    off = np.abs(array - single.astype(np.float64)).max(0)
+    return bool((off > _KEPT * np.maximum(array.std(0, dtype=np.float64), 1e-4)).any())

@@ -6,6 +6,8 @@ a `Config` of its own beside its class; `Settings` puts all parts of an experime
 
 import dataclasses
 import functools
+import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -42,16 +44,26 @@ class Config:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
-        for name, allowed in _allowed(kind).items():
+        for name, (allowed, optional) in _allowed(kind).items():
             value = getattr(self, name)
-            if problem := _problem(value, allowed):
+            if not (optional and value is None) and (problem := _problem(value, allowed)):
                 raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")
 
 
 @functools.cache
-def _allowed(kind: Any) -> Mapping[str, Any]:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) in (Annotated, Literal)}
+def _allowed(kind: Any) -> Mapping[str, tuple[Any, bool]]:
+    """By field, the type that says what it may hold, and whether it may be None."""
+    found = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        parts = typing.get_args(hint) if union else (hint,)
+        held = [part for part in parts if part in _WORDS or typing.get_origin(part) in (Annotated, Literal)]
+        if held:
+            found[name] = held[0], type(None) in parts
+    return found
+
+
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
 
 
 def _problem(value: Any, allowed: Any) -> str:
@@ -59,11 +71,15 @@ def _problem(value: Any, allowed: Any) -> str:
     if typing.get_origin(allowed) is Literal:
         choices = typing.get_args(allowed)
         return "" if value in choices else " or ".join(repr(choice) for choice in choices)
-    if isinstance(value, tuple):
-        least = 1 if Gt(0) in allowed.__metadata__ else 0
-        fine = value and all(isinstance(one, int) and one >= least for one in value)
+    kind: Any = allowed if allowed in _WORDS else allowed.__origin__
+    bounds: tuple[Any, ...] = () if allowed in _WORDS else allowed.__metadata__
+    if kind not in _WORDS:  # a tuple of whole numbers
+        least = 1 if Gt(0) in bounds else 0
+        fine = isinstance(value, tuple) and value and all(type(one) is int and one >= least for one in value)
         return "" if fine else f"one or more {'positive whole numbers' if least else 'whole numbers of 0 or more'}"
-    bounds = [bound for bound in allowed.__metadata__ if isinstance(bound, (Gt, Ge, Lt, Le))]
+    typed = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not typed or (kind is float and not math.isfinite(value)):
+        return _WORDS[kind]
     held = [
         bound.gt < value if isinstance(bound, Gt)
         else bound.ge <= value if isinstance(bound, Ge)

@@ -71,7 +71,7 @@ HEAD = "episode,task,timestamp,observation.x,action.x\n"
         (HEAD + "0,a,0,1,left\n", "invalid value 'left'"),
         (HEAD + "0,a,0,1\n", "Expected 5 columns, got 4"),
         (HEAD + "0,a,0,1,1\n0,a,0.1,1,1\n1,a,0,1,1\n1,a,0.2,1,1\n", "line 5: time stamp 0.2 s where 10 steps a second"),
-        (HEAD + "0,a,0,1,1\n0,a,0,1,1\n", "line 3: time stamps must rise; this one is 0.0 s later"),
+        (HEAD + "0,a,0,1,1\n0,a,0,1,1\n", "line 3: time stamps must rise; this one and the one before are both 0 s"),
         (HEAD + "0,a,0,1,1\n1,a,0,1,1\n0,a,0.1,1,1\n", "line 4: episode 0 goes on after another one began"),
         (HEAD + "0,a,0,1,1\n0,b,0.1,1,1\n", "it has the tasks 'a' and 'b'; each episode has one"),
         (HEAD + ",a,0,1,1\n", "a line has no episode number"),

@@ -1,9 +1,13 @@
 """A family of a user's own demonstrations, from arrays and from a file."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
-from quickstudy import Demonstration, DemonstrationSet, families
+from quickstudy import Demonstration, DemonstrationSet, datasets, families
+from quickstudy.cli import main
+from quickstudy.datasets import About, Episode
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import evaluate
 from quickstudy.families.recorded import RecordedDemonstrations
@@ -139,3 +143,140 @@ def test_what_is_refused(family):
         family.demonstrate(family.tasks("test", 1), 4, 0)
     with pytest.raises(QuickstudyError, match="of which 2 a task were kept"):
         family.run(family.tasks("test", 1), 3, lambda x: x, 0)
+
+
+SPELT = [
+    "put the café cup away",
+    "put the café cup away ",
+    "put the  café\tcup away",
+    unicodedata.normalize("NFD", "put the café cup away"),
+    "Put the café cup away",
+    "put the café cup away.",
+    "put the café\u200b\u00a0cup away",
+]
+
+
+def labelled(labels: list[str], each: int = 4) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:
+    rng = np.random.default_rng(0)
+    every = [label for label in labels for _ in range(each)]
+    return [(rng.normal(size=(5, 3)), rng.normal(size=(5, 2))) for _ in every], every
+
+
+def test_labels_that_are_spelt_differently_are_one_task(capsys):
+    with pytest.raises(QuickstudyError, match=r"Of one task the split 'test' gets none\..* at least 3 tasks"):
+        families.from_demonstrations(*labelled(SPELT))
+    made = families.from_demonstrations(*labelled([*SPELT, "open", "close", "push 1.5", "push 15"]))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("a full stop alone are one task") == 2
+    assert "'Put the café cup away' ('put the café cup away')" in said
+    assert sum(made.sizes.values()) == 5
+    assert len(made.demonstrate(made.tasks("train", made.sizes["train"]), 4, 0)[0]) == 4
+    families.from_demonstrations(*labelled(["open", "close", "push"]))
+    assert capsys.readouterr().out == ""
+
+
+def test_named_splits_take_any_spelling():
+    made = families.from_demonstrations(
+        *labelled(["Open", "close", "push"]), splits={"train": ["open."], "validation": ["CLOSE"], "test": ["push"]}
+    )
+    assert [task.parameters["label"] for task in made.tasks("train", 1)] == ["Open"]
+    with pytest.raises(QuickstudyError, match="'Open' is in the splits train and test"):
+        families.from_demonstrations(
+            *labelled(["Open", "close", "push"]), splits={"train": ["open"], "validation": [], "test": ["Open", "push"]}
+        )
+
+
+def test_the_same_demonstrations_under_two_labels(capsys):
+    made, labels = labelled([f"t{i}" for i in range(6)])
+    with pytest.raises(QuickstudyError, match=r"4 demonstrations stand alike under the labels .* in the splits"):
+        families.from_demonstrations(made[:4] * 6, labels)
+    twice = [*made[:4], *made[:4], *made[8:]]
+    apart = {"train": ["t0", "t2", "t3"], "validation": ["t4"], "test": ["t1", "t5"]}
+    with pytest.raises(QuickstudyError, match="labels 't0' and 't1', which are in the splits test and train"):
+        families.from_demonstrations(twice, labels, splits=apart)
+    together = {"train": ["t0", "t1", "t2", "t3"], "validation": ["t4"], "test": ["t5"]}
+    families.from_demonstrations(twice, labels, splits=together)
+    assert "4 demonstrations stand alike under the labels 't0' and 't1'; are these one" in capsys.readouterr().out
+    points = [(np.zeros((1, 1)), np.zeros((1, 1)))] * 24  # of single points, many may be equal
+    assert families.from_demonstrations(points, labels).sizes["test"] == 1
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_too_few_tasks_say_how_many_are_needed(tasks):
+    with pytest.raises(QuickstudyError, match=r"needs at least 3 tasks, .*; this is 't0'"):
+        families.from_demonstrations(*labelled([f"t{i}" for i in range(tasks)]))
+
+
+def test_a_demonstration_without_a_task():
+    with pytest.raises(QuickstudyError, match="Demonstration 4 has no task"):
+        families.from_demonstrations(*labelled(["a", " ", "c"]))
+
+
+def test_names_and_units_of_channels_are_kept(tmp_path):
+    about = About(10.0, ("x", "y"), ("a", "b"), action_units=("deg", "deg"))
+    made, labels = episodes()
+    datasets.save(tmp_path / "d.npz", (Episode(t, *d) for d, t in zip(made, labels, strict=True)), about)
+    family = families.from_dataset(tmp_path / "d.npz")
+    assert (family.observation_channels, family.action_channels) == (("x", "y"), ("a", "b"))
+    assert (family.observation_units, family.action_units, family.rate) == ((), ("deg", "deg"), 10.0)
+    unnamed = families.from_demonstrations(made, labels)
+    assert (unnamed.observation_channels, unnamed.action_channels, unnamed.action_units) == ((), (), ())
+    with pytest.raises(QuickstudyError, match="There are 3 names for 2 channels of actions"):
+        families.from_demonstrations(made, labels, about=About(actions=("a", "b", "c")))
+    with pytest.raises(QuickstudyError, match="There are 1 units for 2 channels of observations"):
+        families.from_demonstrations(made, labels, about=About(observation_units=("m",)))
+
+
+def test_errors_in_angles_go_the_short_way_round():
+    """Demonstrations that turn past 180 degrees, and a policy that says the same with another number."""
+    turns = [np.arange(20)[:, None] * 5.0 + 100 + i for i in range(50)]
+    wrapped = [(one + 180) % 360 - 180 for one in turns]
+    about = About(actions=("wrist",), action_units=("deg",))
+    family = families.from_demonstrations(
+        [(one / 360, other) for one, other in zip(turns, wrapped, strict=True)], [f"t{i % 10}" for i in range(50)],
+        about=about,
+    )  # fmt: skip
+    tasks = family.tasks("test", 2)
+    assert family.run(tasks, 2, lambda seen: seen * 360 + 1, 0)["error"] == pytest.approx(1.0, rel=1e-3)
+    # What an oracle sees of each task is the mean of its turns, not of numbers on either side of the jump.
+    hidden = np.stack([family.hidden(task) for task in family.tasks("train", 6)])
+    np.testing.assert_allclose(hidden[:, 0], hidden[:, 1], atol=1e-3)
+
+
+def test_errors_in_quaternions_do_not_depend_on_their_sign():
+    half = np.linspace(0.1, 0.9, 20)[:, None]
+    q = np.concatenate([np.sin(half), 0 * half, 0 * half, np.cos(half)], 1)
+    sign = np.where(np.random.default_rng(0).random((50, 20, 1)) < 0.5, -1.0, 1.0)
+    family = families.from_demonstrations(
+        [(half + i, one * q) for i, one in enumerate(sign)], [i % 10 for i in range(50)]
+    )
+
+    def rotation(seen: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.sin(seen % 1), 0 * seen, 0 * seen, np.cos(seen % 1)], -1)
+
+    error = family.run(family.tasks("test", 2), 2, rotation, 0)["error"]
+    np.testing.assert_allclose(error, 0, atol=1e-10)
+    hidden = np.stack([family.hidden(task) for task in family.tasks("train", 6)])
+    np.testing.assert_allclose(np.ptp(hidden[:, 1:], axis=0), 0, atol=1e-3)
+
+
+def test_positions_on_earth_reach_the_learner(tmp_path):
+    with (tmp_path / "field.csv").open("w") as file:
+        file.write("episode,task,observation.n,action.v\n")
+        for e in range(12):
+            file.writelines(f"{e},row{e // 3},{5572094.10 + e + 0.02 * i:.3f},{e // 3}\n" for i in range(20))
+    family = families.get(str(tmp_path / "field.csv"))
+    ((one,),) = family.demonstrate(family.tasks("train", 1), 1, 0)
+    np.testing.assert_allclose(np.diff(one.observations[:, 0]), 0.02, atol=1e-3)
+    seen: list[np.ndarray] = []
+    family.run(family.tasks("test", 1), 1, lambda x: (seen.append(x), np.zeros((1, 1, 1)))[1], 0)
+    np.testing.assert_allclose(np.diff(np.ravel(seen)), 0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 180 / np.pi, 1e6], ids=["rad", "deg", "large"])
+def test_the_check_finds_no_fault_in_recordings(tmp_path, capsys, scale):
+    made, labels = episodes(12)
+    every = (Episode(label, scale * x, scale * y) for (x, y), label in zip(made, labels, strict=True))
+    datasets.save(tmp_path / "own.npz", every, About(30.0))
+    main(["check", str(tmp_path / "own.npz")])
+    assert "FAILED" not in capsys.readouterr().out

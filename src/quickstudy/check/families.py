@@ -265,7 +265,7 @@ def demonstrates(looked: Looked) -> str:
                     f"A demonstration of {task.name} has {len(one)} steps; the horizon is {family.horizon}."
                 )
     largest = max(float(np.abs(a).max()) for some in found for d in some for a in (d.observations, d.actions))
-    if largest > LARGEST:
+    if largest > LARGEST and not looked.recorded:  # learners standardise recordings, whatever their units
         raise BrokenError(f"An observation or action is as large as {largest:.2g}: scale them to about -1..1.")
     lengths = [len(d) for some in found for d in some]
     return f"{min(lengths)} to {max(lengths)} steps, values up to {largest:.2g}"
@@ -322,7 +322,8 @@ def _judged_are_not_shown(looked: Looked) -> str:
     seen = np.stack(looked.nothing[1], 2)
     for task, episodes, some in zip(looked.tasks, seen, looked.demonstrations, strict=True):
         for one in some:
-            if any(np.array_equal(episode[: len(one)], one.observations) for episode in episodes.astype("f4")):
+            kind = one.observations.dtype
+            if any(np.array_equal(episode[: len(one)], one.observations) for episode in episodes.astype(kind)):
                 raise BrokenError(f"A demonstration of {task.name} is one that it is judged by: keep them apart.")
     return "no recording is both shown and judged"
 

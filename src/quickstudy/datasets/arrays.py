@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from quickstudy.datasets import timing
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
 from quickstudy.errors import QuickstudyError, within
 from quickstudy.io import files
@@ -15,7 +17,7 @@ NPZ = (
     "An .npz of demonstrations holds 'observations' [row, obs] and 'actions' [row, act], all episodes one below the "
     "other; 'start' [episode + 1], the row where each begins and, last, the number of rows; and 'task' [episode]. "
     "Without 'start', arrays are [episode, step, ...]. It may hold 'rewards' and 'success' [row], 'rate' (steps a "
-    "second), 'observation_names' and 'action_names'."
+    "second) or 'times' [row] in seconds, 'observation_names', 'action_names', 'observation_units' and 'action_units'."
 )
 
 
@@ -33,14 +35,17 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
     """
     arrays = files.load_arrays(path, "observations", "actions", "task")
     with within(f"'{path}'"):
-        return _recording(path, arrays)
+        return _recording(path, arrays, reading)
 
 
-def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
+def _recording(path: Path, arrays: Mapping[str, np.ndarray], reading: ReadingConfig) -> Recording:
     tasks = [str(task) for task in np.ravel(arrays["task"])]
+    without = [i for i, task in enumerate(tasks) if not task.strip()]
+    if without:
+        raise QuickstudyError(f"Episode {without[0]} has no task; each needs a label.")
     columns = {
         key: split(arrays[key], arrays.get("start"), key)
-        for key in ("observations", "actions", "rewards", "success")
+        for key in ("observations", "actions", "rewards", "success", "times")
         if key in arrays
     }
     for key, parts in columns.items():
@@ -56,8 +61,18 @@ def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
     rate = arrays.get("rate")
     if rate is not None and (rate.shape != () or rate.dtype.kind not in "fiu" or not rate > 0):
         raise QuickstudyError(f"'rate' must be one positive number of steps a second; got {rate}.")
-    names = (tuple(map(str, arrays.get(f"{kind}_names", ()))) for kind in ("observation", "action"))
-    about = About(None if rate is None else float(rate), *names)
+    texts = {
+        f"{kind}{ending}": tuple(map(str, np.ravel(arrays.get(f"{kind}_{name}", ()))))
+        for kind in ("observation", "action")
+        for name, ending in (("names", "s"), ("units", "_units"))
+    }
+    about = About(None if rate is None else float(rate), **texts)  # type: ignore[arg-type]
+    stamps = _stamps(columns.get("times"), about.rate, columns["observations"], reading)
+    if stamps is not None and about.rate is None:
+        found = timing.rate_of(stamps, "its times")
+        about = replace(about, rate=found.value if found else None, jitter=found.jitter if found else 0.0)
+    if reading.rate:
+        about = replace(about, rate=reading.rate, jitter=0.0)
     first = np.concatenate([[0], np.cumsum([len(part) for part in columns["observations"]])])
 
     def read(images: bool) -> Iterator[Episode]:
@@ -65,10 +80,33 @@ def _recording(path: Path, arrays: Mapping[str, np.ndarray]) -> Recording:
             mine = {key: parts[i] for key, parts in columns.items()}
             success = mine["success"].astype(bool) if "success" in mine else None
             where = f"'{path}', episode {i} (from row {first[i]})"
-            yield Episode(task, mine["observations"], mine["actions"], mine.get("rewards"), success, where=where)
+            times = None if stamps is None else stamps[i]
+            one = Episode(
+                task, mine["observations"], mine["actions"], mine.get("rewards"), success, where=where, times=times
+            )
+            if times is not None and reading.rate:
+                one = timing.resampled(one, times, reading.rate, about)
+            elif "times" in columns and times is not None and about.rate:
+                timing.check_steady(times, about.rate, f"'{path}', row", int(first[i]))
+            yield one
 
     widths = (columns[key][0].shape[1] if tasks else 0 for key in ("observations", "actions"))
     return Recording(path, "npz", about.named(*widths), tasks, read)
+
+
+def _stamps(
+    written: list[np.ndarray] | None, rate: float | None, episodes: list[np.ndarray], reading: ReadingConfig
+) -> list[np.ndarray] | None:
+    """The time of each step in seconds, by episode; None where the file says neither times nor rate."""
+    if written is not None:
+        longest = max(written, key=len)
+        if len(longest) > 1:
+            timing.seconds(longest, reading.time_unit, "its times")  # asks for the unit where it is open
+        times = [timing.seconds(one, reading.time_unit or "s", "its times") for one in written]
+        for i, one in enumerate(times):
+            timing.check_rising(one, f"episode {i}, step", 0)
+        return times
+    return None if rate is None else [np.arange(len(one)) / rate for one in episodes]
 
 
 def split(rows: np.ndarray, start: np.ndarray | None, name: str) -> list[np.ndarray]:
@@ -102,6 +140,9 @@ def save(path: Path, episodes: Iterable[Episode], about: About) -> None:
     }
     if about.rate is not None:
         arrays["rate"] = np.array(about.rate)
+    for kind, units in (("observation", about.observation_units), ("action", about.action_units)):
+        if units:
+            arrays[f"{kind}_units"] = np.array(units)
     for key in ("observations", "actions", "rewards", "success"):
         if getattr(first, key) is not None:
             arrays[key] = np.concatenate([getattr(episode, key) for episode in kept])

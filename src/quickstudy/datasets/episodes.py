@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, within
+from quickstudy.errors import QuickstudyError, listed, within
 
 _JITTER = 0.1
 """How far a time stamp may be off, in steps."""
@@ -63,6 +63,7 @@ class About:
         cameras: names of the cameras whose images can be asked for.
         observation_units, action_units: of each channel, such as 'rad', 'deg' or 'm', '' where nobody said; or empty
             where nobody said of any.
+        jitter: seconds that 95 of 100 steps are at most longer or shorter than `rate` says.
     """
 
     rate: float | None = None
@@ -71,6 +72,7 @@ class About:
     cameras: tuple[str, ...] = ()
     observation_units: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
+    jitter: float = field(default=0.0, compare=False)
 
     def named(self, observations: int, actions: int) -> "About":
         """The same, with numbered names in place of missing ones.
@@ -118,6 +120,28 @@ class Recording:
     def __len__(self) -> int:
         return len(self.tasks)
 
+    def in_order(self, observations: Sequence[str], actions: Sequence[str]) -> "Recording":
+        """The same with the channels of these names alone, in this order.
+
+        Raises:
+            QuickstudyError: it lacks one.
+        """
+        seen = _places(observations, self.about.observations, f"'{self.path}'", "observation")
+        did = _places(actions, self.about.actions, f"'{self.path}'", "action")
+
+        def read(images: bool) -> Iterator[Episode]:
+            for episode in self.read(images):
+                yield replace(episode, observations=episode.observations[:, seen], actions=episode.actions[:, did])
+
+        about = replace(
+            self.about,
+            observations=tuple(observations),
+            actions=tuple(actions),
+            observation_units=tuple(self.about.observation_units[i] for i in seen if self.about.observation_units),
+            action_units=tuple(self.about.action_units[i] for i in did if self.about.action_units),
+        )
+        return replace(self, about=about, read=read)
+
     @property
     def counts(self) -> Counter[str]:
         """How many episodes each task has."""
@@ -131,6 +155,14 @@ class Recording:
         """
         for episode in alike(self):
             yield episode.demonstration(), episode.task
+
+
+def _places(wanted: Sequence[str], names: Sequence[str], where: str, kind: str) -> list[int]:
+    """Where the channels of these names are."""
+    for name in wanted:
+        if name not in names:
+            raise QuickstudyError(f"{where} lacks the {kind} channel '{name}'; it has {listed(names, 20)}.")
+    return [names.index(name) for name in wanted]
 
 
 def numbered(what: str, width: int) -> tuple[str, ...]:

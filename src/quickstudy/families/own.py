@@ -10,13 +10,21 @@ import numpy as np
 
 from quickstudy import datasets
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, within
+from quickstudy.errors import QuickstudyError, listed, within
 from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
 from quickstudy.families.gymnasium.vector_env import Expert
-from quickstudy.families.recorded import QUERIES, SHARES, RecordedDemonstrations, split_by_shares, split_labels
+from quickstudy.families.recorded import (
+    QUERIES,
+    SHARES,
+    RecordedDemonstrations,
+    check_copies,
+    one_spelling,
+    split_by_shares,
+    split_labels,
+)
 from quickstudy.io import files
-from quickstudy.io.progress import progress
+from quickstudy.io.progress import console, progress
 from quickstudy.settings import ReadingConfig
 from quickstudy.task import TaskFamily
 
@@ -87,7 +95,7 @@ def from_dataset(
             queries=queries,
             seed=seed,
             name=_name(path),
-            rate=recording.about.rate,
+            about=recording.about,
         )
 
 
@@ -227,6 +235,7 @@ def from_demonstrations(
     seed: int = 0,
     name: str = "demonstrations",
     rate: float | None = None,
+    about: datasets.About | None = None,
 ) -> RecordedDemonstrations:
     """A family of a user's own demonstrations, judged by the imitation of those that were not shown.
 
@@ -237,21 +246,39 @@ def from_demonstrations(
         queries: demonstrations of each task that are kept to judge by.
         seed: draws which task goes where, and which demonstrations are kept.
         rate: steps a second, if known.
+        about: the same, and names and units of the channels, if known.
+
+    Labels that differ by blanks, Unicode form, case or a full stop alone are one task, which is said.
 
     Raises:
-        QuickstudyError: arrays, labels or splits that are not such, or too few tasks or demonstrations of one.
+        QuickstudyError: arrays, labels or splits that are not such, too few tasks or demonstrations of one, or the same
+            demonstrations in two splits.
     """
     if len(demonstrations) != len(tasks) or not len(tasks):
         raise QuickstudyError(
             f"A task is needed for each demonstration; got {len(demonstrations)} demonstrations and {len(tasks)} tasks."
         )
-    labels = [str(task) for task in tasks]
+    written = [str(task) for task in tasks]
+    if not all(label.strip() for label in written):
+        raise QuickstudyError(f"Demonstration {[bool(label.strip()) for label in written].index(False)} has no task.")
+    chosen_spelling = one_spelling(written)
+    others = [f"{other!r} ({chosen!r})" for other, chosen in chosen_spelling.items() if other != chosen]
+    if others:
+        console.print(
+            f"Labels that differ by blanks, Unicode form, case or a full stop alone are one task: {listed(others)}.",
+            markup=False,
+            soft_wrap=True,
+        )
+    labels = [chosen_spelling[label] for label in written]
     of: dict[str, list[Demonstration]] = {label: [] for label in sorted(set(labels))}
     for one, label in zip(demonstrations, labels, strict=True):
         of[label].append(one if isinstance(one, Demonstration) else Demonstration(*one))
     chosen = split_labels(list(of), splits, seed)
     tasks_of = {split: {label: of[label] for label in some} for split, some in chosen.items()}
-    return RecordedDemonstrations(name, tasks_of, queries, seed, rate)
+    family = RecordedDemonstrations(name, tasks_of, queries, seed, rate or (about.rate if about else None), about)
+    if copies := check_copies(of, chosen):
+        console.print(copies, markup=False, soft_wrap=True)
+    return family
 
 
 def draw(family: TaskFamily, split: str, count: int, path: Path) -> None:

@@ -4,13 +4,18 @@ A learner is judged by how well it imitates demonstrations that it was not shown
 were recorded. That says whether it has understood which task it is, not yet whether it succeeds on the robot.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from quickstudy.datasets import angles
+from quickstudy.datasets.episodes import About, numbered
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, listed, unknown
 from quickstudy.settings import Changes
 from quickstudy.task import Policy, Task, TaskFamily
 
@@ -40,39 +45,97 @@ def split_by_shares(count: int, splits: Sequence[float], seed: int) -> dict[str,
     return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
+def spelling(label: str) -> str:
+    """What two labels share that differ by blanks, Unicode form, case or a full stop alone."""
+    shown = "".join(sign for sign in unicodedata.normalize("NFKC", label) if unicodedata.category(sign) != "Cf")
+    return " ".join(shown.casefold().split()).rstrip(".。 ") or label
+
+
+def one_spelling(labels: Sequence[str]) -> dict[str, str]:
+    """For each label, that spelling of it that most have; of two as frequent, the first."""
+    same: dict[str, Counter[str]] = defaultdict(Counter)
+    for label in labels:
+        same[spelling(label)][label] += 1
+    return {label: some.most_common(1)[0][0] for some in same.values() for label in some}
+
+
 def split_labels(
     labels: Sequence[str], splits: Sequence[float] | Mapping[str, Sequence[str | int]], seed: int
 ) -> dict[str, list[str]]:
-    """Which labels belong to which split.
+    """Which labels belong to which split; where splits are named, another spelling of a label will do.
 
     Raises:
         QuickstudyError: shares or names that are not such, or too few labels.
     """
     if isinstance(splits, Mapping):
-        chosen = {split: [str(label) for label in some] for split, some in splits.items()}
-        for split, some in chosen.items():
-            for label in some:
-                if label not in labels:
+        known = {spelling(label): label for label in labels}
+        chosen: dict[str, list[str]] = {}
+        for split, some in splits.items():
+            for label in map(str, some):
+                if spelling(label) not in known:
                     raise unknown(f"task in split '{split}'", label, labels)
+            chosen[split] = list(dict.fromkeys(known[spelling(str(label))] for label in some))
         for label in labels:
             where = [split for split, some in chosen.items() if label in some]
             if len(where) > 1:
                 raise QuickstudyError(f"Task '{label}' is in the splits {' and '.join(where)}; they may not share one.")
+        needed = ""
     else:
         parts = split_by_shares(len(labels), splits, seed)
         chosen = {split: [labels[i] for i in part] for split, part in parts.items()}
+        least = 3 if splits[1] > 0 else 2
+        needed = (
+            f" Learning to learn needs at least {least} tasks, one for each split, and better dozens; this is "
+            f"{listed([repr(label) for label in labels])}."
+        )
     tests = [split for split in chosen if split not in ("train", "validation")]
     if not {"train", "validation"} <= chosen.keys() or not tests:
         raise QuickstudyError(f"A family needs 'train', 'validation' and a test split; got {', '.join(chosen)}.")
     empty = [split for split in ("train", *tests) if not chosen[split]]
     if empty:
-        raise QuickstudyError(f"Of {len(labels)} tasks the split '{empty[0]}' gets none.")
+        tasks = f"Of {len(labels)} tasks" if len(labels) != 1 else "Of one task"
+        raise QuickstudyError(f"{tasks} the split '{empty[0]}' gets none.{needed}")
     return chosen
+
+
+def check_copies(of: Mapping[str, Iterable[Demonstration]], splits: Mapping[str, Sequence[str]]) -> str:
+    """Looks for demonstrations of several steps that stand under two labels.
+
+    Returns:
+        a sentence about labels of one split that share some; empty where none do.
+
+    Raises:
+        QuickstudyError: labels of two splits do: one task would be trained and tested.
+    """
+    split_of = {label: split for split, some in splits.items() for label in some}
+    owners: dict[bytes, dict[str, None]] = defaultdict(dict)
+    for label in split_of:
+        for one in of[label]:
+            if len(one) > 1:
+                owners[hashlib.blake2b(_steps(one).tobytes(), digest_size=16).digest()][label] = None
+    shared = Counter(tuple(some) for some in owners.values() if len(some) > 1)
+    if not shared:
+        return ""
+    found = max(shared, key=lambda some: (len({split_of[label] for label in some}), shared[some]))
+    names = " and ".join(f"'{label}'" for label in found[:3]) + (" and more" if len(found) > 3 else "")
+    count = f"{shared[found]} demonstrations stand" if shared[found] > 1 else "One demonstration stands"
+    said = f"{count} alike under the labels {names}"
+    parts = sorted({split_of[label] for label in found})
+    if len(parts) > 1:
+        raise QuickstudyError(
+            f"{said}, which are in the splits {' and '.join(parts)}: no two splits may share a task; give "
+            "them one label, or name the splits so that they are in one."
+        )
+    return f"{said}; are these one task?"
 
 
 class RecordedDemonstrations(TaskFamily):
     """The family; see the module's text and `quickstudy.families.from_demonstrations`."""
 
+    observation_channels: tuple[str, ...] = ()
+    action_channels: tuple[str, ...] = ()
+    observation_units: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()
     metric: str = "error"
     higher_is_better: ClassVar[bool] = False
     protocol = (
@@ -87,15 +150,18 @@ class RecordedDemonstrations(TaskFamily):
         queries: int,
         seed: int = 0,
         rate: float | None = None,
+        about: About | None = None,
     ) -> None:
         """
         Args:
             splits: for each split the tasks by label, and the demonstrations of each.
             queries: demonstrations of each task that are kept to judge by and never shown.
             rate: their steps a second, if known.
+            about: names and units of their channels, if known.
 
         Raises:
-            QuickstudyError: widths that differ, or a task with too few demonstrations.
+            QuickstudyError: widths that differ, from each other or from the names, or a task with too few
+                demonstrations.
         """
         if queries < 1:
             raise QuickstudyError(f"Each task needs at least 1 demonstration to be judged by; got queries={queries}.")
@@ -114,6 +180,7 @@ class RecordedDemonstrations(TaskFamily):
                     )
         self.name, self._queries, self.most_episodes, self.rate = name, queries, queries, rate
         ((self.observation_size, self.action_size),) = widths
+        self._describe(about or About())
         self.hidden_size = self.observation_size + self.action_size
         self.horizon = max(len(d) for d in every)
         self.sizes = {split: len(tasks) for split, tasks in splits.items()}
@@ -125,11 +192,43 @@ class RecordedDemonstrations(TaskFamily):
             for tasks in splits.values()
             for label, some in tasks.items()
         }
+        self._wraps = (
+            angles.find([d.observations for d in every], self.observation_channels, self.observation_units),
+            angles.find([d.actions for d in every], self.action_channels, self.action_units),
+        )
+        self._reference = [
+            wraps.continuous(values).mean(0)
+            for wraps, values in zip(self._wraps, (every[0].observations, every[0].actions), strict=True)
+        ]
         # One demonstration at a time: all steps once more would double the memory that a large data set takes.
         total = sum(map(len, every))
-        self._mean = sum((_steps(d).sum(0, dtype=float) for d in every), np.zeros(self.hidden_size)) / total
-        squares = (np.square(_steps(d) - self._mean).sum(0) for d in every)
+        self._mean = sum((self._continuous(d).sum(0, dtype=float) for d in every), np.zeros(self.hidden_size)) / total
+        squares = (np.square(self._continuous(d) - self._mean).sum(0) for d in every)
         self._deviation = np.sqrt(sum(squares, np.zeros(self.hidden_size)) / total)
+
+    def _describe(self, about: About) -> None:
+        named = about.named(self.observation_size, self.action_size)
+        for kind, names, units, width in (
+            ("observation", named.observations, about.observation_units, self.observation_size),
+            ("action", named.actions, about.action_units, self.action_size),
+        ):
+            if units and len(units) != width:
+                raise QuickstudyError(f"There are {len(units)} units for {width} channels of {kind}s.")
+            setattr(self, f"{kind}_channels", () if names == numbered(kind, width) else names)
+            setattr(self, f"{kind}_units", units)
+
+    def _continuous(self, demonstration: Demonstration) -> np.ndarray:
+        """Observations and actions side by side, [step, obs + act]; angles and quaternions fit to be averaged."""
+        if not any(self._wraps):
+            return _steps(demonstration)
+        parts = (demonstration.observations, demonstration.actions)
+        return np.concatenate(
+            [
+                wraps.near(values, reference)
+                for wraps, values, reference in zip(self._wraps, parts, self._reference, strict=True)
+            ],
+            1,
+        )
 
     def task(self, split: str, index: int) -> Task:
         return Task(self.name, split, index, {"label": self._labels[split][index]})
@@ -139,7 +238,7 @@ class RecordedDemonstrations(TaskFamily):
 
     def hidden(self, task: Task) -> np.ndarray:
         """The mean step of all demonstrations, standardised: a stand-in for what nobody wrote down."""
-        steps = [_steps(d) for d in self._of[task.parameters["label"]]]
+        steps = [self._continuous(d) for d in self._of[task.parameters["label"]]]
         return ((np.concatenate(steps).mean(0) - self._mean) / np.maximum(self._deviation, 1e-6)).astype("f4")
 
     def demonstrate(self, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
@@ -160,7 +259,8 @@ class RecordedDemonstrations(TaskFamily):
         """Asks for the actions at the observations of `episodes` demonstrations of each task that are never shown.
 
         Returns:
-            'error', the mean squared error over steps and action components, [task, episode].
+            'error', the mean squared error over steps and action components, angles the short way round, [task,
+            episode].
         """
         if not tasks or not 1 <= episodes <= self._queries:
             raise QuickstudyError(
@@ -183,7 +283,8 @@ class RecordedDemonstrations(TaskFamily):
         )
         errors = np.zeros(lengths.shape)
         for step in range(lengths.max()):
-            errors += (step < lengths) * np.square(np.asarray(policy(x[:, :, step])) - y[:, :, step]).mean(-1)
+            off = self._wraps[1].difference(np.asarray(policy(x[:, :, step])), y[:, :, step])
+            errors += (step < lengths) * np.square(off).mean(-1)
         return {"error": errors / lengths}
 
     def caption(self, task: Task) -> str:

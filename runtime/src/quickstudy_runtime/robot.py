@@ -1,0 +1,318 @@
+"""Load a bundle, adapt to a demonstration, act."""
+
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy_runtime import tensors
+from quickstudy_runtime.bundle import Bundle, check_leaves, read
+from quickstudy_runtime.errors import BundleError, InputError
+from quickstudy_runtime.guard import Gate, Guard, Names
+
+_MOST_STEPS = 1_000_000
+_FAR = 10.0
+"""How far outside the range met in training a demonstration may go, in widths of that range."""
+
+Demonstration = Any
+"""(observations, actions), a mapping with these two keys, or the path of an .npz file that holds them."""
+
+
+class Robot:
+    """A trained learner, ready to learn tasks.
+
+    Args:
+        bundle: what `quickstudy export` wrote.
+        guard: how strict its skills are, see `Guard`.
+        threads: of the processor, for one call.
+
+    Raises:
+        BundleError: its graphs cannot be run.
+    """
+
+    def __init__(self, bundle: Bundle, guard: Guard | None = None, threads: int = 1) -> None:
+        self.bundle, self.guard = bundle, guard
+        Gate(bundle.observation, bundle.action, guard)  # a guard that does not fit is told now
+        self._act = _Graph(bundle, "act", threads)
+        self._adapt = _Graph(bundle, "adapt", threads) if "adapt" in bundle.graphs else None
+
+    def adapt(self, demonstrations: Iterable[Demonstration], guard: Guard | None = None) -> "Skill":
+        """Learns one task from its demonstrations.
+
+        Args:
+            demonstrations: each of [step, obs] and [step, act], arrays or named channels; or paths of .npz files.
+
+        Raises:
+            InputError: none at all, or one that cannot be used.
+        """
+        if self._adapt is None:
+            raise InputError(
+                f"'{self.bundle.method}' does not learn from demonstrations; begin() gives the skill that it acts with."
+            )
+        x, y, mask = self._collate(list(demonstrations))
+        made = self._adapt({"x": x, "y": y, "mask": mask, **self.bundle.parameters})
+        leaves = {leaf.name: made[leaf.name] for leaf in self.bundle.skill}
+        for name, array in leaves.items():
+            if not np.isfinite(array).all():
+                raise InputError(f"Adaptation gave a skill that is not finite (in '{name}'); nothing was learned.")
+        return Skill(self, leaves, guard or self.guard)
+
+    def begin(self, guard: Guard | None = None) -> "Skill":
+        """The skill before any demonstration."""
+        return Skill(self, dict(self.bundle.begin), guard or self.guard)
+
+    def load_skill(self, path: str | Path, guard: Guard | None = None) -> "Skill":
+        """A skill that `Skill.save` wrote.
+
+        Raises:
+            BundleError: no such file, damaged, or a skill of another bundle.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise BundleError(f"'{path}' cannot be read ({error.strerror}).") from None
+        arrays, metadata = tensors.load(data, f"'{path}'")
+        try:
+            about = json.loads(metadata.get("quickstudy", "{}"))
+            whose = about.get("bundle")
+        except (ValueError, AttributeError, RecursionError):
+            raise BundleError(f"'{path}' does not say what skill it is.") from None
+        if whose != self.bundle.hash:
+            raise BundleError(
+                f"'{path}' is a skill of another learner than this bundle's, and would not act as taught."
+            )
+        check_leaves(arrays, self.bundle.skill, f"'{path}'")
+        return Skill(self, arrays, guard or self.guard)
+
+    def warm_up(self) -> float:
+        """Acts and adapts once on made-up numbers, so that no first call is slow; gives the seconds that it took."""
+        started = time.perf_counter()
+        middle = _middle(self.bundle.observation)
+        if self._adapt is not None:
+            self.adapt([(np.tile(middle, (2, 1)), np.tile(_middle(self.bundle.action), (2, 1)))])
+        Skill(self, dict(self.bundle.begin), Guard(on_bad="refuse")).act(middle)
+        return time.perf_counter() - started
+
+    def _collate(self, given: Sequence[Demonstration]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Demonstrations padded to one length: x [shot, step, obs], y [shot, step, act], mask [shot, step]."""
+        if not given:
+            raise InputError("Adaptation needs at least one demonstration; got none.")
+        pairs = [self._checked(one, i) for i, one in enumerate(given)]
+        steps = max(len(x) for x, _ in pairs)
+        shape = (len(pairs), steps)
+        x = np.zeros((*shape, len(self.bundle.observation)), np.float32)
+        y = np.zeros((*shape, len(self.bundle.action)), np.float32)
+        mask = np.zeros(shape, np.float32)
+        for i, (one, other) in enumerate(pairs):
+            x[i, : len(one)], y[i, : len(one)], mask[i, : len(one)] = one, other, 1.0
+        return x, y, mask
+
+    def _checked(self, given: Demonstration, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Observations and actions [step, width], centred as the graphs take them."""
+        where = f"Demonstration {number}"
+        if isinstance(given, str | Path):
+            where, given = f"'{given}'", _arrays(Path(given))
+
+        def fault(reason: str, sentence: str, what: str = "") -> InputError:
+            return InputError(f"{where} cannot be used: {f'of its {what}, ' if what else ''}{sentence}.")
+
+        if isinstance(given, Mapping):
+            if not {"observations", "actions"} <= given.keys():
+                raise fault("", "it needs 'observations' and 'actions'")
+            given = given["observations"], given["actions"]
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise fault("", "it must be (observations, actions)")
+        tables = []
+        for what, channels, part in zip(
+            ("observations", "actions"), (self.bundle.observation, self.bundle.action), given, strict=True
+        ):
+            table = Names(channels).table(part, functools.partial(fault, what=what))
+            bad = np.argwhere(~np.isfinite(table))
+            if len(bad):
+                step, channel = bad[0]
+                raise fault("", f"in step {step}, channel '{channels.names[channel]}' is {table[step, channel]}")
+            width = channels.high - channels.low
+            known = np.isfinite(width) & (width > 0)
+            far = np.maximum(table - channels.high, channels.low - table)[:, known] / width[known]
+            if far.size and far.max() > _FAR:
+                step, place = np.unravel_index(far.argmax(), far.shape)
+                channel = np.flatnonzero(known)[place]
+                raise fault(
+                    "",
+                    f"in step {step}, channel '{channels.names[channel]}' is {table[step, channel]:g}; training had "
+                    f"{channels.low[channel]:g} to {channels.high[channel]:g}",
+                )
+            tables.append((table - channels.offset).astype(np.float32))
+        if not 1 <= len(tables[0]) <= _MOST_STEPS or len(tables[0]) != len(tables[1]):
+            raise fault("", f"it has {len(tables[0])} observations and {len(tables[1])} actions")
+        return tables[0], tables[1]
+
+
+class Skill:
+    """What a robot learned of one task: it acts, and keeps what it remembers while it acts.
+
+    Attributes:
+        counts: what was acted, held, refused, clipped and why, see `quickstudy_runtime.guard.Gate`.
+        status: what the last `act` did: '' where it acted, else why not.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        leaves: Mapping[str, np.ndarray],
+        guard: Guard | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._robot, self._start = robot, dict(leaves)
+        self._gate = Gate(robot.bundle.observation, robot.bundle.action, guard, clock)
+        self.reset()
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._gate.counts
+
+    @property
+    def status(self) -> str:
+        return self._gate.status
+
+    def reset(self) -> None:
+        """A new episode: memories and clocks start again; what was learned stays."""
+        self._leaves = dict(self._start)
+        self._gate.restart()
+        self._previous = np.zeros(len(self._robot.bundle.action), np.float32)
+
+    def act(
+        self,
+        observation: Any,
+        *,
+        stamp: float | None = None,
+        sequence: int | None = None,
+        reward: float = 0.0,
+        done: bool = False,
+    ) -> np.ndarray:
+        """The action [act] for an observation, finite and within the limits.
+
+        Args:
+            observation: [obs], or named channels.
+            stamp: when it was measured, in seconds of the system's clock; checked where it is given.
+            sequence: its number, which must rise; checked where it is given.
+            reward, done: of the step before, for a learner by trial.
+
+        Raises:
+            InputError: the observation cannot be used, and the guard refuses rather than holds.
+        """
+        try:
+            values = self._gate.admit(observation, stamp, sequence)
+            if self._gate.too_soon():
+                return self._gate.repeat()
+            return self._gate.release(self._policy(values, reward, done))
+        except InputError as error:
+            return self._gate.instead(error)
+
+    def _policy(self, values: np.ndarray, reward: float, done: bool) -> np.ndarray:
+        bundle, graph = self._robot.bundle, self._robot._act
+        given = {
+            **self._leaves,
+            **bundle.parameters,
+            "observation": (values - bundle.observation.offset).astype(np.float32),
+            "previous_action": self._previous,
+            "reward": np.array([reward], np.float32),
+            "done": np.array([done], np.float32),
+        }
+        made = graph(given)
+        action = made["action"]
+        if action.shape != (len(bundle.action),):
+            raise InputError(
+                f"The learner's action has the shape {action.shape}; {len(bundle.action)} numbers are needed."
+            )
+        if np.isfinite(action).all():  # or what it remembers is lost as well
+            self._leaves |= {name: made[f"next.{name}"] for name in bundle.changes}
+            self._previous = action
+        return action + bundle.action.offset
+
+    def copy(self) -> "Skill":
+        """The same skill for another robot, with memories, clocks and counts of its own."""
+        return Skill(self._robot, self._start, self._gate.guard)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the skill as .safetensors with what it is of, whole or not at all."""
+        bundle, path = self._robot.bundle, Path(path)
+        about = {
+            "bundle": bundle.hash, "run": bundle.run, "method": bundle.method, "family": bundle.family,
+            "observation": bundle.observation.names, "action": bundle.action.names, "rate": bundle.rate,
+        }  # fmt: skip
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_bytes(tensors.save(self._start, {"quickstudy": json.dumps(about)}))
+        temporary.replace(path)
+
+
+class _Graph:
+    """One graph of a bundle, run by ONNX Runtime."""
+
+    def __init__(self, bundle: Bundle, name: str, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
+        try:
+            self._session = ort.InferenceSession(bundle.graphs[name], options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors share no base
+            raise BundleError(
+                f"The bundle's graph '{name}' cannot be run by this ONNX Runtime {ort.__version__}."
+            ) from error
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._outputs = [one.name for one in self._session.get_outputs()]
+        allowed = {leaf.name for leaf in bundle.skill} | set(bundle.parameters)
+        allowed |= {"observation", "previous_action", "reward", "done"} if name == "act" else {"x", "y", "mask"}
+        wanted = (
+            {"action", *(f"next.{n}" for n in bundle.changes)}
+            if name == "act"
+            else {leaf.name for leaf in bundle.skill}
+        )
+        if not set(self._inputs) <= allowed or not wanted <= set(self._outputs):
+            raise BundleError(f"The bundle's graph '{name}' does not take or give what its manifest says.")
+        self._name = name
+
+    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            made = self._session.run(None, {name: given[name] for name in self._inputs})
+        except Exception as error:
+            raise InputError(f"The graph '{self._name}' failed on this input.") from error
+        return dict(zip(self._outputs, made, strict=True))
+
+
+def load(path: str | Path, guard: Guard | None = None, threads: int = 1) -> Robot:
+    """A trained learner from its bundle.
+
+    Raises:
+        BundleError: there is none, or it is damaged, changed, or of another version.
+    """
+    return Robot(read(path), guard, threads)
+
+
+def _middle(channels: Any) -> np.ndarray:
+    low = np.where(np.isfinite(channels.low), channels.low, np.where(np.isfinite(channels.high), channels.high, 0.0))
+    high = np.where(np.isfinite(channels.high), channels.high, low)
+    return (low + high) / 2
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Observations and actions of an .npz, by name where it names their channels."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in file.files if key in
+                     ("observations", "actions", "observation_names", "action_names")}  # fmt: skip
+    except FileNotFoundError:
+        raise InputError(f"There is no file '{path}'.") from None
+    except Exception as error:  # zipfile, zlib, struct and NumPy each have their own
+        raise InputError(f"'{path}' is not an .npz of arrays.") from error
+    for what in ("observation", "action"):
+        names, table = found.get(f"{what}_names"), found.get(f"{what}s")
+        if names is not None and table is not None and table.ndim == 2 and names.shape == (table.shape[1],):
+            found[f"{what}s"] = {str(name): table[:, i] for i, name in enumerate(names)}
+    return found
