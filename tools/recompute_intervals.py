@@ -71,7 +71,7 @@ def bounded(row: Row, cell: Cell, distinct: int) -> Row:
         low, high = bound(value, distinct)
         if middle and few:  # of scores of 0 and 1, as `widest` takes them, the middle half is steeper than the mean
             low, high = (min(1.0, max(0.0, 2 * end - 0.5)) for end in widest(row.value or 0.0, distinct))
-        return round(min(low, old[0]), 4), round(max(high, old[1]), 4)
+        return _around(old, (low, high))
 
     return replace(
         row,
@@ -80,6 +80,10 @@ def bounded(row: Row, cell: Cell, distinct: int) -> Row:
         improvement_ci95=mended(row.improvement, row.improvement_ci95, share=True),
         distinct_tasks=distinct,
     )
+
+
+def _around(one: Interval, other: Interval) -> Interval:
+    return round(min(one[0], other[0]), 4), round(max(one[1], other[1]), 4)
 
 
 def _as_student(value: float, old: Interval, tasks: int) -> Interval:
@@ -99,6 +103,10 @@ def from_scores(cell: Cell) -> Cell:
             other = by_condition.get((cell.reference, row.shots, row.steps))
             if row.improvement is not None and other is not None and other.scores is not None:
                 row = replace(row, **improvement(scores, np.array(other.scores), row.groups, cell.higher_is_better))
+            elif row.improvement is not None and row.improvement_ci95 is not None and row.distinct_tasks is not None:
+                bound = widest if row.groups else all_or_nothing
+                wider = _around(row.improvement_ci95, bound(row.improvement, row.distinct_tasks))
+                row = replace(row, improvement_ci95=wider)
         made.append(row)
     return replace(cell, rows=made)
 

@@ -77,6 +77,9 @@ def test_scores_decide_where_there_are_any() -> None:
     assert made.rows[0].ci95 == known.ci95
     assert made.rows[0].groups == kinds
     assert "not kept but of replay" in made.protocol
+    likely = replace(known, method="maml", improvement=0.8, improvement_ci95=(0.78, 0.82))
+    (made_likely, _) = tool.recomputed(replace(CELL, rows=[likely, CELL.rows[1]], reference="replay")).rows
+    assert made_likely.improvement_ci95 == pytest.approx((0.2836, 0.9949), abs=1e-3), "the other's scores were not kept"
 
 
 def test_an_improvement_over_nobody_knows_whom_is_none() -> None:

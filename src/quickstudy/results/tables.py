@@ -324,16 +324,17 @@ def _rich(made: Table, places: Sequence[int], narrow: bool = False) -> RichTable
         header = _broken(made.headers[place]) if narrow else made.headers[place]
         justify: Literal["left", "right"] = "left" if made.words[place] else "right"
         printed.add_column(escape(header), justify=justify, overflow="fold")
-    last = None
     told = [place for place in places if place >= made.labels]
-    for row, baseline in zip(made.rows, made.baselines, strict=True):
-        if told and all(row[place] in (NOTHING, "") for place in told):
-            continue
-        if places[0] != made.method and last not in (None, row[places[0]]):
+    kept = [i for i, row in enumerate(made.rows) if not told or any(row[p] not in (NOTHING, "") for p in told)]
+    several = places[0] != made.method and len({made.rows[i][places[0]] for i in kept}) < len(kept)
+    last = None
+    for i in kept:
+        row = made.rows[i]
+        if several and last not in (None, row[places[0]]):
             printed.add_section()
         last = row[places[0]]
         parts = [row[place].replace(" [", "\n[") if narrow else row[place] for place in places]
-        printed.add_row(*map(escape, parts), style="dim" if baseline else None)
+        printed.add_row(*map(escape, parts), style="dim" if made.baselines[i] else None)
     return printed
 
 
