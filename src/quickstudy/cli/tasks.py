@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from quickstudy.cli.doctor import Doctor
 from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Unit, optional, say_next
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
@@ -182,6 +183,7 @@ class Data:
     what: OmitSubcommandPrefixes[
         Annotated[FetchOmniglot, subcommand("omniglot", prefix_name=False)]
         | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
+        | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
     ]
 
     def run(self) -> None:
