@@ -51,6 +51,7 @@ def test_parts_of_an_observation_in_alphabetical_order(tmp_path):
         group = file.create_group("episode_0")
         group["observations/place"], group["observations/button"] = place, button
         group["actions"], group["rewards"] = actions, np.arange(4.0)
+        group["terminations"], group["truncations"] = np.zeros(4, bool), np.arange(4) == 3
     said = {
         "total_episodes": 1,
         "data_format": "hdf5",
@@ -94,6 +95,8 @@ def test_episodes_as_tables(tmp_path, kind):
         columns = {k: pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), 2) for k, v in padded.items()}
         success = pa.StructArray.from_arrays([pa.array([False, *episode.success])], names=["success"])
         table = pa.table({**columns, "rewards": [*episode.rewards.tolist(), 0.0], "infos": success})
+        for name in ("terminations", "truncations"):
+            table = table.append_column(name, pa.array([False] * len(table)))
         pa.dataset.write_dataset(table, here, format=kind)
         (here / "metadata.json").write_text(json.dumps({"id": i, "task": episode.task}))
     said = {"total_episodes": 8, "data_format": kind, "dataset_id": "t-v0"}
@@ -102,7 +105,7 @@ def test_episodes_as_tables(tmp_path, kind):
     for one, other in zip(walks(2), datasets.load(folder), strict=True):
         same(one, other)
     next((folder / "data/5").glob("part*")).write_bytes(b"nothing")
-    assert "data/5' is not a whole episode" in refused(folder)
+    assert "data', episode 5 is not whole" in refused(folder)
 
 
 def test_a_truncated_file(walked):
@@ -110,17 +113,17 @@ def test_a_truncated_file(walked):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b""):
         path.write_bytes(content)
-        assert "main_data.hdf5' is not a whole HDF5 file of 20 episodes" in refused(walked)
+        assert "data' is not whole: it lacks some of 20 episodes" in refused(walked)
     path.unlink()
-    assert "There is no file" in refused(walked)
+    assert "No data found" in refused(walked)
 
 
 def test_an_episode_that_is_missing_or_lacks_something(walked):
     with h5py.File(walked / "data/main_data.hdf5", "a") as file:
         del file["episode_7/actions"]
-    assert "episode 7: it lacks 'actions'" in refused(walked)
+    assert "episode 7 is not whole" in refused(walked)
     change(walked, total_episodes=21)
-    assert "not a whole HDF5 file of 21 episodes" in refused(walked)
+    assert "it lacks some of 21 episodes" in refused(walked)
     change(walked, total_episodes=0)
     assert "holds no episode" in refused(walked)
 
@@ -129,9 +132,13 @@ def test_an_episode_that_is_missing_or_lacks_something(walked):
     ("name", "values", "sentence"),
     [
         ("observations", np.full((8, 2), np.nan), "episode 1: A demonstration's observations must be finite; step 0"),
-        ("observations", np.zeros((3, 2)), "episode 1: it has 3 observations for 7 actions; 8 fit"),
-        ("actions", np.zeros((7, 3)), "episode 1: it is 3 wide where its action_space is 2"),
-        ("actions", np.zeros((0, 2)), "episode 1: it has 8 observations for 0 actions; 1 fit"),
+        (
+            "observations",
+            np.zeros((3, 2)),
+            "episode 1: it has 3 observations, 7 actions and 7 rewards, and says 7 steps",
+        ),
+        ("actions", np.zeros((7, 3)), "episode 1: 'action' has the shape (3,); that of a step is (2,)"),
+        ("actions", np.zeros((0, 2)), "episode 1: it has 8 observations, 0 actions and 7 rewards, and says 7 steps"),
     ],
 )
 def test_arrays_that_are_unfit(walked, name, values, sentence):
@@ -147,20 +154,29 @@ def test_an_empty_episode(walked):
             values = file[f"episode_1/{name}"][()]
             del file[f"episode_1/{name}"]
             file[f"episode_1/{name}"] = values[:0]
+        file["episode_1"].attrs["total_steps"] = 0
     assert "episode 1: A demonstration needs at least one step; got none" in refused(walked)
 
 
 def test_spaces_that_are_not_numbers(walked):
-    image = {"type": "Box", "dtype": "uint8", "shape": [64, 64, 3], "low": 0, "high": 255}
+    image = {
+        "type": "Box",
+        "dtype": "uint8",
+        "shape": [64, 64, 3],
+    }
+    image |= {"low": np.zeros((64, 64, 3)).tolist(), "high": np.full((64, 64, 3), 255).tolist()}
     text = {"type": "Text", "max_length": 3, "min_length": 1, "charset": "abc"}
     discrete = {"type": "Discrete", "start": 0, "n": 4}
     change(walked, observation_space=json.dumps(image))
-    assert "observation_space has images of shape [64, 64, 3]; vectors of numbers are accepted" in refused(walked)
+    assert "observation_space has images, 'observation' of shape (64, 64, 3); vectors are accepted" in refused(walked)
     change(walked, observation_space=json.dumps({"type": "Dict", "subspaces": {"a": text}}))
-    assert "observation_space has a Text; numbers are accepted" in refused(walked)
+    assert (
+        "observation_space has a Text, 'a'; numbers in a Box or Discrete or MultiDiscrete or MultiBinary are"
+        in refused(walked)
+    )
     change(walked, observation_space=json.dumps(BOX), action_space=json.dumps(discrete))
-    assert "actions are Discrete; numbers in a Box are accepted" in refused(walked)
+    assert "action_space has a Discrete, 'action'; numbers in a Box are accepted" in refused(walked)
     change(walked, action_space=None)
     assert "lacks 'action_space'" in refused(walked)
     change(walked, action_space=json.dumps(BOX), data_format="zarr")
-    assert "says data_format 'zarr'; hdf5, arrow and parquet are read" in refused(walked)
+    assert "says data_format 'zarr': input should be 'hdf5', 'arrow' or 'parquet'" in refused(walked)

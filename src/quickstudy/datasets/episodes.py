@@ -102,6 +102,8 @@ class Recording:
         about: what its episodes have in common.
         tasks: the label of each episode.
         read: goes through the episodes, with their images where asked for.
+        masks: groups of episodes that the file names, such as 'train' and 'valid', and the numbers of these.
+        notes: what people should know of how it was read, such as what was left out, each a sentence.
     """
 
     path: Path
@@ -109,6 +111,8 @@ class Recording:
     about: About
     tasks: Sequence[str]
     read: Callable[[bool], Iterator[Episode]]
+    masks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Episode]:
         return self.read(False)

@@ -147,6 +147,11 @@ class Recognition(TaskFamily):
         among = self._among[split]
         return {"classes": rng.choice(among[rng.integers(len(among))], self.ways, replace=False).tolist()}
 
+    def task_key(self, task: Task) -> str:
+        """Its classes, in whichever order; where a task is of one domain, that domain, such as an alphabet."""
+        classes, among = sorted(task.parameters["classes"]), self._among[task.split]
+        return str(classes if len(among) == 1 else next(i for i, some in enumerate(among) if classes[0] in some))
+
     def hidden(self, task: Task) -> np.ndarray:
         return np.zeros(0, "f4")
 
