@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,10 +79,11 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Writes JSON, in which a figure that does not exist is null; the file appears whole or not at all."""
-        metrics = {
-            name: np.where(np.isfinite(values), values.astype(object), None).tolist()
-            for name, values in self.metrics.items()
-        }
+        metrics: dict[str, Any] = {}
+        for name, values in self.metrics.items():
+            known = values.astype(object)
+            known[~np.isfinite(values)] = None
+            metrics[name] = known.tolist()
         files.write_json(path, asdict(self) | {"metrics": metrics})
 
     @classmethod
@@ -236,7 +238,7 @@ def _finite(policy: Policy, tasks: Sequence[Task], broken: dict[str, str]) -> Po
         fine = np.isfinite(actions)
         if fine.all():
             return actions
-        for i in np.flatnonzero(~fine.all((1, 2))):
+        for i in np.flatnonzero(~fine.all((1, 2))).tolist():
             broken.setdefault(tasks[i].name, f"what the learner does {NOT_FINITE}")
         return np.where(fine, actions, 0.0)
 
@@ -244,7 +246,11 @@ def _finite(policy: Policy, tasks: Sequence[Task], broken: dict[str, str]) -> Po
 
 
 def _too_far(
-    learner: MetaLearner, family: TaskFamily, tasks: Sequence[Task], shown: Sequence[Sequence[Demonstration]], shots: int
+    learner: MetaLearner,
+    family: TaskFamily,
+    tasks: Sequence[Task],
+    shown: Sequence[Sequence[Demonstration]],
+    shots: int,
 ) -> dict[str, str]:
     """Which tasks' first `shots` demonstrations lie too far outside of training, and by which channel."""
     if learner.seen is None or shots == 0:
@@ -256,8 +262,8 @@ def _too_far(
 def _without_broken(made: Evaluation, metric: str, broken: Sequence[dict[str, str]]) -> Evaluation:
     """The evaluation with its broken tasks failed or left out; `broken` has those after each number of shots."""
     for found, out in zip(made.metrics[metric], broken, strict=True):
-        for i in np.flatnonzero(~np.isfinite(found).all(-1)):
-            out.setdefault(made.tasks[i], f"its {metric} {NOT_FINITE}")
+        for task in np.flatnonzero(~np.isfinite(found).all(-1)).tolist():
+            out.setdefault(made.tasks[task], f"its {metric} {NOT_FINITE}")
     reasons = {name: reason for out in broken for name, reason in out.items()}
     if not reasons:
         return made
@@ -269,12 +275,12 @@ def _without_broken(made: Evaluation, metric: str, broken: Sequence[dict[str, st
         return replace(made.only(kept), broken=reasons)
     for name in filter(is_share, made.metrics):
         for i, out in enumerate(broken):
-            made.metrics[name][i, [made.tasks.index(task) for task in out]] = 0.0
+            made.metrics[name][i, [made.tasks.index(broken_task) for broken_task in out]] = 0.0
     return replace(made, broken=reasons)
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share of successes, so that a task that cannot be tried counts as failed."""
+    """Whether a metric lies between 0 and 1 by its nature; a task that cannot be tried counts as failed there."""
     return metric.startswith(("success", "accuracy"))
 
 
@@ -289,9 +295,7 @@ def adaptation_ms(learner: MetaLearner, support: Batch, repeats: int = 7) -> flo
     return float(np.median(times[1:])) * 1e3
 
 
-def adapt(
-    learner: MetaLearner, demonstrations: Sequence[Demonstration], family: TaskFamily | None = None
-) -> Skill:
+def adapt(learner: MetaLearner, demonstrations: Sequence[Demonstration], family: TaskFamily | None = None) -> Skill:
     """The skill learned from a user's own demonstrations of one task.
 
     Args:

@@ -29,7 +29,7 @@ from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
-from quickstudy.settings import Changes, Settings
+from quickstudy.settings import Changes, ReadingConfig, Settings
 from quickstudy.task import TaskFamily
 from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
 
@@ -99,9 +99,10 @@ class Experiment:
         Raises:
             QuickstudyError: an unknown family, method or value, or a method that does not suit the family.
         """
-        made = families.get(family) if isinstance(family, str) else family
+        reading = ReadingConfig(**(changes or {}).get("reading", {}))
+        made = families.get(family, reading=reading) if isinstance(family, str) else family
         record = methods.get(method or made.default_method) if not isinstance(method, Method) else method
-        name = family if isinstance(family, str) else made.name
+        name = families.located(family) if isinstance(family, str) else made.name
         if reason := record.why_not(made):
             raise QuickstudyError(reason)
         settings = record.defaults(name, made, seed)

@@ -101,8 +101,8 @@ class TaskFamily(ABC):
     image: tuple[int, int] | None = None
     """Height and width, where an observation is a grey image, flattened."""
     scales_actions: bool = False
-    """Whether learners from demonstrations see its numbers scaled to deviation 1 by the training demonstrations, because
-    nobody knows their units; if not, observations alone are standardised."""
+    """Whether learners from demonstrations see its numbers scaled to deviation 1 by those of training, because nobody
+    knows their units; if not, observations alone are standardised."""
     observation_channels: tuple[str, ...] = ()
     """Their names, in order; empty where nobody named them."""
     action_channels: tuple[str, ...] = ()

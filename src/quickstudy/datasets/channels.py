@@ -63,7 +63,9 @@ def _check_twice(names: tuple[str, ...], theirs: tuple[str, ...], recording: Rec
         return
     for name in names:
         if names.count(name) > 1 or theirs.count(name) > 1:
-            raise QuickstudyError(f"'{recording.path}': two channels are called '{name}', so that names do not tell them.")
+            raise QuickstudyError(
+                f"'{recording.path}': two channels are called '{name}', so that names do not tell them."
+            )
 
 
 def _check_units(recording: Recording, like: About, kind: str, names: tuple[str, ...]) -> None:

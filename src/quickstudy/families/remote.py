@@ -26,7 +26,8 @@ def interface(family: TaskFamily) -> dict[str, Any]:
     known = {name: _plain(getattr(family, name)) for name in (*_ALWAYS_KNOWN, *_PERHAPS_KNOWN)}
     layout = family.observation_layout
     return known | {
-        "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()}
+        "name": family.name,
+        "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()},
     }
 
 
@@ -45,7 +46,7 @@ class RemoteFamily(TaskFamily):
     """See the module's text.
 
     Args:
-        name: of the family.
+        name: of the family, or the place of a user's own data.
         known: what `interface` made of it there.
 
     Raises:
@@ -56,7 +57,7 @@ class RemoteFamily(TaskFamily):
         missing = [key for key in _ALWAYS_KNOWN if key not in known]
         if missing:
             raise QuickstudyError(f"What is known of the family '{name}' lacks {missing[0]}.")
-        self.name, self.sizes = name, {}
+        self.name, self.sizes, self._where = known.get("name", name), {}, name
         self._learned_from = tuple(known.get("learned_from", ("demonstrations",)))
         for key in {*_ALWAYS_KNOWN, *_PERHAPS_KNOWN} & known.keys() - {"learned_from"}:
             setattr(self, key, tuple(known[key]) if isinstance(known[key], list) else known[key])
@@ -69,8 +70,8 @@ class RemoteFamily(TaskFamily):
         return self._learned_from
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        is_path = Path(self.name).is_absolute()
-        what = f"The data '{self.name}' is gone" if is_path else f"The tasks of '{self.name}' are not on this machine"
+        is_path = Path(self._where).is_absolute()
+        what = f"The data '{self._where}' is gone" if is_path else f"The tasks of '{self.name}' are not on this machine"
         raise QuickstudyError(f"{what}: its learner can adapt to demonstrations, but not be evaluated here.")
 
     test_splits = property(_refuse)

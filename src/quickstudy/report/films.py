@@ -3,7 +3,6 @@
 They are taken once, into `videos/` of a run or a comparison, and `videos.json` lists them for the report.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

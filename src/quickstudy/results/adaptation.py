@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,7 @@ class Adapted:
         return f"{said}adapting {sure} helps (in {better} of {parts} parts)."
 
 
-def adapt_run(
-    run: Path, demos: Sequence[Path], output: Path | None, reading: ReadingConfig | None = None
-) -> Adapted:
+def adapt_run(run: Path, demos: Sequence[Path], output: Path | None, reading: ReadingConfig | None = None) -> Adapted:
     """Adapts a run's learner to demonstrations of one task in files or data sets, and saves the skill as safetensors.
 
     Args:
@@ -149,9 +148,9 @@ def imitation_error(
     short way round; where classes are recognised, the cross-entropy."""
     if family.labelled:
         batch = collate([demonstrations], np.zeros((1, 0)), learner.scaling)
-        x, one = batch.x[0], batch._replace(y=batch.y[0], mask=batch.mask[0])
+        whole = batch._replace(y=batch.y[0], mask=batch.mask[0])
         with torch.no_grad():
-            return float(learner.base.criterion(learner.predict(skill, x), one))
+            return float(learner.base.criterion(learner.predict(skill, batch.x[0]), whole))
     wraps = angles.find([d.actions for d in demonstrations], family.action_channels, family.action_units)
     scaling, errors = learner.scaling, []
     for one in demonstrations:
@@ -163,9 +162,7 @@ def imitation_error(
     return float(np.concatenate(errors).mean())
 
 
-def _unseen(
-    learner: MetaLearner, demonstrations: Sequence[Demonstration], family: TaskFamily
-) -> np.ndarray | None:
+def _unseen(learner: MetaLearner, demonstrations: Sequence[Demonstration], family: TaskFamily) -> np.ndarray | None:
     """See `Adapted.unseen`."""
     errors = []
     for shown, left_out in _left_out(demonstrations):
@@ -187,7 +184,7 @@ def _left_out(
     if len(whole) < _PARTS * _SHORTEST:
         return
     ends = np.linspace(0, len(whole), _PARTS + 1).astype(int)
-    for first, last in zip(ends[:-1], ends[1:], strict=True):
+    for first, last in pairwise(ends.tolist()):
         others = [slice(0, first), slice(last, None)]
         parts = [
             Demonstration(whole.observations[part], whole.actions[part])

@@ -172,7 +172,8 @@ def _cell_of(
         opponent = evaluations[reference] if reference and name != reference else None
         made = rows(done[name][0].method, family, found, opponent)
         short = f"{len(found)} of {protocol.seeds} seeds" if len(found) < protocol.seeds else ""
-        made = [replace(row, **done[name][0].costs(done[name]), note=short) for row in made]
+        costs = done[name][0].costs(done[name])
+        made = [replace(row, **costs, note="; ".join(filter(None, (short, row.note)))) for row in made]
         ranked.append((made[-1].value or 0.0, made))
     ranked.sort(key=lambda pair: -pair[0] if family.higher_is_better else pair[0])
     made = [row for _, some in ranked for row in some]

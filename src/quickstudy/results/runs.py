@@ -24,25 +24,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from rich.markup import escape
 
-from quickstudy import datasets, families, methods, outside
+from quickstudy import families, methods, outside
 from quickstudy.data import Seen
-from quickstudy.datasets.channels import as_in
-from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import adapt
 from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.recorded import RecordedDemonstrations
 from quickstudy.families.remote import RemoteFamily, about_of
-from quickstudy.io import checkpoint, files
+from quickstudy.io import checkpoint
 from quickstudy.io.migration import migrated
+from quickstudy.io.progress import console
 from quickstudy.io.provenance import NOTE, at_work, note_start, read_note
-from quickstudy.learner import Skill
 from quickstudy.results.evidence import Cell
 from quickstudy.results.rows import rows, rows_by_task, write_cell
 from quickstudy.results.tables import in_words
@@ -163,12 +157,13 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
     if not resume:
         raise QuickstudyError(f"'{folder}' holds a run already; add --resume to go on with it, or name another folder.")
     then = load_settings(folder, "last")
-    if then.method != settings.method or then.family != settings.family:
+    then_family = families.located(then.family)  # older versions kept a user's own path as it was typed
+    if then.method != settings.method or then_family != settings.family:
         raise QuickstudyError(
             f"'{folder}' holds a checkpoint of '{then.method}' on '{then.family}', not of '{settings.method}' on "
             f"'{settings.family}'."
         )
-    before, now = flat(asdict(then)), flat(asdict(settings))
+    before, now = flat(asdict(then) | {"family": then_family}), flat(asdict(settings))
     changed = [f"{name} ({before.get(name)})" for name, value in now.items() if before.get(name) != value]
     if changed:
         raise QuickstudyError(
@@ -180,6 +175,14 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
 def begun(folder: Path) -> bool:
     """Whether a training in this folder has a checkpoint to go on from."""
     return checkpoint.exists(folder / "checkpoints/last")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training in this folder has made all its steps and has a best learner."""
+    if not begun(folder) or not checkpoint.exists(folder / "checkpoints/best"):
+        return False
+    config = checkpoint.load(folder / "checkpoints/last").config
+    return int(config.get("step", 0)) >= load_settings(folder, "last").training.steps
 
 
 def settings_from_plain(plain: Mapping[str, Any], where: str) -> Settings:
@@ -334,6 +337,8 @@ def evaluate_run(
     for name in [split] if split else family.test_splits:
         started = time.perf_counter()
         result = experiment.evaluate(learner, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        if result.note:
+            console.print(escape(result.note), soft_wrap=True)
         count, each = result.metrics[family.metric].shape[1:]
         words = "-".join(map(str, shots))
         result.save(run / "evaluations" / f"{name}-{count}x{each}-shots-{words}.json")

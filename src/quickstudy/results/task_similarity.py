@@ -73,7 +73,7 @@ class TaskMatch(NamedTuple):
     def verdict(self) -> str:
         """The same in a sentence."""
         if self.calibration is None:
-            return "Whether it is one of the known tasks cannot be told: that takes validation tasks and three demonstrations."
+            return "Whether it is a known task cannot be told: that takes validation tasks and three demonstrations of each."
         c = self.calibration
         sure = (
             f"by this rule {100 * c.taken:.0f} % of {c.unknown} validation tasks would be taken for a known one, and "
@@ -148,7 +148,7 @@ def match_run(
 def _kept_matcher(
     run: Path, experiment: Experiment, tasks: Sequence[Task], scaling: Scaling | None
 ) -> tuple[TaskSiamese, Tensor, Calibration | None]:
-    """The twins of a run, the embeddings [task, demonstration, E] of its training tasks, and from where on one is known.
+    """The twins of a run, the embeddings [task, demonstration, E] of its training tasks, and from where one is known.
 
     They are made at the first call.
     """
@@ -196,7 +196,7 @@ def calibrated_matcher(
             matcher = train_matcher(known, steps)
         return matcher, matcher.embed(known.batch), None
     shown, new = (
-        Batch(*(tensor[:, some] for tensor in known.batch[:3]), known.batch.hidden)
+        Batch(known.batch.x[:, some], known.batch.y[:, some], known.batch.mask[:, some], known.batch.hidden)
         for some in (slice(shots - 1), slice(shots - 1, None))
     )
     with torch.enable_grad():
