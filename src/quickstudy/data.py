@@ -1,4 +1,4 @@
-"""Tensors of demonstrations: units, padding, masks, support and query, and the sets that meta-batches are drawn from."""
+"""Tensors of demonstrations: scale, padding, masks, support and query, and the sets that meta-batches come from."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain

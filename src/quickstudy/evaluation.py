@@ -75,7 +75,8 @@ class Evaluation:
 
     def drawn(self, family: TaskFamily) -> list[Task]:
         """Its tasks, as the family that it was made with has them."""
-        return [family.task(self.split, int(name.rsplit("/", 1)[1])) for name in self.tasks]
+        ends = [name.rsplit("/", 1)[-1] for name in self.tasks]  # somebody's own tasks may be named otherwise
+        return [family.task(self.split, int(end) if end.isdigit() else i) for i, end in enumerate(ends)]
 
     def save(self, path: Path) -> None:
         """Writes JSON, in which a figure that does not exist is null; the file appears whole or not at all."""
@@ -178,7 +179,8 @@ def evaluate(
     Where success or accuracy counts it has failed; another figure cannot be had of it, so it is left out.
 
     Raises:
-        QuickstudyError: an unknown or empty split, too many tasks, a negative number of shots, or no task with a figure.
+        QuickstudyError: an unknown or empty split, too many tasks, a negative number of shots, or no task that has a
+            figure.
     """
     if not shots or min(shots) < 0 or episodes < 1:
         raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")

@@ -224,7 +224,7 @@ class DemonstrationSteps:
         if rate is not None:
             return f"Steps of the inner loop that are too large do that: try a lower --inner-rate than {rate:g}."
         if number == 1:
-            return "Nothing was learned yet: look for data that lies far outside ('quickstudy data doctor')."
+            return "Nothing was learned yet: 'quickstudy data doctor' finds data that lies far outside."
         return f"Outer steps that are too large do that: try a lower --training.rate than {self.config.rate:g}."
 
 
@@ -313,8 +313,8 @@ def run(
             console.print(f"Stopped at step {training.step} of {config.steps}; {goes_on}.", soft_wrap=True)
     elif validation is not None and training.best is None:
         raise TrainingError(
-            f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, so "
-            "there is no best learner to go on with."
+            f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, "
+            "so that there is no best learner."
         )
     training.take_best()
     return Trained(training.step, training.best, training.step < config.steps, training.history)

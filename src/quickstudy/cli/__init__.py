@@ -56,7 +56,7 @@ def _placeholder(command: type) -> type:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. A mistake is one sentence and status 2, a training that came to nothing status 1, Ctrl-C status 130."""
+    """Entry point. A mistake is one sentence and status 2, a training without a result status 1, Ctrl-C status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0].startswith("rl-"):

@@ -123,7 +123,7 @@ class Adapt:
     output: MaybePath = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
     observation: MaybeText = None
-    """Features, keys or topics of the demonstration that are the observation, as a,b; those of the training by default."""
+    """Features, keys or topics that are the observation, as a,b; by default those of the training."""
     action: MaybeText = None
     """Likewise of the action."""
     rate: MaybeFloat = None
@@ -162,7 +162,7 @@ class Match:
     shown: int = 5
     """How many known tasks the table shows."""
     observation: MaybeText = None
-    """Features, keys or topics of the demonstration that are the observation, as a,b; those of the training by default."""
+    """Features, keys or topics that are the observation, as a,b; by default those of the training."""
     action: MaybeText = None
     """Likewise of the action."""
     rate: MaybeFloat = None

@@ -124,12 +124,8 @@ def _options(
                 fields.append((part, kind, dataclasses.field(default=value)))
     if reading is not None:
         for name, (kind, text) in _READING.items():
-            named: Any = Annotated[
-                kind,
-                arg(  # type: ignore[valid-type]
-                    name=f"{reading}{name.replace('_', '-')}", help=text, help_behavior_hint=""
-                ),
-            ]
+            option = arg(name=f"{reading}{name.replace('_', '-')}", help=text, help_behavior_hint="")
+            named = Annotated[kind, option]  # type: ignore[valid-type]
             fields.append((f"reading_{name}", named, dataclasses.field(default="" if kind is TimeUnit else None)))
     made = [(n, kind, f) if f is not dataclasses.MISSING else (n, kind) for n, kind, f in fields]
     return dataclasses.make_dataclass(command, made, frozen=True, namespace={"__doc__": about})

@@ -80,8 +80,8 @@ def from_dataset(
         like: has the channels that are wanted, in their order, by name.
 
     Raises:
-        QuickstudyError: nothing there or nothing that is read, a channel that is lacking, an episode that is not fit to learn from, or too few
-            tasks or demonstrations of one.
+        QuickstudyError: nothing there or nothing that is read, a channel that is lacking, an episode that is not fit to
+            learn from, or too few tasks or demonstrations of one.
     """
     recording = datasets.load(path, reading)
     if like is not None:

@@ -15,8 +15,8 @@ _ALWAYS_KNOWN = (
     "rate", "protocol",
 )  # fmt: skip
 _PERHAPS_KNOWN = (
-    "learned_from", "has_expert", "secondary_metrics", "shots", "observation_unit", "episodes_per_task", "scales_actions",
-    "observation_channels", "action_channels", "observation_units", "action_units",
+    "learned_from", "has_expert", "secondary_metrics", "shots", "observation_unit", "episodes_per_task",
+    "scales_actions", "observation_channels", "action_channels", "observation_units", "action_units",
 )  # fmt: skip
 """What files of an earlier version do not say."""
 

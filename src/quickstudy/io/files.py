@@ -48,7 +48,7 @@ def write_json(path: Path, content: Any, **options: Any) -> None:
     """Writes what JSON can hold, with options of `json.dumps`.
 
     Raises:
-        QuickstudyError: a number that is not finite, which is no result and which JSON has no word for; or as `partial`.
+        QuickstudyError: a number that is not finite, for which JSON has no word; or as `partial`.
     """
     try:
         text = json.dumps(content, allow_nan=False, **options)

@@ -73,7 +73,9 @@ class TaskMatch(NamedTuple):
     def verdict(self) -> str:
         """The same in a sentence."""
         if self.calibration is None:
-            return "Whether it is a known task cannot be told: that takes validation tasks and three demonstrations of each."
+            return (
+                "Whether it is a known task cannot be told: that takes validation tasks and three demonstrations each."
+            )
         c = self.calibration
         sure = (
             f"by this rule {100 * c.taken:.0f} % of {c.unknown} validation tasks would be taken for a known one, and "
