@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from linear import CHANGES, demonstration, training_csv, write_csv
 from quickstudy.data import DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -11,9 +12,10 @@ from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
-from quickstudy.methods.demonstrations.task_similarity import starting_skills, train_matcher
+from quickstudy.methods.demonstrations.task_similarity import calibrate, starting_skills, train_matcher
 from quickstudy.nets import MLP
-from quickstudy.results.task_similarity import compare_starts, match_run
+from quickstudy.results.runs import load
+from quickstudy.results.task_similarity import TaskMatch, compare_starts, match_run
 
 FAMILY = PointNavigation()
 
@@ -86,3 +88,44 @@ def test_mistakes_are_told(runs):
         match_run(runs / "transfer", [])
     with pytest.raises(QuickstudyError, match="not a run folder"):
         match_run(runs, [runs / "it.npz"])
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A run on own data whose tasks are told apart well."""
+    folder = tmp_path_factory.mktemp("own")
+    training_csv(folder / "train.csv", tasks=20)
+    changes = {**CHANGES, "data": {"validation_tasks": 4}}
+    Experiment.of(str(folder / "train.csv"), "transfer", changes=changes).train(folder / "run")
+    return folder
+
+
+def test_a_task_that_is_none_of_the_known_ones_is_called_that(own, capsys):
+    experiment, _ = load(own / "run")
+    label = experiment.family.tasks("train", 3)[2].parameters["label"]
+    known = write_csv(own / "known.csv", [(label, demonstration(int(label[1:]), 77))])
+    found = match_run(own / "run", [known])
+    assert found.calibration is not None
+    assert found.ranking[0][2] == label
+    assert found.is_known, found.verdict
+    assert found.verdict.startswith("It is a known task, train/train/2 (by this rule ")
+    taken = 0
+    for task in range(40, 50):
+        new = write_csv(own / "new.csv", [("t", demonstration(task, 5))])
+        found = match_run(own / "run", [new])
+        taken += bool(found.is_known)
+    assert taken <= 3
+    assert "validation tasks would be taken for a known one" in found.verdict
+
+
+def test_what_matching_cannot_tell_is_not_told():
+    known, unknown = torch.tensor([4.0, 5.0, 6.0]), torch.tensor([-3.0, -2.0, -4.0])
+    apart = calibrate(known, unknown)
+    assert -2.0 < apart.threshold < 4.0
+    assert (apart.taken, apart.missed, apart.known, apart.unknown) == (0.0, 0.0, 3, 3)
+    mixed = calibrate(torch.arange(-10.0, 10.0), torch.arange(-9.0, 11.0))
+    assert mixed.threshold >= 9.0, "an unknown task is rarely taken for a known one, whatever that costs"
+    assert mixed.missed > 0.9
+    match = TaskMatch([(FAMILY.task("train", 0), 0.99, "goal")], None)
+    assert match.is_known is None
+    assert "cannot be told" in match.verdict
