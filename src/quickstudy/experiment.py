@@ -219,7 +219,12 @@ class Experiment:
         learner, place = self.start(device)
         source = source or self.source()
         if isinstance(source, DemonstrationSet):
-            if source.scaling is not None and resume and folder is not None and _is_unscaled(folder / "checkpoints/last"):
+            if (
+                source.scaling is not None
+                and resume
+                and folder is not None
+                and _is_unscaled(folder / "checkpoints/last")
+            ):
                 source = source.unscaled()
             learner.scaling = copy.deepcopy(source.scaling)
         if source is not None and source.batch is not None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from linear import CHANGES, demonstration, training_csv, write_csv
+from commands import quickstudy
+from linear import CHANGES, demonstration, write_csv
 from quickstudy.data import DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -90,32 +91,37 @@ def test_mistakes_are_told(runs):
         match_run(runs, [runs / "it.npz"])
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A run on own data whose tasks are told apart well."""
-    folder = tmp_path_factory.mktemp("own")
-    training_csv(folder / "train.csv", tasks=20)
-    changes = {**CHANGES, "data": {"validation_tasks": 4}}
-    Experiment.of(str(folder / "train.csv"), "transfer", changes=changes).train(folder / "run")
-    return folder
+def placed(task: int, seed: int) -> Demonstration:
+    """One whose task shows in where x and y are."""
+    one, place = demonstration(task, seed), 3 * np.random.default_rng(100 + task).uniform(-1, 1, 2)
+    return Demonstration(one.observations * [0.1, 0.1, 1.0] + [*place, 0.0], one.actions)
 
 
-def test_a_task_that_is_none_of_the_known_ones_is_called_that(own, capsys):
-    experiment, _ = load(own / "run")
-    label = experiment.family.tasks("train", 3)[2].parameters["label"]
-    known = write_csv(own / "known.csv", [(label, demonstration(int(label[1:]), 77))])
-    found = match_run(own / "run", [known])
-    assert found.calibration is not None
-    assert found.ranking[0][2] == label
-    assert found.is_known, found.verdict
-    assert found.verdict.startswith("It is a known task, train/train/2 (by this rule ")
-    taken = 0
-    for task in range(40, 50):
-        new = write_csv(own / "new.csv", [("t", demonstration(task, 5))])
-        found = match_run(own / "run", [new])
-        taken += bool(found.is_known)
-    assert taken <= 3
-    assert "validation tasks would be taken for a known one" in found.verdict
+def test_a_task_that_is_none_of_the_known_ones_is_called_that(tmp_path, capsys):
+    every = [(f"t{task}", placed(task, seed)) for task in range(20) for seed in range(5)]
+    training = write_csv(tmp_path / "train.csv", every)
+    Experiment.of(str(training), "transfer", changes=CHANGES).train(tmp_path / "run")
+    experiment, _ = load(tmp_path / "run")
+    labels = {
+        split: [task.parameters["label"] for task in experiment.family.tasks(split, size)]
+        for split, size in experiment.family.sizes.items()
+    }
+    taken: dict[str, int] = {}
+    for split in ("train", "test"):
+        for label in labels[split][:4]:
+            new = write_csv(tmp_path / "new.csv", [("t", placed(int(label[1:]), 77))])
+            found = match_run(tmp_path / "run", [new])
+            assert found.calibration.unknown == 4
+            taken[split] = taken.get(split, 0) + (found.ranking[0][2] == label and found.is_known)
+            kind = (
+                "It is a known task, train/train/" if found.is_known else "It is none of the known tasks; train/train/"
+            )
+            assert found.verdict.startswith(kind)
+    assert taken["train"] >= 3
+    assert taken["test"] == 0
+    quickstudy("match", tmp_path / "run", tmp_path / "new.csv")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "by this rule 0 % of 4 validation tasks would be taken for a known one" in said
 
 
 def test_what_matching_cannot_tell_is_not_told():
