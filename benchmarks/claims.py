@@ -37,8 +37,8 @@ from quickstudy.learner import MetaLearner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.report import charts
 from quickstudy.report import page as report
-from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.rows import figures, is_share
 from quickstudy.results.tables import print_table
 from quickstudy.settings import Changes, DataConfig
 from quickstudy.task import Task, TaskFamily
@@ -147,15 +147,10 @@ def row(what: Claims, method: str, found: Sequence[Measured], **more) -> Row:
     return Row(
         method,
         what.shots,
-        round(float(scores.mean()), 4),
-        [round(b, 4) for b in statistics.bootstrap(scores)],
-        len(found),
-        scores.shape[1],
-        what.episodes,
+        episodes=what.episodes,
         ms=round(float(np.median([one.ms for one in found])), 3),
         act_ms=round(float(np.median([one.act_ms for one in found])), 4),
-        iqm=round(float(statistics.iqm(scores)), 4),
-        iqm_ci95=[round(b, 4) for b in statistics.interval(scores)],
+        **figures(scores, shares=is_share(families.get(what.family).metric)),
         **more,
     )
 
@@ -316,7 +311,7 @@ class Claim:
             protocol=(
                 f"Held-out tasks{'' if name == 'generalisation' else f' of split {self.split!r}'}; "
                 f"{self.family.protocol}; {distance if name == 'generalisation' else ''}mean {self.family.metric} "
-                f"after {self.what.shots} demonstration(s) with a 95 % bootstrap interval over tasks and seeds."
+                f"after {self.what.shots} demonstration(s) with a 95 % interval over distinct tasks and seeds."
             ),
             command=shlex.join(["python", "-m", "benchmarks.claims", *sys.argv[1:]]),
             seconds=seconds_so_far(self.what.output_dir / self.what.claim / "seconds.json"),

@@ -15,7 +15,7 @@ import tyro
 from quickstudy import families
 from quickstudy.families.grasping.family import HELD_OUT_SHAPES, TRAIN_SHAPES, Grasping
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
+from quickstudy.results.rows import figures
 from quickstudy.results.tables import print_table
 from quickstudy.task import Task
 
@@ -44,17 +44,10 @@ def measure(family: Grasping, what: Experts) -> list[Row]:
         for shape in shapes:
             tasks = of_shape(family, split, shape, what.tasks)
             success = family.run_expert(tasks, 1, seed=0)["success"]
-            low, high = bootstrap(success.T)
-            rows.append(
-                Row(
-                    family.name,
-                    value=round(float(success.mean()), 4),
-                    ci95=(round(low, 4), round(high, 4)),
-                    tasks=what.tasks,
-                    episodes=1,
-                    workload=f"{shape.replace('_', ' ')}, {split}",
-                )
-            )
+            found = figures(success.T)
+            names = ("value", "ci95", "tasks", "distinct_tasks", "scores")
+            where = f"{shape.replace('_', ' ')}, {split}"
+            rows.append(Row(family.name, episodes=1, workload=where, **{name: found[name] for name in names}))
     return rows
 
 

@@ -22,7 +22,7 @@ from quickstudy.io.progress import console
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.methods.demonstrations.task_similarity import STEPS, TaskSiamese, starting_skills, train_matcher
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
+from quickstudy.results.rows import figures, is_share
 from quickstudy.results.tables import print_table
 from quickstudy.results.task_similarity import compare_starts
 
@@ -103,7 +103,8 @@ def measure(what: Starts) -> list[Row]:
         bench = Bench(what, known, experiment_of(what, seed))
         configs = bench.tune()
         found.append({split: bench.measure(split, what.tasks, what.episodes, [configs])[0] for split in what.splits})
-    rows = []
+    rows, family = [], experiment_of(what, 0).family
+    keys = {split: [family.task_key(task) for task in family.tasks(split, what.tasks)] for split in what.splits}
     for split in what.splits:
         for start, steps in found[0][split]:
             values = np.stack([by_split[split][start, steps] for by_split in found])
@@ -111,13 +112,10 @@ def measure(what: Starts) -> list[Row]:
                 Row(
                     f"from {start}",
                     1,
-                    round(float(values.mean()), 4),
-                    [round(bound, 4) for bound in bootstrap(values)],
-                    what.seeds,
-                    what.tasks,
-                    what.episodes,
+                    episodes=what.episodes,
                     steps=steps,
                     workload=split,
+                    **figures(values, keys[split], is_share(family.metric)),
                 )
             )
     return rows
@@ -134,7 +132,7 @@ def main(what: Starts) -> None:
             f"Fine-tuning to a held-out task of '{family.name}' from one demonstration and few steps, starting from "
             "the skill of the known training task that is most similar to that demonstration, of a random known task, "
             f"or from the pre-trained network; a known task's skill is {what.known.steps} steps on all its "
-            f"demonstrations; {family.protocol}; mean {family.metric} with a 95 % bootstrap interval over tasks and "
+            f"demonstrations; {family.protocol}; mean {family.metric} with a 95 % interval over distinct tasks and "
             "seeds."
         ),
         command="python -m benchmarks.match",

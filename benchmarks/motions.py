@@ -40,7 +40,7 @@ from quickstudy.io.progress import console
 from quickstudy.method import Role
 from quickstudy.methods.demonstrations.baselines import Transfer
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
+from quickstudy.results.rows import figures
 from quickstudy.results.tables import print_table
 from quickstudy.results.tuning import Tuning, tune
 
@@ -238,18 +238,14 @@ def table(found: dict[tuple[int, int], dict[str, dict]], what: Measurement, coun
             if not values.size:
                 continue
             values = values * (100 if "%" in figure else 1)
-            low, high = bootstrap(values)
             seconds = [found[key][name]["seconds"] for key in found]
             rows.append(
                 Row(
                     name,
                     shots,
-                    round(float(values.mean()), 3),
-                    (round(low, 3), round(high, 3)),
-                    what.seeds,
-                    values.shape[1],
-                    what.tasks * what.episodes,
+                    episodes=what.tasks * what.episodes,
                     workload=figure,
+                    **figures(values, shares=False),
                     parameters=counts.get(name),
                     training_s=round(float(np.mean(seconds)), 1) or None,
                     role=BASELINES.get(name),
@@ -292,7 +288,7 @@ def main(what: Measurement) -> None:
             "Given are 1 to 3 demonstrations of the task, and the start pose and "
             "the end of the one to be predicted. RoboTasks9 (Franka arm): root mean square error over phases, and mean "
             "distance along the best alignment in time (DTW). The last figure is of letters, drawn shapes and "
-            "hammering, which have no orientation. Mean with a 95 % bootstrap interval over training seeds and tasks; "
+            "hammering, which have no orientation. Mean with a 95 % interval over training seeds and distinct tasks; "
             "lower is better."
         ),
         higher_is_better=False,

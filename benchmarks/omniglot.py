@@ -29,7 +29,7 @@ from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
+from quickstudy.results.rows import figures
 from quickstudy.results.tables import print_table
 from quickstudy.task import TaskFamily
 
@@ -205,7 +205,8 @@ def row(
     what: Recognise,
 ) -> Row:
     accuracies = result.metrics["accuracy"][place].mean(-1)
-    low, high = bootstrap(accuracies[None])
+    family = families.get(name)
+    keys = [family.task_key(task) for task in family.tasks("test", what.tasks)]
     start = start_of(method, trained_on(method, name))
     notes = [f"starts from {start[0]}"] if start else []
     if what.device != "cpu":
@@ -213,11 +214,8 @@ def row(
     return Row(
         method,
         result.shots[place],
-        round(float(accuracies.mean()), 4),
-        (round(low, 4), round(high, 4)),
-        1,
-        what.tasks,
-        what.queries,
+        episodes=what.queries,
+        **figures(accuracies[None], keys),
         ms=round(result.adaptation_ms[place], 2),
         transductive=together,
         parameters=learned,
@@ -243,7 +241,7 @@ def write(cell: str, rows: Sequence[Row], name: str, what: Recognise, command: s
         unit="fraction",
         protocol=(
             f"{family.protocol}; one training seed; 'transductive' shows all queries of a task "
-            "to a network with batch statistics together; mean accuracy with a 95 % bootstrap interval over tasks."
+            "to a network with batch statistics together; mean accuracy with a 95 % interval over distinct tasks."
         ),
         command=command,
         seconds=seconds_so_far(what.output_dir / "seconds.json"),

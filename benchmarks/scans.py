@@ -130,6 +130,7 @@ def main(what: Scans) -> None:
         command=command,
         seconds=seconds_so_far(seconds),
         rows=rows,
+        reference=compared.reference,
     )
     cell.write(what.results)
     print_table(cell)

@@ -23,7 +23,7 @@ from quickstudy.experiment import Experiment, clock, seconds_so_far
 from quickstudy.families.classic import Sinusoid
 from quickstudy.learner import MetaLearner
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
+from quickstudy.results.rows import figures
 from quickstudy.results.tables import print_table
 
 PAPER = {1: 0.67, 5: 0.38, 10: 0.35}
@@ -74,10 +74,7 @@ def measure(what: Sinusoids) -> list[Row]:
             learners.append(Experiment.of(family, method, seed).train(folder))
         for steps in STEPS[method]:
             values = np.stack([errors_after(one, family, steps, seed, what) for seed, one in enumerate(learners)])
-            low, high = bootstrap(values)
-            rows.append(
-                Row(method, 5, float(values.mean()), (low, high), what.seeds, what.tasks, what.points, steps=steps)
-            )
+            rows.append(Row(method, 5, episodes=what.points, steps=steps, **figures(values, shares=False)))
     return rows
 
 

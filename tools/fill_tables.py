@@ -5,16 +5,16 @@
     python tools/fill_tables.py docs/navigation.md  one document
 
 A block of a document is what stands between two comments, the first of which names a cell and, where a page is not
-about all of them, the methods to show:
+about all of them, the numbers of shots and the methods to show, and fields of a row to leave out:
 
-    <!-- results: grasping-sizes mann mann-raw -->
+    <!-- results: grasping-sizes shots=0,1 without=iqm,parameters mann mann-raw -->
     <!-- /results -->
 """
 
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,7 @@ import tyro
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io import files
 from quickstudy.io.progress import console
-from quickstudy.results.evidence import Cell
+from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -48,14 +48,14 @@ def fill(text: str, results: Path, where: str) -> str:
     """
     filled, done = "", 0
     while match := _opening(text, done):
-        name, *methods = match[1].split() or [""]
+        name, *words = match[1].split() or [""]
         end, following = text.find(_CLOSING, match.end()), _opening(text, match.end())
         if end < 0 or (following is not None and following.start() < end):
             raise QuickstudyError(f"'{where}': the block 'results: {name}' has no end; close it by '{_CLOSING}'.")
         cells = {path.stem: path for path in results.glob("*.json")}
         if name not in cells:
             raise QuickstudyError(f"'{where}': {unknown('cell', name, cells)}")
-        filled += f"{text[done : match.end()]}\n{to_markdown(_only(Cell.read(cells[name]), methods))}"
+        filled += f"{text[done : match.end()]}\n{to_markdown(_only(Cell.read(cells[name]), words))}"
         done = end
     return filled + text[done:]
 
@@ -67,13 +67,26 @@ def _opening(text: str, start: int) -> re.Match[str] | None:
     return next((b for b in blocks if not any(first < b.start() < last for first, last in fences)), None)
 
 
-def _only(cell: Cell, methods: Sequence[str]) -> Cell:
-    """The rows of these methods; all where none is named."""
+def _only(cell: Cell, words: Sequence[str]) -> Cell:
+    """What the words ask for: `shots=0,1`, `without=iqm,parameters`, and methods; all where nothing is named."""
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    methods = [word for word in words if "=" not in word]
     known = {row.method for row in cell.rows}
     for method in methods:
         if method not in known:
             raise unknown(f"method in '{cell.cell}'", method, known)
-    return replace(cell, rows=[row for row in cell.rows if row.method in methods]) if methods else cell
+    for option in options:
+        if option not in ("shots", "without"):
+            raise unknown("option of a results block", option, ("shots", "without"))
+    rows = [row for row in cell.rows if row.method in methods] if methods else list(cell.rows)
+    if "shots" in options:
+        rows = [row for row in rows if str(row.shots) in options["shots"].split(",")]
+    left_out = options["without"].split(",") if "without" in options else []
+    fields = {field.name for field in dataclasses.fields(Row) if field.default is None}
+    for name in left_out:
+        if name not in fields:
+            raise unknown("field to leave out", name, fields)
+    return dataclasses.replace(cell, rows=[dataclasses.replace(row, **dict.fromkeys(left_out)) for row in rows])
 
 
 def main(

@@ -5,6 +5,7 @@ task, and knows how to demonstrate a task and how to run a policy on it. Everyth
 the first to see a tensor.
 """
 
+import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -200,6 +201,14 @@ class TaskFamily(ABC):
             bad = tasks[int(np.argwhere(~np.isfinite(given))[0, 0])]
             raise QuickstudyError(f"The policy's actions for task {bad.name} are not finite.")
         return given.reshape(-1, self.action_size)
+
+    def task_key(self, task: Task) -> str:
+        """What is distinct about a task: intervals count tasks with one key as one, however often it is drawn.
+
+        By default all its parameters. A family whose parameters hold what is drawn anew for the same task says here
+        what is left without it.
+        """
+        return json.dumps(task.parameters, sort_keys=True, default=str)
 
     def caption(self, task: Task) -> str:
         """A task in a few words, for people."""

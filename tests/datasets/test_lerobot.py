@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
 from quickstudy import datasets
 from quickstudy.datasets import About, lerobot, videos
 from quickstudy.errors import QuickstudyError
+from quickstudy.settings import ReadingConfig
 from recorded import refused, same, walks
 
 DATA = "data/chunk-000/file-000.parquet"
@@ -126,7 +128,7 @@ def test_a_missing_column(walked):
     info = json.loads((walked / "meta/info.json").read_text())
     del info["features"]["action"]
     (walked / "meta/info.json").write_text(json.dumps(info))
-    assert "to learn from it needs 'action' and at least one 'observation.…'" in refused(walked)
+    assert "to learn from it needs 'action' and an 'observation.…' of numbers" in refused(walked)
     del info["fps"]
     (walked / "meta/info.json").write_text(json.dumps(info))
     assert "meta/info.json' lacks 'fps'" in refused(walked)
@@ -179,12 +181,12 @@ def test_an_empty_episode(walked):
         columns["length"] = pa.array(lengths)
 
     rewrite(walked / LIST, empty)
-    assert f"'{walked / LIST}', row 2: episode 2 has length 0; each needs at least one step" in refused(walked)
+    assert f"'{walked / LIST}', row 2: length is 0; a whole number of at least 1 is needed" in refused(walked)
 
 
 def test_rows_that_do_not_fit_the_list(walked):
     rewrite(walked / LIST, lambda c: c.update(length=pa.array(c["length"].to_numpy() + 1)))
-    assert "row 6: it is of episode 1 where meta/episodes says 0" in refused(walked)
+    assert "row 6: it is of episode 1 where the list of episodes says 0" in refused(walked)
 
 
 @pytest.mark.parametrize("name", [DATA, LIST])
@@ -205,8 +207,8 @@ def test_a_file_that_ends_too_early(walked):
 
 def test_an_older_version(walked):
     info = json.loads((walked / "meta/info.json").read_text())
-    (walked / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
-    assert "says version 'v2.1'; v3.0 is read" in refused(walked)
+    (walked / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
+    assert "says version 'v1.6'; v2.0, v2.1 and v3 are read" in refused(walked)
     (walked / "meta/info.json").write_text("{")
     assert "is not readable JSON" in refused(walked)
 
@@ -259,3 +261,214 @@ def test_what_save_refuses(tmp_path, walked):
     with pytest.raises(QuickstudyError, match="an even height and width"):
         datasets.save(tmp_path / "x", odd, ABOUT)
     assert not (tmp_path / "x").exists()
+
+
+def as_version_2(folder: Path, version: str = "v2.1") -> None:
+    """Lays a data set of ours out as LeRobot did until version 2.1: a file for each episode, lists in lines of JSON."""
+    info = json.loads((folder / "meta/info.json").read_text())
+    info |= {
+        "codebase_version": version,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "chunks_size": 4,
+    }
+    listed = pq.read_table(folder / LIST).to_pylist()
+    rows, frames = pq.read_table(folder / DATA), datasets.load(folder).with_images()
+    cameras = [key for key, one in info["features"].items() if one["dtype"] == "video"]
+    lines = []
+    for one, episode in zip(listed, frames, strict=True):
+        number = one["episode_index"]
+        place = folder / info["data_path"].format(episode_chunk=number // 4, episode_index=number)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows.filter(pa.compute.equal(rows["episode_index"], number)), place)
+        lines.append(json.dumps({key: one[key] for key in ("episode_index", "tasks", "length")}))
+        for key in cameras:
+            path = folder / info["video_path"].format(episode_chunk=number // 4, video_key=key, episode_index=number)
+            with_frames = videos.Film(
+                path, info["fps"], episode.images[key.removeprefix("observation.images.")].shape[1:3]
+            )
+            with_frames.add(episode.images[key.removeprefix("observation.images.")])
+            with_frames.close()
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    (folder / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / DATA).unlink()
+    (folder / LIST).unlink()
+
+
+@pytest.mark.parametrize("version", ["v2.0", "v2.1"])
+def test_version_2_is_read(walked, version):
+    as_version_2(walked, version)
+    found = datasets.load(walked)
+    assert found.format == f"LeRobotDataset {version}"
+    assert found.about == replace(ABOUT, rate=10.0)
+    for one, other in zip(walks(), found, strict=True):
+        same(one, other)
+
+
+def test_version_2_with_videos_and_a_deleted_episode(tmp_path):
+    folder = tmp_path / "seen"
+    datasets.save(folder, walks(3, 2, images=True), ABOUT, "lerobot")
+    before = list(datasets.load(folder).with_images())
+    as_version_2(folder)
+    path = folder / "meta/episodes.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:1] + lines[2:]))
+    found = list(datasets.load(folder).with_images())
+    assert len(found) == len(before) - 1
+    for one, other in zip(before[:1] + before[2:], found, strict=True):
+        away = other.images["front"].astype(int) - one.images["front"]
+        assert np.abs(away).mean() < 3
+
+
+def change_info(folder: Path, **changes) -> None:
+    path = folder / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_feature(folder: Path, key: str, **changes) -> None:
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"][key] = info["features"].get(key, {}) | changes
+    (folder / "meta/info.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"fps": "10"}, "fps"),
+        ({"fps": float("nan")}, "fps"),
+        ({"fps": 0}, "fps"),
+        ({"fps": None}, "fps"),
+        ({"fps": True}, "fps"),
+        ({"codebase_version": 3}, "codebase_version"),
+        ({"features": []}, "features"),
+        ({"features": {}}, "features"),
+        ({"features": {"action": None}}, "features.action"),
+        ({"data_path": None}, "data_path"),
+        ({"data_path": "../{chunk_index}/{file_index}.parquet"}, "outside of the data set"),
+        ({"data_path": "/etc/passwd"}, "outside of the data set"),
+        ({"data_path": "{chunk_index.__class__}"}, "the names in it must be"),
+        ({"data_path": "{chunk_index:999999999d}"}, "the names in it must be"),
+        ({"data_path": "data/{episode_chunk:03d}"}, "the names in it must be"),
+    ],
+)
+def test_what_info_says_is_checked(walked, changes, sentence):
+    change_info(walked, **changes)
+    assert sentence in refused(walked)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dtype": None}, "dtype"),
+        ({"shape": None}, "shape"),
+        ({"shape": [2.5]}, "shape"),
+        ({"shape": [-2]}, "shape"),
+        ({"shape": [10**9]}, "shape"),
+        ({"shape": [3]}, "has 2 numbers; all rows need 3"),
+        ({"dtype": "string"}, "to learn from it needs"),
+    ],
+)
+def test_what_a_feature_says_is_checked(walked, change, sentence):
+    change_feature(walked, "observation.state", **change)
+    assert sentence in refused(walked)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("data/chunk_index", [None], "data/chunk_index is None"),
+        ("data/file_index", [0.5], "data/file_index is 0.5"),
+        ("dataset_from_index", [None], "dataset_from_index is None"),
+        ("dataset_from_index", [-1], "dataset_from_index is -1"),
+        ("length", [float("nan")], "length is nan"),
+        ("episode_index", [1], "has episode 1 twice"),
+        ("tasks", [None], "has the tasks None"),
+        ("tasks", [[]], "has the tasks []"),
+        ("tasks", [[None]], "has the tasks [None]"),
+    ],
+)
+def test_what_the_list_of_episodes_says_is_checked(walked, column, values, sentence):
+    def change(columns):
+        columns[column] = pa.array(values + columns[column].to_pylist()[1:])
+
+    rewrite(walked / LIST, change)
+    assert sentence in refused(walked)
+
+
+def test_what_is_harmless_is_read(walked):
+    def change(columns):
+        columns["tasks"] = pa.array([one[0] for one in columns["tasks"].to_pylist()])
+        for name in ("length", "data/file_index"):
+            columns[name] = pa.array([float(one) for one in columns[name].to_pylist()])
+
+    rewrite(walked / LIST, change)
+    path = walked / "meta/info.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for one, other in zip(walks(), datasets.load(walked), strict=True):
+        same(one, other)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 7, 19])
+def test_a_deleted_episode_whose_rows_are_still_there(walked, gone):
+    table = pq.read_table(walked / LIST)
+    pq.write_table(table.filter(pa.compute.not_equal(table["episode_index"], gone)), walked / LIST)
+    kept = [episode for i, episode in enumerate(walks()) if i != gone]
+    for one, other in zip(kept, datasets.load(walked), strict=True):
+        same(one, other)
+
+
+def test_an_episode_that_is_longer_than_the_list_says(walked):
+    rewrite(
+        walked / LIST,
+        lambda c: c.update(length=pa.array([one - (i == 3) for i, one in enumerate(c["length"].to_pylist())])),
+    )
+    assert "episode 3 goes on after" in refused(walked)
+
+
+def test_features_of_other_names(walked):
+    def rename(columns):
+        for old, new in (("observation.state", "state"), ("action", "act")):
+            columns[new] = columns.pop(old)
+
+    rewrite(walked / DATA, rename)
+    info = json.loads((walked / "meta/info.json").read_text())
+    info["features"]["state"] = info["features"].pop("observation.state")
+    info["features"]["act"] = info["features"].pop("action")
+    (walked / "meta/info.json").write_text(json.dumps(info))
+    assert "by --observation and --action" in refused(walked)
+    for one, other in zip(walks(), datasets.load(walked, ReadingConfig(("state",), ("act",))), strict=True):
+        same(one, other)
+    joined = datasets.load(walked, ReadingConfig(("state", "act"), ("act",)))
+    assert joined.about.observations == ("state.x", "state.y", "act.right", "act.up")
+    for wanted, sentence in ((("wings",), "none of its features"), (("state", "state"), "twice")):
+        with pytest.raises(QuickstudyError, match=sentence):
+            datasets.load(walked, ReadingConfig(wanted, ("act",)))
+
+
+def test_a_depth_map_kept_as_numbers_is_no_observation(walked):
+    change_feature(walked, "observation.depth", dtype="uint16", shape=[24, 32, 1], names=None)
+    found = datasets.load(walked)
+    assert found.about.observations == ("x", "y")
+    assert "observation.depth are pictures" in found.notes[0]
+    with pytest.raises(QuickstudyError, match="is a picture"):
+        datasets.load(walked, ReadingConfig(("depth",)))
+
+
+def test_units_and_double_precision_come_back(tmp_path):
+    about = replace(ABOUT, observation_units=("m", "rad"))
+    far = [replace(e, observations=e.observations.astype(float) + [4.2e6, 0]) for e in walks()]
+    datasets.save(tmp_path / "far", far, about, "lerobot")
+    found = datasets.load(tmp_path / "far")
+    assert found.about.observation_units == ("m", "rad")
+    for one, other in zip(far, found, strict=True):
+        np.testing.assert_allclose(other.observations, one.observations, atol=1e-8, rtol=0)
+    with pytest.raises(QuickstudyError, match="double precision"):
+        datasets.save(tmp_path / "mixed", [next(iter(walks())), *far], about, "lerobot")
+
+
+def test_another_rate_is_resampled(walked):
+    found = datasets.load(walked, ReadingConfig(rate=20.0))
+    assert found.about.rate == 20.0
+    for one, other in zip(walks(), found, strict=True):
+        assert len(other) == 2 * len(one) - 1
+        np.testing.assert_allclose(other.observations[::2], one.observations, atol=1e-5)

@@ -557,3 +557,23 @@ def test_one_shot_recognition_of_unseen_characters_is_learned():
     ]
     assert accuracy[0] > 0.65
     assert accuracy[0] > accuracy[1] + 0.2
+
+
+@pytest.mark.parametrize("kind", ["u1", "f4", "f8", "i8", "u2"])
+def test_images_of_0_to_255_are_0_to_1_whatever_their_type(kind):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (90, 6, 6))
+    y = np.repeat(np.arange(15), 6)
+    family = families.from_arrays(x.astype(kind), y, ways=2, queries=2)
+    np.testing.assert_allclose(family.encode(x.astype(kind)), x.reshape(90, 36) / 255, rtol=1e-6)
+    np.testing.assert_allclose(family.read(np.arange(90)), x.reshape(90, 36) / 255, rtol=1e-6)
+    np.testing.assert_allclose(family.encode((x[:1] // 60).astype(kind)), (x[:1] // 60).reshape(1, 36) / 255, rtol=1e-6)
+
+
+def test_images_of_another_range_are_refused():
+    y = np.repeat(np.arange(15), 6)
+    for x in (np.full((90, 6, 6), 4000.0), np.full((90, 6, 6), -40.0)):
+        with pytest.raises(QuickstudyError, match="must be of 0 to 255 or of about 0 to 1; these are of"):
+            families.from_arrays(x, y, ways=2, queries=2)
+    standardised = families.from_arrays(np.random.default_rng(0).normal(size=(90, 6, 6)), y, ways=2, queries=2)
+    assert float(standardised.read(np.arange(90)).std()) == pytest.approx(1, abs=0.1)

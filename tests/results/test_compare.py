@@ -136,6 +136,42 @@ def test_rows_have_iqm_and_probability_of_improvement_by_hand() -> None:
     assert row.improvement is None
 
 
+def test_draws_of_one_kind_are_one_task() -> None:
+    """ML10's five test tasks take turns: of fifty draws three kinds succeed always, two never."""
+    family = families.get("ml10-imitation")
+    values = np.repeat((np.arange(50) % 5 < 3)[None, :, None] * 1.0, 4, 2)
+    found = Evaluation("test", [str(i) for i in range(50)], [1], {"success": values, "success_last": values}, [1.0])
+    (row,) = rows(methods.get("replay"), family, [found, found])
+    assert (row.tasks, row.distinct_tasks, row.episodes, row.seeds) == (50, 5, 4, 2)
+    assert row.ci95 == pytest.approx((0.1466, 0.9473), abs=0.02)
+    assert row.scores is not None
+    assert np.array(row.scores).shape == (2, 50)
+    assert row.groups == [i % 5 for i in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("family", "split", "distinct"),
+    [
+        *(("ml10-imitation", "test", 5), ("ml45-imitation", "test", 5), ("ml45-imitation", "validation", 45)),
+        *(("ml1-push", "test", 50), ("ml1-door-open", "test", 1), ("ml10-fixed-start", "test", 5)),
+        *(("tools", "tools", 50), ("tools", "tasks", 1), ("cheetah-direction", "test", 2)),
+        *(("cheetah-velocity", "test", 50), ("grasping", "sizes", 50), ("sinusoid", "test", 50)),
+    ],
+)
+def test_families_say_which_tasks_are_distinct(family: str, split: str, distinct: int) -> None:
+    made = families.get(family)
+    assert len({made.task_key(task) for task in made.tasks(split, 50)}) == distinct
+
+
+def test_classes_in_another_order_are_one_task_and_an_alphabet_is_one() -> None:
+    x, classes = np.zeros((24, 3)), {"train": [np.arange(4)] * 4, "test": [np.arange(4)] * 6}
+    whole = Recognition("a", x, classes, 2, 2)
+    assert len({whole.task_key(task) for task in whole.tasks("test", 300)}) == 15  # pairs of six
+    domains = {"train": np.zeros(4), "test": np.array([0, 0, 0, 1, 1, 1])}
+    by_domain = Recognition("a", x, classes, 2, 2, domains=domains)
+    assert len({by_domain.task_key(task) for task in by_domain.tasks("test", 300)}) == 2
+
+
 def test_less_is_better_turns_the_improvement_round() -> None:
     small = [Evaluation("test", ["a"], [5], {"mse": np.array([[[0.1]]])}, [1.0])]
     large = [Evaluation("test", ["a"], [5], {"mse": np.array([[[0.9]]])}, [1.0])]

@@ -114,3 +114,46 @@ def test_demonstrations_and_own_episodes_beside_each_other() -> None:
         ("20", "trials"),
     ]
     assert "20 own episodes, 1 update" in tables.to_latex([BOTH])
+
+
+def test_distinct_tasks_are_stated_beside_tasks_and_episodes() -> None:
+    rows = [replace(row, distinct_tasks=100) for row in FEW_SHOT.rows]
+    assert tables.measured(replace(FEW_SHOT, rows=rows)).startswith(
+        "100 distinct tasks × 5 episodes × 3 training seeds;"
+    )
+    rows[0] = replace(rows[0], distinct_tasks=5)
+    assert tables.measured(replace(FEW_SHOT, rows=rows[:1])).startswith("100 tasks (5 distinct) × 5 episodes")
+    assert "distinct_tasks" in tables.to_csv([FEW_SHOT]).splitlines()[0]
+
+
+def test_a_narrow_terminal_cuts_nothing_short() -> None:
+    note = "an expert was asked in meta-training, and was paid for it by the hour"
+    rows = [
+        Row(
+            "domain-randomisation",
+            20 * k,
+            0.9 + k / 100,
+            (0.8, 1.0),
+            steps=k,
+            iqm=0.91,
+            iqm_ci95=(0.8, 1.0),
+            parameters=5320,
+            training_s=634.0,
+            note=note if k == 0 else "",
+            at=0.25,
+            learns_from="trials",
+        )
+        for k in range(6)
+    ]
+    by_try = replace(FEW_SHOT, metric="success-by-try", rows=rows, against="true rate")
+    text = io.StringIO()
+    tables.print_table(by_try, Console(file=text, width=80))
+    printed = text.getvalue()
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "…" not in printed
+    for whole in ("success-by-try", "domain-randomisation", "95.0", "[80.0, 100.0]", "5,320", "634", "after 100 own"):
+        assert whole in printed
+    assert printed.count("true rate") == printed.count("┏"), "every part says what its rows are about"
+    words = " ".join(printed.replace("│", " ").split())
+    for word in note.split():
+        assert word in words

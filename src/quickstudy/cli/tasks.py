@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from quickstudy.cli.doctor import Doctor
 from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Unit, optional, say_next
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
@@ -216,9 +217,9 @@ class Inspect(_Reading):
 class Convert(_Reading):
     """Write a data set in any format that is read as one that is written: quickstudy data convert SOURCE TARGET."""
 
-    source: Positional[Path] = dataclasses.field(kw_only=True)
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]] = dataclasses.field(kw_only=True)
     """A folder or file of demonstrations, as `data inspect` takes it."""
-    target: Positional[Path] = dataclasses.field(kw_only=True)
+    target: Positional[Annotated[Path, arg(metavar="TARGET")]] = dataclasses.field(kw_only=True)
     """A folder, or a file that ends with .npz or .csv, that is not there yet."""
     format: Annotated[Format | None, optional("{lerobot,minari,npz,csv}")] = None
     """Of the new data set; what the ending of TARGET says, or lerobot."""
@@ -240,6 +241,7 @@ class Data:
         Annotated[FetchOmniglot, subcommand("omniglot", prefix_name=False)]
         | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
         | Annotated[Convert, subcommand("convert", prefix_name=False)]
+        | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
     ]
 
     def run(self) -> None:

@@ -86,8 +86,8 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
     places, wanted = _bags(path), (reading.observation, reading.action)
     if not all(wanted):
         raise QuickstudyError(
-            f"'{path}' is read by topic, and --{'action' if wanted[0] else 'observation'} does not say which: name them "
-            "as in --observation /joint_states.position --action /cmd_vel.linear; the first bag has "
+            f"'{path}' is read by topic, and --{'action' if wanted[0] else 'observation'} does not say which: name "
+            "them as in --observation /joint_states.position --action /cmd_vel.linear; the first bag has "
             f" {_topics(places[0])}."
         )
     names: list[tuple[str, ...]] = []
@@ -99,8 +99,8 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
         for kind, mine, first in zip(("observation", "action"), found, names, strict=True):
             if sorted(mine) != sorted(first):
                 raise QuickstudyError(
-                    f"'{place}' has the {kind} channels {listed(mine, 12)}, '{places[0]}' {listed(first, 12)}; all bags "
-                    "need the same."
+                    f"'{place}' has the {kind} channels {listed(mine, 12)}, '{places[0]}' {listed(first, 12)}; all "
+                    "bags need the same."
                 )
         for block in {block.topic: block for blocks in both for block in blocks if np.isfinite(block.step)}.values():
             times.setdefault(block.topic, []).append(block.times)
@@ -277,8 +277,8 @@ def _episode(
         if len(gaps):
             begun, ended = block.times[gaps[0] : gaps[0] + 2]
             raise QuickstudyError(
-                f"{where}: nothing came on {block.topic} between {begun - start:.3f} and {ended - start:.3f} s from its "
-                f"start; a gap of more than {longest:.3g} s is not filled: cut the bag there."
+                f"{where}: nothing came on {block.topic} between {begun - start:.3f} and {ended - start:.3f} s from "
+                f"its start; a gap of more than {longest:.3g} s is not filled: cut the bag there."
             )
     new = start + np.arange(int((end - start) * rate * (1 + 1e-9) + 1e-3) + 1) / rate
     columns = [

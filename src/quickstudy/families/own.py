@@ -120,7 +120,7 @@ def from_arrays(
 
     Args:
         x: [example, feature], which learners standardise by training classes; or grey images [example, height, width],
-            uint8 or numbers of about 0 to 1.
+            of 0 to 255 or of about 0 to 1, of any type.
         y: [example], the class of each, as integers or strings.
         ways: classes of a task.
         queries: examples of each class of a task that are kept to judge by.

@@ -78,7 +78,7 @@ def after_adaptation(cell: Cell, title: str) -> Chart:
     names = [f"{row.method}, {amount(row.learns_from, row.shots or 0)}" if both else row.method for row in rows]
     return Chart(
         title,
-        f"After {_the_most(cell)} of each method; whiskers are 95 % intervals of the mean over tasks and seeds."
+        f"After {_the_most(cell)} of each method; whiskers are 95 % intervals over distinct tasks and seeds."
         + ("" if cell.higher_is_better else " Less is better."),
         "bars",
         "",

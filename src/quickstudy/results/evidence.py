@@ -38,6 +38,14 @@ def _bounds(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_finite, value)) and value[0] <= value[1]
 
 
+def _table_row(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(_finite, value))
+
+
+def _whole_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(type(number) is int for number in value)
+
+
 def _text(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
@@ -50,6 +58,16 @@ Count = Annotated[int, _whole(1)]
 Number = Annotated[float, _Rule("a finite number", _finite)]
 Amount = Annotated[float, _Rule("a finite number of at least 0", lambda value: _finite(value) and value >= 0)]
 Interval = Annotated[Sequence[float], _Rule("two finite numbers, a lower and then an upper bound", _bounds)]
+Scores = Annotated[
+    Sequence[Sequence[float]],
+    _Rule(
+        "a list for each seed with a finite number for each task",
+        lambda value: (
+            isinstance(value, list | tuple) and all(_table_row(row) and len(row) == len(value[0]) for row in value)
+        ),
+    ),
+]
+Groups = Annotated[Sequence[int], _Rule("a whole number for each task", _whole_numbers)]
 Means = Annotated[
     Mapping[str, float],
     _Rule("finite numbers by name", lambda value: isinstance(value, Mapping) and all(map(_finite, value.values()))),
@@ -97,8 +115,9 @@ class Row(_Checked):
         method: as on the command line.
         shots: what it adapted from: demonstrations, labelled examples, or own episodes (see `learns_from`).
         value: the mean of the cell's metric; None in a table of speeds.
-        ci95: 95 % confidence interval of `value`.
+        ci95: 95 % confidence interval of `value`; none where one distinct task says nothing of others.
         seeds, tasks, episodes: training seeds; tasks of each; episodes of each task.
+        distinct_tasks: how many of the tasks are distinct, see `TaskFamily.task_key`; intervals are over these.
         note: what a reader must know about this row.
         steps: adaptation steps, where they vary within the cell.
         workload: what was timed, such as 'W1'.
@@ -119,6 +138,8 @@ class Row(_Checked):
         secondary_metrics: means of other measures than the cell's metric, each with its unit in its name.
         role: what the method is in a comparison, see `quickstudy.method.Method`.
         learns_from: what `shots` counts: 'demonstrations' (labelled examples are some), or own 'trials'.
+        scores: [seed][task], means over the episodes of a task: what `value` and its intervals are computed from.
+        groups: [task], equal numbers where two tasks are the same; none where all are distinct.
     """
 
     method: MethodName
@@ -151,6 +172,9 @@ class Row(_Checked):
     secondary_metrics: Means | None = None
     role: Role | None = None
     learns_from: Experience = "demonstrations"
+    distinct_tasks: Count | None = None
+    scores: Scores | None = None
+    groups: Groups | None = None
 
     def _subject(self) -> str:
         return f"Row '{self.method}'"

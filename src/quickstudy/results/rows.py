@@ -1,6 +1,6 @@
 """Rows of a table from evaluations, alike for methods that learn from demonstrations and by trial."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from quickstudy.evaluation import Evaluation
 from quickstudy.method import Method
 from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
-from quickstudy.results.statistics import bootstrap
 from quickstudy.task import TaskFamily
 
 UNITS = {"mse": "squared error", "error": "squared error"}
 """What a metric counts in, where its name does not say it all."""
 
+_SHARES = ("success", "accuracy")
+"""What the names of metrics begin with that are shares, between 0 and 1 by their nature."""
 _TITLES = {"success": "success at any step, %", "success_last": "success at the last step, %"}
 """Secondary metrics in words, with their units."""
 
@@ -34,16 +35,13 @@ def rows(
     """
     first, made = evaluations[0], []
     tasks, episodes = first.metrics[family.metric].shape[1:]
+    groups = [family.task_key(task) for task in family.tasks(first.split, tasks)]
     for i, shots in enumerate(first.shots):
         values = scores(evaluations, family.metric, i)
         likely: dict[str, Any] = {}
         if reference is not None and shots in reference[0].shots and reference[0].learns_from == first.learns_from:
             other = scores(reference, family.metric, reference[0].shots.index(shots))
-            better, worse = (values, other) if family.higher_is_better else (other, values)
-            likely = {
-                "improvement": round(statistics.improvement(better, worse), 4),
-                "improvement_ci95": _rounded(statistics.improvement_interval(better, worse)),
-            }
+            likely = improvement(values, other, groups, family.higher_is_better)
         made.append(
             Row(
                 method=method.name,
@@ -51,19 +49,54 @@ def rows(
                 learns_from=method.learns_from,
                 shots=shots,
                 steps=None if first.steps is None else first.steps[i],
-                value=round(float(values.mean()), 4),
-                ci95=_rounded(bootstrap(values)),
-                iqm=round(float(statistics.iqm(values)), 4),
-                iqm_ci95=_rounded(statistics.interval(values)),
+                **figures(values, groups, is_share(family.metric)),
                 **likely,
-                seeds=len(evaluations),
-                tasks=tasks,
                 episodes=episodes,
                 ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
                 secondary_metrics=_secondary(method, family, evaluations, i) or None,
             )
         )
     return made
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 by its nature."""
+    return metric.startswith(_SHARES)
+
+
+def figures(values: np.ndarray, groups: Sequence[Hashable] | None = None, shares: bool = True) -> dict[str, Any]:
+    """Fields of a row that say what scores [seed, task] come to, how sure that is, and the scores themselves.
+
+    Args:
+        groups: [task], equal where two tasks are the same; all are distinct where not given.
+        shares: whether scores lie between 0 and 1 by their nature.
+    """
+    seeds, tasks = values.shape
+    kept = np.round(values, 4)
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(range(tasks) if groups is None else groups))}
+    apart = len(numbers) == tasks
+    return {
+        "value": round(float(values.mean()), 4),
+        "ci95": _rounded(statistics.bootstrap(kept, groups=groups, shares=shares)),
+        "iqm": round(float(statistics.iqm(values)), 4),
+        "iqm_ci95": _rounded(statistics.iqm_interval(kept, groups=groups, shares=shares)),
+        "seeds": seeds,
+        "tasks": tasks,
+        "distinct_tasks": len(numbers),
+        "scores": kept.tolist(),
+        "groups": None if apart or groups is None else [numbers[key] for key in groups],
+    }
+
+
+def improvement(
+    values: np.ndarray, other: np.ndarray, groups: Sequence[Hashable] | None, higher_is_better: bool
+) -> dict[str, Any]:
+    """Fields of a row that say how probably its method beats another on a task, from scores [seed, task] of both."""
+    better, worse = (values, other) if higher_is_better else (other, values)
+    return {
+        "improvement": round(statistics.improvement(better, worse), 4),
+        "improvement_ci95": _rounded(statistics.improvement_interval(better, worse, groups=groups)),
+    }
 
 
 def _secondary(method: Method, family: TaskFamily, evaluations: Sequence[Evaluation], place: int) -> dict[str, float]:
@@ -113,11 +146,10 @@ def write_cell(
     reference: str = "",
 ) -> Cell:
     """The table of one split, also written to `folder/results/<family>-<split>.json`."""
-    shares = family.metric.startswith(("success", "accuracy"))
     cell = Cell.measured_here(
         cell=f"{family.name}-{split}",
         metric=family.metric,
-        unit="fraction" if shares else UNITS.get(family.metric, ""),
+        unit="fraction" if is_share(family.metric) else UNITS.get(family.metric, ""),
         protocol=describe(family, split, {row.learns_from for row in made}),
         command=command,
         seconds=seconds,
@@ -146,10 +178,10 @@ def describe(family: TaskFamily, split: str, experience: set[str]) -> str:
         )
     what = {"return": "undiscounted return"}.get(family.metric, family.metric)
     return (
-        f"{whose} of split '{split}'; {family.protocol}; {'; '.join(words)}; mean {what} with a 95 % bootstrap "
-        "interval over tasks and seeds."
+        f"{whose} of split '{split}'; {family.protocol}; {'; '.join(words)}; mean {what} with a 95 % interval over "
+        "distinct tasks and seeds."
     )
 
 
-def _rounded(bounds: Sequence[float]) -> list[float]:
-    return [round(bound, 4) for bound in bounds]
+def _rounded(bounds: Sequence[float] | None) -> list[float] | None:
+    return None if bounds is None else [round(bound, 4) for bound in bounds]

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +25,17 @@ from quickstudy.results.evidence import Cell, Row
 
 _CSV_COLUMNS = (
     *("method", "shots", "value", "ci95", "iqm", "iqm_ci95", "improvement", "improvement_ci95", "seeds", "tasks"),
-    *("episodes", "ms", "training_s", "parameters", "train_tasks", "demonstrations", "env_steps", "note"),
+    *(
+        "distinct_tasks",
+        "episodes",
+        "ms",
+        "training_s",
+        "parameters",
+        "train_tasks",
+        "demonstrations",
+        "env_steps",
+        "note",
+    ),
     *("role", "learns_from"),
 )
 """Fields of a row that CSV has, after the split; an interval takes two columns."""
@@ -80,6 +90,11 @@ class Table:
     def method(self) -> int:
         """The column that names the method."""
         return self.headers.index("method")
+
+    @property
+    def labels(self) -> int:
+        """How many columns, from the first on, say what a row is about."""
+        return [*self.words, False].index(False)
 
     @property
     def baselines(self) -> list[bool]:
@@ -172,14 +187,24 @@ def measured(cell: Cell) -> str:
     """One sentence on the sizes, the machine and the commit behind a cell."""
     sizes = []
     for name, word in {"tasks": "task", "episodes": "episode", "seeds": "training seed"}.items():
-        counts = sorted({getattr(row, name) for row in cell.rows} - {None})
-        if counts:
-            span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            sizes.append(f"{span} {word}{'' if counts == [1] else 's'}")
+        if counted := _counted(cell, name, word):
+            sizes.append(counted)
+    if apart := _counted(cell, "distinct_tasks", "distinct"):
+        same = all(row.distinct_tasks in (None, row.tasks) for row in cell.rows)
+        sizes[0] = _counted(cell, "tasks", "distinct task") if same else f"{sizes[0]} ({apart.removesuffix('s')})"
     torch = f", torch {cell.versions['torch']}" if "torch" in cell.versions else ""
     commit = f", commit {cell.commit}" if cell.commit else ""
     start = " × ".join(sizes) + "; measured" if sizes else "Measured"
     return f"{start} in {_duration(cell.seconds)} on {cell.machine}{torch}{commit}."
+
+
+def _counted(cell: Cell, name: str, word: str) -> str:
+    """'1 task', or '4 to 11 tasks'; empty where no row says it."""
+    counts = sorted({getattr(row, name) for row in cell.rows} - {None})
+    if not counts:
+        return ""
+    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{span} {word}{'' if counts == [1] else 's'}"
 
 
 # ---- formats
@@ -267,7 +292,7 @@ def _print(made: Table, to: Console, skip: bool = False) -> None:
     if _fits(whole, to):
         pages = [whole]
     else:
-        labels = [place for place in places if place <= made.method]
+        labels = [place for place in places if place < made.labels]
         pages, page = [], list(labels)
         for place in places[len(labels) :]:
             if page != labels and not _fits(_rich(made, [*page, place], narrow=True), to):
@@ -275,9 +300,13 @@ def _print(made: Table, to: Console, skip: bool = False) -> None:
                 page = list(labels)
             page.append(place)
         pages.append(_rich(made, page, narrow=True))
-    pages[0].title = made.title
-    pages[-1].caption = escape(f"{made.protocol} {made.measured}")
-    to.print(*pages, sep="\n")
+    to.print(
+        f"[italic]{escape(made.title)}[/]",
+        *pages,
+        escape(f"{made.protocol} {made.measured}"),
+        sep="\n",
+        highlight=False,
+    )
 
 
 def _fits(printed: RichTable, to: Console) -> bool:
@@ -285,25 +314,35 @@ def _fits(printed: RichTable, to: Console) -> bool:
 
 
 def _rich(made: Table, places: Sequence[int], narrow: bool = False) -> RichTable:
-    """Some columns, and the rows that have a figure there.
+    """Some columns, and the rows that say something there.
 
     Args:
         narrow: headers are broken into short lines, and intervals stand below their figures.
     """
-    printed = RichTable(title_justify="left", caption_justify="left")
+    printed = RichTable()
     for place in places:
-        header = textwrap.fill(made.headers[place], 12, break_long_words=False) if narrow else made.headers[place]
-        printed.add_column(escape(header), justify="left" if made.words[place] else "right")
+        header = _broken(made.headers[place]) if narrow else made.headers[place]
+        justify: Literal["left", "right"] = "left" if made.words[place] else "right"
+        printed.add_column(escape(header), justify=justify, overflow="fold")
+    told = [place for place in places if place >= made.labels]
+    kept = [i for i, row in enumerate(made.rows) if not told or any(row[p] not in (NOTHING, "") for p in told)]
+    several = places[0] != made.method and len({made.rows[i][places[0]] for i in kept}) < len(kept)
     last = None
-    for row, baseline in zip(made.rows, made.baselines, strict=True):
-        if all(row[place] == NOTHING for place in places if not made.words[place]):
-            continue
-        if places[0] != made.method and last not in (None, row[places[0]]):
+    for i in kept:
+        row = made.rows[i]
+        if several and last not in (None, row[places[0]]):
             printed.add_section()
         last = row[places[0]]
         parts = [row[place].replace(" [", "\n[") if narrow else row[place] for place in places]
-        printed.add_row(*map(escape, parts), style="dim" if baseline else None)
+        printed.add_row(*map(escape, parts), style="dim" if made.baselines[i] else None)
     return printed
+
+
+def _broken(header: str) -> str:
+    """A header in short lines: what is measured, and below it after what."""
+    measure, after_, condition = header.partition(" after ")
+    parts = [measure, *(f"after {condition}".replace(", ", ",\n").split("\n") if after_ else [])]
+    return "\n".join(textwrap.fill(part, 15, break_long_words=False, break_on_hyphens=False) for part in parts)
 
 
 # ---- figures and words

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0, read and written without LeRobot.
+"""LeRobotDataset v3.0, read and written without LeRobot; v2.0 and v2.1, a file for each episode, are read.
 
     meta/info.json                               what the data set holds: frame rate, features, where the files are
     meta/stats.json                              mean, deviation, range and quantiles of each feature

@@ -1,8 +1,5 @@
 """Names in the format that its reading and its writing share."""
 
-from collections.abc import Mapping
-from typing import Any
-
 VERSION = "v3.0"
 INFO = "meta/info.json"
 IMAGES = "observation.images."
@@ -17,5 +14,5 @@ ROWS = 8192
 """Steps that are kept before they are written, and read at once."""
 
 
-def is_camera(feature: Mapping[str, Any]) -> bool:
-    return feature["dtype"] in ("video", "image")
+def is_camera(dtype: str) -> bool:
+    return dtype in ("video", "image")

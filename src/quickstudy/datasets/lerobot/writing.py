@@ -70,12 +70,8 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
 def _features(first: Episode, about: About) -> dict[str, Any]:
     """What info.json says of each column."""
     features: dict[str, Any] = {
-        "observation.state": {
-            "dtype": "float32",
-            "shape": [len(about.observations)],
-            "names": list(about.observations),
-        },
-        "action": {"dtype": "float32", "shape": [len(about.actions)], "names": list(about.actions)},
+        "observation.state": _vector(first.observations, about.observations, about.observation_units),
+        "action": _vector(first.actions, about.actions, about.action_units),
     }
     for key, kind, values in ((REWARD, "float32", first.rewards), (SUCCESS, "bool", first.success)):
         if values is not None:
@@ -103,6 +99,12 @@ def _features(first: Episode, about: About) -> dict[str, Any]:
             },
         }
     return features | _BOOKKEEPING
+
+
+def _vector(values: np.ndarray, names: Sequence[str], units: Sequence[str]) -> dict[str, Any]:
+    """float64 where float32 would lose what changes, as `Demonstration` says."""
+    kind = "float64" if values.dtype == np.float64 else "float32"
+    return {"dtype": kind, "shape": [len(names)], "names": list(names)} | ({"units": list(units)} if any(units) else {})
 
 
 class _Writer:
@@ -154,7 +156,7 @@ class _Writer:
     def _columns(self, episode: Episode) -> dict[str, np.ndarray]:
         """The columns of the data files, [step, number] each."""
         steps = np.arange(len(episode))
-        found = {
+        found: dict[str, Any] = {
             "observation.state": episode.observations,
             "action": episode.actions,
             REWARD: episode.rewards,
@@ -165,10 +167,16 @@ class _Writer:
             "index": self._steps + steps,
             "task_index": np.full(len(episode), self.tasks.setdefault(episode.task, len(self.tasks))),
         }
+        for key in ("observation.state", "action"):
+            if found[key].dtype == np.float64 and self._features[key]["dtype"] == "float32":
+                raise QuickstudyError(
+                    f"{episode.where}: its numbers need double precision, which those of the first episode did not; "
+                    "put an episode that does first, or take off a common offset."
+                )
         return {
             key: np.asarray(found[key], feature["dtype"]).reshape(len(episode), -1)
             for key, feature in self._features.items()
-            if not is_camera(feature)
+            if not is_camera(feature["dtype"])
         }
 
     def _film(self, key: str, images: np.ndarray) -> dict[str, Any]:

@@ -145,6 +145,11 @@ class Manipulation(SimulatedFamily):
         classes = self._classes[split]
         return Task(self.name, split, index, self._parameters(split, classes[index % len(classes)], rng))
 
+    def task_key(self, task: Task) -> str:
+        """The kind alone, where training has none of it: other goals and tools of it are draws of one new task."""
+        kind = str(task.parameters["task"])
+        return super().task_key(task) if kind in self._classes["train"] else kind
+
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         return self._parameters(split, str(rng.choice(self._classes[split])), rng)
 

@@ -123,6 +123,10 @@ class Motions(TaskFamily):
         motions = self.motions[split]
         return Task(self.name, split, index, {**drawn.parameters, "motion": motions[index % len(motions)].name})
 
+    def task_key(self, task: Task) -> str:
+        """The motion: other orders of its demonstrations are no other task."""
+        return str(task.parameters["motion"]) if task.split != "train" else super().task_key(task)
+
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         if split == "train":
             return training.sample([motion.name for motion in self.motions["train"]], rng)

@@ -44,7 +44,7 @@ class Recognition(TaskFamily):
 
     Args:
         name: of the family.
-        examples: [example, ...], finite numbers; uint8 is divided by 255.
+        examples: [example, ...], finite numbers; uint8, and images of 0 to 255 of any type, are divided by 255.
         classes: of each split, for each class the rows of its examples.
         ways: classes of a task (N).
         queries: examples of each class of a task that are kept for queries and never shown, whatever the seed.
@@ -98,6 +98,7 @@ class Recognition(TaskFamily):
                     f"queries and at least one shot need {queries + 1}."
                 )
         self._form = examples.shape[1:]
+        self._white = 1.0 if image is None else white(examples, f"The images of '{name}'")
         small = examples.dtype == np.uint8  # bytes stay bytes until they are read
         self._examples = examples.reshape(len(examples), -1) if small else self.encode(examples)
 
@@ -110,7 +111,11 @@ class Recognition(TaskFamily):
         x = numbers(x, "Examples")
         if x.shape[1:] != self._form:
             raise QuickstudyError(f"An example of '{self.name}' has the shape {self._form}; got {x.shape[1:]}.")
-        return scaled(x).reshape(len(x), -1)
+        if self.image is None or x.dtype == np.uint8:
+            return scaled(x).reshape(len(x), -1)
+        # A dark image alone does not say that it is of 0 to 255, but the family's own images do.
+        most = 1.0 if x.dtype == bool else max(white(x, "The images"), self._white if x.max() > 1 else 1.0)
+        return (x / most).astype("f4").reshape(len(x), -1)
 
     def support(self, x: np.ndarray, labels: Sequence[int] | np.ndarray) -> Batch:
         """A user's own raw examples of one task as the support that `MetaLearner.adapt` takes, [shot, way, obs].
@@ -146,6 +151,11 @@ class Recognition(TaskFamily):
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         among = self._among[split]
         return {"classes": rng.choice(among[rng.integers(len(among))], self.ways, replace=False).tolist()}
+
+    def task_key(self, task: Task) -> str:
+        """Its classes, in whichever order; where a task is of one domain, that domain, such as an alphabet."""
+        classes, among = sorted(task.parameters["classes"]), self._among[task.split]
+        return str(classes if len(among) == 1 else next(i for i, some in enumerate(among) if classes[0] in some))
 
     def hidden(self, task: Task) -> np.ndarray:
         return np.zeros(0, "f4")
@@ -271,6 +281,22 @@ def numbers(x: np.ndarray, what: str) -> np.ndarray:
     if len(bad):
         raise QuickstudyError(f"{what} must be finite; number {bad[0][0]} holds {x[tuple(bad[0])]}.")
     return x
+
+
+def white(x: np.ndarray, what: str) -> float:
+    """What white is in images of any type: 255, or 1 where they are of about 0 to 1, or standardised.
+
+    Raises:
+        QuickstudyError: they are of neither.
+    """
+    if x.dtype == np.uint8:
+        return 255.0
+    low, high = float(x.min()), float(x.max())
+    if (low >= 0 and 10 < high <= 255) or (x.dtype.kind in "iu" and low >= 0 and 1 < high <= 255):
+        return 255.0
+    if max(-low, high) <= 10:
+        return 1.0
+    raise QuickstudyError(f"{what} must be of 0 to 255 or of about 0 to 1; these are of {low:g} to {high:g}.")
 
 
 def scaled(x: np.ndarray) -> np.ndarray:

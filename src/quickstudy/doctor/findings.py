@@ -1,0 +1,92 @@
+"""What the doctor finds, and what it looks at: a data set read once, with everything that its channels are called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from quickstudy import datasets
+from quickstudy.datasets import angles
+from quickstudy.datasets.episodes import About, Episode, alike
+from quickstudy.io.progress import progress
+from quickstudy.settings import ReadingConfig
+
+Verdict = Literal["good", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        about: 'reading', 'channels', 'timing', 'episodes', 'tasks', 'replay' or 'learning'.
+        point: what was looked at, in two or three words.
+        verdict: 'bad' where learning from this would be useless or wrong, 'note' where somebody should look.
+        said: what was found, with its figures.
+        remedy: what to do about it; '' where there is nothing to do.
+    """
+
+    about: str
+    point: str
+    verdict: Verdict
+    said: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A data set in memory, without its images.
+
+    Attributes:
+        episodes: in their order; those that are not finite or empty as well.
+        about: names and units of the channels, the rate, the cameras.
+        wraps: the channels of observations, and of actions, of which two numbers may say the same.
+    """
+
+    path: Path
+    format: str
+    about: About
+    episodes: tuple[Episode, ...]
+    wraps: tuple[angles.Wraps, angles.Wraps]
+
+    @property
+    def tasks(self) -> dict[str, list[Episode]]:
+        """The episodes of each task."""
+        found: dict[str, list[Episode]] = {}
+        for episode in self.episodes:
+            found.setdefault(episode.task, []).append(episode)
+        return found
+
+    def continuous(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        """Observations and actions of an episode without the jumps of angles and quaternions, float64."""
+        return self.wraps[0].continuous(episode.observations), self.wraps[1].continuous(episode.actions)
+
+
+def read(path: Path, reading: ReadingConfig) -> Recordings:
+    """A data set as the doctor looks at it.
+
+    Raises:
+        QuickstudyError: nothing there, nothing that is read, or a damaged file.
+    """
+    recording = datasets.load(path, reading)
+    episodes: list[Episode] = []
+    with progress(f"reading {path.name}", len(recording)) as advance:
+        for episode in alike(recording):
+            episodes.append(episode)
+            advance()
+    widths = episodes[0].observations.shape[1], episodes[0].actions.shape[1]
+    about = recording.about.named(*widths)
+    whole = [e for e in episodes if len(e) and np.isfinite(e.observations).all() and np.isfinite(e.actions).all()]
+    wraps = (
+        angles.find([e.observations for e in whole], about.observations, about.observation_units),
+        angles.find([e.actions for e in whole], about.actions, about.action_units),
+    )
+    return Recordings(path, recording.format, about, tuple(episodes), wraps)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first of these names in quotation marks, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + more

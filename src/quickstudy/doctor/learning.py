@@ -1,0 +1,182 @@
+"""From the demonstrations alone: how many of a new task would be needed, and whether meta-learning helps at all.
+
+Tasks are left out in turn: a learner is meta-trained on the others and judged on those, after 1, 2, ... of their
+demonstrations, by its error on demonstrations that it was not shown. Beside it stand the floors, which need no other
+tasks: replay, the nearest recorded step, and a network trained from scratch. Errors are relative: 1 is the error of
+always doing the mean of all actions.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quickstudy import families
+from quickstudy.demonstration import Demonstration
+from quickstudy.doctor.findings import Finding, Recordings
+from quickstudy.errors import QuickstudyError
+from quickstudy.experiment import Experiment, on_validation
+from quickstudy.io.progress import progress
+from quickstudy.task import TaskFamily
+
+FLOORS = ("replay", "nearest", "scratch")
+LEARNERS = ("matching", "anil")
+"""A metric and learned initial parameters, the two that train fastest; each fold takes the better on its validation."""
+_FOLDS = 5
+_SHOTS = (1, 2, 3, 5, 8)
+_HELPS = 0.9
+"""Of the best floor's error: what is above it is no help."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Relative errors after each number of demonstrations.
+
+    Attributes:
+        shots: numbers of demonstrations.
+        errors: by 'meta-learned' or floor, [task, shots]; every task was left out of training once.
+        tasks: their labels.
+    """
+
+    shots: tuple[int, ...]
+    errors: dict[str, np.ndarray]
+    tasks: tuple[str, ...]
+
+    def mean(self, who: str) -> np.ndarray:
+        """[shots]."""
+        return self.errors[who].mean(0)
+
+    def interval(self, who: str, seed: int = 0) -> np.ndarray:
+        """95 % bootstrap interval of the mean over tasks, [2, shots]."""
+        return _bootstrap(self.errors[who], seed)
+
+    def ratio(self, who: str, other: str, at: int, seed: int = 0) -> tuple[float, float, float]:
+        """Error of one over that of the other after the `at`-th number of shots: the mean's, and its 95 % interval."""
+        one, two = self.errors[who][:, at], self.errors[other][:, at]
+        drawn = np.random.default_rng(seed).integers(len(one), size=(2000, len(one)))
+        ratios = one[drawn].mean(1) / np.maximum(two[drawn].mean(1), 1e-12)
+        low, high = np.percentile(ratios, [2.5, 97.5])
+        return float(one.mean() / max(two.mean(), 1e-12)), float(low), float(high)
+
+
+def _bootstrap(errors: np.ndarray, seed: int) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(len(errors), size=(2000, len(errors)))
+    return np.percentile(errors[drawn].mean(1), [2.5, 97.5], axis=0)
+
+
+def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
+    """Leaves tasks out in turn and measures.
+
+    Args:
+        steps: outer steps of every meta-training.
+
+    Raises:
+        QuickstudyError: fewer than five tasks with three episodes that can be learned from.
+    """
+    usable = {task: _demonstrations(some) for task, some in found.tasks.items()}
+    usable = {task: some for task, some in usable.items() if len(some) >= 3}
+    if len(usable) < 5:
+        raise QuickstudyError(
+            f"'{found.path}' has {len(usable)} tasks with three whole episodes or more; leaving some out takes five."
+        )
+    labels = [list(usable)[i] for i in np.random.default_rng(seed).permutation(len(usable))]
+    folds = [labels[i :: min(_FOLDS, len(labels) // 2)] for i in range(min(_FOLDS, len(labels) // 2))]
+    queries = 2 if min(map(len, usable.values())) > 3 else 1
+    shots = tuple(k for k in _SHOTS if k <= min(map(len, usable.values())) - queries)
+    variance = float(np.concatenate([d.actions for some in usable.values() for d in some]).astype(float).var(0).mean())
+    errors: dict[str, list[np.ndarray]] = {who: [] for who in (*FLOORS, "meta-learned")}
+    with progress("leaving tasks out", len(folds) * (len(FLOORS) + len(LEARNERS))) as advance:
+        for number, left_out in enumerate(folds):
+            family = _family(usable, left_out, folds[(number + 1) % len(folds)], queries, seed, found)
+            best: tuple[float, np.ndarray] | None = None
+            for name in (*FLOORS, *LEARNERS):
+                changes = {} if name in FLOORS else {"training": {"steps": steps, "validate_every": steps}}
+                experiment = Experiment.of(family, name, seed, changes)
+                learner = experiment.train()
+                result = experiment.evaluate(
+                    learner, "test", shots=shots, tasks=len(left_out), episodes=queries, seed=seed
+                )
+                error = np.moveaxis(result.metrics["error"].mean(-1), 0, 1) / max(variance, 1e-12)
+                if name in FLOORS:
+                    errors[name].append(error)
+                else:
+                    told = on_validation(learner, family, 1, family.sizes["validation"], queries)
+                    best = min(best, (told, error), key=lambda pair: pair[0]) if best else (told, error)
+                advance()
+            assert best is not None
+            errors["meta-learned"].append(best[1])
+    return Curves(
+        shots, {who: np.concatenate(parts) for who, parts in errors.items()}, tuple(t for fold in folds for t in fold)
+    )
+
+
+def _demonstrations(episodes) -> list[Demonstration]:  # type: ignore[no-untyped-def]
+    made = []
+    for episode in episodes:
+        try:
+            made.append(episode.demonstration())
+        except QuickstudyError:
+            continue
+    return made
+
+
+def _family(
+    usable: dict[str, list[Demonstration]],
+    test: Sequence[str],
+    validation: Sequence[str],
+    queries: int,
+    seed: int,
+    found: Recordings,
+) -> TaskFamily:
+    train = [label for label in usable if label not in (*test, *validation)]
+    return families.from_demonstrations(
+        [one for some in usable.values() for one in some],
+        [label for label, some in usable.items() for _ in some],
+        splits={"train": train, "validation": list(validation), "test": list(test)},
+        queries=queries,
+        seed=seed,
+        name="doctor",
+        rate=found.about.rate,
+    )
+
+
+def judged(made: Curves) -> Iterator[Finding]:
+    """What the curves say, as findings."""
+    means = {who: made.mean(who) for who in made.errors}
+    last = len(made.shots) - 1
+    meta = means["meta-learned"]
+    floors = {who: means[who] for who in FLOORS}
+    strongest = min(floors, key=lambda who: floors[who][0])
+    ratio, low, high = made.ratio("meta-learned", strongest, 0)
+    said = (
+        f"After one demonstration of a task that training never had, the error is {meta[0]:.2f} of always doing the "
+        f"mean action; the best floor, {strongest}, has {floors[strongest][0]:.2f} (ratio {ratio:.2f}, 95 % interval "
+        f"{low:.2f} to {high:.2f} over {len(made.tasks)} tasks)"
+    )
+    if high < 1 and ratio < _HELPS:
+        yield Finding("learning", "meta-learning helps", "good", f"{said}.")
+    elif low > 1:
+        remedy = f"Use {strongest} ('quickstudy train PATH --method {strongest}'), or record more tasks."
+        yield Finding("learning", "meta-learning helps", "bad", f"{said}: it does not help here.", remedy)
+    else:
+        remedy = "More tasks would tell; 'quickstudy compare PATH' measures more methods."
+        yield Finding("learning", "meta-learning helps", "note", f"{said}: that cannot be told from chance.", remedy)
+    if meta[last] > 0.9:
+        said = f"Even after {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action."
+        remedy = "What must be known may not be in the observations, or demonstrations contradict each other."
+        yield Finding("learning", "enough", "bad", said, remedy)
+        return
+    enough = next(k for k, error in zip(made.shots, meta, strict=True) if error <= 1.1 * meta.min())
+    low_end, high_end = made.interval("meta-learned")[:, made.shots.index(enough)]
+    said = (
+        f"A new task would need about {enough} demonstration{'s' if enough > 1 else ''}: the error is then "
+        f"{meta[made.shots.index(enough)]:.2f} [{low_end:.2f}, {high_end:.2f}]"
+    )
+    if enough == made.shots[last] and last > 0:
+        said += f", and still falls at {enough}, the most that this data set can tell"
+    scratch = next((k for k, e in zip(made.shots, means["scratch"], strict=True) if e <= meta[0]), None)
+    said += (
+        f"; from scratch it takes {scratch} to be as good as after one" if scratch else
+        f"; from scratch, {made.shots[last]} are not yet as good as one"
+    )  # fmt: skip
+    yield Finding("learning", "demonstrations needed", "good", f"{said}.")
