@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.cli.doctor import Doctor
-from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Unit, optional, say_next
+from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Names, Unit, optional, say_next
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
 from quickstudy.settings import ReadingConfig
@@ -155,39 +155,36 @@ class FetchOmniglot:
         say_next("train", "omniglot-5way", "--method", "prototypical")
 
 
-_List = Annotated[str | None, optional("NAME[,NAME ...]")]
-
-
 @dataclass(frozen=True)
 class _Reading:
     """The options of how a data set is read."""
 
-    observation: _List = None
+    observation: Names = ()
     """The features, keys, columns or topics that are the observation, such as state,environment_state; what the format
     says by default."""
-    action: _List = None
+    action: Names = ()
     """Likewise of the action."""
     rate: MaybeFloat = None
     """Steps a second that the recordings are brought to; their own by default."""
-    time_unit: Annotated[Literal["s", "ms", "us", "ns"] | None, optional("{s,ms,us,ns}")] = None
+    time_unit: Annotated[Literal["", "s", "ms", "us", "ns"], optional("{s,ms,us,ns}")] = ""
     """Of the time stamps, where the file does not say."""
-    mask: MaybeText = None
+    mask: Annotated[str, optional("STR")] = ""
     """The episodes to read, of those groups that an HDF5 file names; all by default."""
 
     @property
     def reading(self) -> ReadingConfig:
-        names = (
-            [part.strip() for part in (said or "").split(",") if part.strip()]
-            for said in (self.observation, self.action)
-        )
-        return ReadingConfig(*map(tuple, names), self.rate, self.time_unit or "", self.mask or "")
+        return ReadingConfig(_parts(self.observation), _parts(self.action), self.rate, self.time_unit, self.mask)
 
     @property
     def given(self) -> list[str]:
         """The options that were given, to be said in the next command."""
-        options = {"observation": self.observation, "action": self.action, "rate": self.rate}
-        options |= {"time-unit": self.time_unit, "mask": self.mask}
-        return [word for key, said in options.items() if said is not None for word in (f"--{key}", str(said))]
+        options = {"observation": ",".join(_parts(self.observation)), "action": ",".join(_parts(self.action))}
+        options |= {"rate": f"{self.rate:g}" if self.rate else "", "time-unit": self.time_unit, "mask": self.mask}
+        return [word for key, said in options.items() if said for word in (f"--{key}", said)]
+
+
+def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.strip() for name in names for part in name.split(",") if part.strip())
 
 
 @dataclass(frozen=True)

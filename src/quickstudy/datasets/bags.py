@@ -113,7 +113,7 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
             yield _episode(task, seen, did, names, rate, f"'{place}'")
 
     notes = (f"no --rate was given, so that it is {rate:g} steps a second, that of {topic}.",) if topic else ()
-    return Recording(path, "ROS bags", About(rate, *names), tasks, read, notes=notes)
+    return Recording(path, "ROS bags", About(rate, names[0], names[1]), tasks, read, notes=notes)
 
 
 def _bags(path: Path, deep: int = 3) -> list[Path]:

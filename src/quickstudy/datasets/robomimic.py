@@ -115,7 +115,7 @@ def _load(path: Path, reading: ReadingConfig, alone: bool) -> Recording:
 
     left = [key for key in seen if key not in (*numbers, *cameras, *wanted)]
     notes = (f"of 'obs' {listed(left)} are not read: they are not numbers, or images of another kind.",) if left else ()
-    about = About(environment.rate, *channels, cameras)
+    about = About(environment.rate, channels[0], channels[1], cameras)
     return Recording(path, "robomimic", about, tasks, read, masks=masks, notes=notes)
 
 
