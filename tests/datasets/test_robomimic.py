@@ -165,7 +165,7 @@ def spoilt(path: Path, key: str, value) -> None:
         ("data/demo_2/obs/object", np.zeros((9, 10)), "demo_2: 'robot0_eef_pos' has 10 steps, 'object' 9"),
         ("data/demo_2/obs/object", np.zeros((10, 9)), "demo_2: 'object' has the shape (9,); that of a step is (10,)"),
         ("data/demo_2/obs/object", None, "demo_2: 'object' is missing"),
-        ("data/demo_2/actions", np.zeros((4, 7)), "demo_2: it has 10 observations and 4 actions and says num_samples 10"),
+        ("data/demo_2/actions", np.zeros((4, 7)), "demo_2: it has 10 observations and 4 actions and says num_s"),
         ("data/demo_2/obs/object", np.full((10, 10), np.nan), "demo_2: A demonstration's observations must be finite"),
         ("data", None, "is not a robomimic or Isaac Lab file"),
         ("data/demo_0/actions", None, "has no 'actions' for --action; it has"),

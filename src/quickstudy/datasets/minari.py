@@ -11,6 +11,7 @@ action.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,4 +233,4 @@ def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
 def _dataset_id(folder: Path) -> str:
     """A name that Minari accepts, 'quickstudy/<folder>-v0'."""
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.absolute().name).strip("-")
-    return f"quickstudy/{plain or 'demonstrations'}-v0"
+    return f"quickstudy/{plain or 'demonstrations'}{'' if re.search(r'-v[0-9]+$', plain) else '-v0'}"
