@@ -17,6 +17,7 @@ from quickstudy.doctor.findings import Finding, Recordings
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment, on_validation
 from quickstudy.io.progress import progress
+from quickstudy.results.statistics import bootstrap
 from quickstudy.task import TaskFamily
 
 FLOORS = ("replay", "nearest", "scratch")
@@ -46,22 +47,21 @@ class Curves:
         """[shots]."""
         return self.errors[who].mean(0)
 
-    def interval(self, who: str, seed: int = 0) -> np.ndarray:
-        """95 % bootstrap interval of the mean over tasks, [2, shots]."""
-        return _bootstrap(self.errors[who], seed)
+    def interval(self, who: str) -> np.ndarray:
+        """95 % interval of the mean over tasks, [2, shots]."""
+        return np.array([_sure(errors) for errors in self.errors[who].T]).T
 
-    def ratio(self, who: str, other: str, at: int, seed: int = 0) -> tuple[float, float, float]:
-        """Error of one over that of the other after the `at`-th number of shots: the mean's, and its 95 % interval."""
+    def ratio(self, who: str, other: str, at: int) -> tuple[float, float, float]:
+        """Error of one over that of the other after the `at`-th number of shots; its 95 % interval, task by task."""
         one, two = self.errors[who][:, at], self.errors[other][:, at]
-        drawn = np.random.default_rng(seed).integers(len(one), size=(2000, len(one)))
-        ratios = one[drawn].mean(1) / np.maximum(two[drawn].mean(1), 1e-12)
-        low, high = np.percentile(ratios, [2.5, 97.5])
-        return float(one.mean() / max(two.mean(), 1e-12)), float(low), float(high)
+        usual = max(float(two.mean()), 1e-12)
+        low, high = _sure(one - two)
+        return float(one.mean()) / usual, 1 + low / usual, 1 + high / usual
 
 
-def _bootstrap(errors: np.ndarray, seed: int) -> np.ndarray:
-    drawn = np.random.default_rng(seed).integers(len(errors), size=(2000, len(errors)))
-    return np.percentile(errors[drawn].mean(1), [2.5, 97.5], axis=0)
+def _sure(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean over tasks, of which there are five or more."""
+    return bootstrap(values[None], shares=False) or (float(values.min()), float(values.max()))
 
 
 def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:

@@ -189,8 +189,8 @@ def from_gymnasium(
     Args:
         make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
             films it takes `render_mode` too.
-        parameters: what varies: for each argument a range (low, high), a list of such ranges, or a list of values; or a
-            function of a random generator that returns all arguments of a task.
+        parameters: what varies: for each argument a range (low, high), a tuple of such ranges, or a list of values,
+            such as points [[x, y], ...]; or a function of a random generator that returns all arguments of a task.
         splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two may
             share a task. By default all three draw from the same ranges, which makes tasks new, but not unlike.
         expert: solves the task: the environment and its observation to an action of it.
