@@ -191,7 +191,11 @@ SEEN, DID = ("/joint_states.position",), ("/cmd_vel",)
     ("messages", "reading", "sentence"),
     [
         (drive(), ReadingConfig(), "is read by topic, and --observation does not say which"),
-        (drive(), ReadingConfig(SEEN), "/joint_states (sensor_msgs/msg/JointState, 101 messages)"),
+        (
+            drive(),
+            ReadingConfig(SEEN),
+            "first bag has /cmd_vel (geometry_msgs/msg/Twist, 21 messages), /joint_states (",
+        ),
         (drive(), ReadingConfig(("/joints.position",), DID), "has no message on '/joints' for --observation"),
         (drive(), ReadingConfig(("/joint_states.velocity",), DID), "has no numbers '/joint_states.velocity'"),
         (drive(), ReadingConfig(("/joint_states.name",), DID), "has no numbers '/joint_states.name'"),

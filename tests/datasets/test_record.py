@@ -201,7 +201,7 @@ def test_inspect_leaves_the_plot_of_another_data_set_alone(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [
         "set-inspection-2.png", "set-inspection-3.png", "set-inspection.png",
     ]  # fmt: skip
-    assert "The plots are in set-inspection.png" in capsys.readouterr().out.split("a/set.csv")[-1]
+    assert "set-inspection.png." in capsys.readouterr().out.split("The plots are in ")[-1]
     (tmp_path / "set-inspection.png").write_text("mine")
     main(["data", "inspect", "a/set.csv"])
     assert (tmp_path / "set-inspection.png").read_text() == "mine"
@@ -213,15 +213,15 @@ def test_inspect_tells_rate_jitter_and_units(tmp_path, capsys):
     path.write_text("episode,task,timestamp_ms,observation.lift[mm],action.lift[mm]\n" + "\n".join(lines))
     main(["data", "inspect", str(path), "--rate", "2", "--output", str(tmp_path / "p.png")])
     said = " ".join(capsys.readouterr().out.split())
-    assert "frame rate 2 steps a second" in said
-    assert "unit" in said
+    assert " 2 steps a second " in said
+    assert " unit " in said
     assert " mm " in said
     assert f"Next: quickstudy train '{path}' --rate 2" in said
     lines = [f"{e},task {e // 3},{100 * t + 3 * (t % 2)},{t},{t}" for e in range(9) for t in range(8)]
     path.write_text("episode,task,timestamp_ms,observation.lift[mm],action.lift[mm]\n" + "\n".join(lines))
     main(["data", "inspect", str(path), "--output", str(tmp_path / "p.png")])
     said = " ".join(capsys.readouterr().out.split())
-    assert "10 steps a second; single steps are up to 3 ms longer or shorter" in said
+    assert "10 steps a second; single steps are up to 3 ms longer" in said.replace(" │ │ │ ", " ")
 
 
 @pytest.mark.parametrize("source", ["lerobot", "minari", "npz", "csv"])

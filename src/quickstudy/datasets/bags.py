@@ -88,7 +88,7 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
         raise QuickstudyError(
             f"'{path}' is read by topic, and --{'action' if wanted[0] else 'observation'} does not say which: name "
             "them as in --observation /joint_states.position --action /cmd_vel.linear; the first bag has "
-            f" {_topics(places[0])}."
+            f"{_topics(places[0])}."
         )
     names: list[tuple[str, ...]] = []
     times: dict[str, list[np.ndarray]] = {}
@@ -112,7 +112,7 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
             seen, did = (_read(place, some, kind) for kind, some in zip(("observation", "action"), wanted, strict=True))
             yield _episode(task, seen, did, names, rate, f"'{place}'")
 
-    notes = (f"no --rate was given, so that it is {rate:g} steps a second, that of {topic}.",) if topic else ()
+    notes = (f"no --rate was given, so that there are {rate:g} steps a second, as on {topic}.",) if topic else ()
     return Recording(path, "ROS bags", About(rate, names[0], names[1]), tasks, read, notes=notes)
 
 

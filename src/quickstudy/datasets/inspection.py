@@ -170,7 +170,8 @@ def _warnings(
             f"{len(lonely)} tasks have fewer than the {_NEEDED} episodes that learning needs: {listed(lonely)}."
         )
     if len(counts) < _NEEDED:
-        said.append(f"there are {len(counts)} tasks; training, validation and test need one each at least.")
+        there = f"there are {len(counts)} tasks" if len(counts) > 1 else "there is one task"
+        said.append(f"{there}; training, validation and test need one each at least, so {_NEEDED}.")
     if (lengths == 0).any():
         said.append(f"{(lengths == 0).sum()} episodes are empty, the first is episode {int(np.argmin(lengths))}.")
     if about.rate is None:
@@ -186,7 +187,9 @@ def tables(found: Inspection) -> list[Table]:
     rows = {
         "data set": f"{found.path} ({found.format})",
         "episodes": f"{len(lengths):,} of {len(found.counts):,} tasks, {min(found.counts.values())} to "
-        f"{max(found.counts.values())} a task",
+        f"{max(found.counts.values())} a task"
+        if len(found.counts) > 1
+        else f"{len(lengths):,} of one task",
         "steps": f"{lengths.sum():,}; an episode has {lengths.min()} to {lengths.max()}, median "
         f"{np.median(lengths):g}{duration}",
         "frame rate": f"{rate:g} steps a second{_jitter(found.about.jitter)}" if rate else "not known",
