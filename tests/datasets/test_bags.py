@@ -252,6 +252,14 @@ def test_damaged(tmp_path, kind, capsys):
         assert "is not a whole bag of ROS messages" in said
 
 
+@pytest.mark.parametrize(("written", "as_if", "said"), [("ros2msg", "ros1msg", "ros1msg"), ("cdr", "xml", "xml")])
+def test_messages_in_other_forms_are_refused(tmp_path, written, as_if, said):
+    (file,) = write(tmp_path / "a", "mcap", drive()).glob("*.mcap")
+    file.write_bytes(file.read_bytes().replace(written.encode(), as_if.encode()))
+    with pytest.raises(QuickstudyError, match=f"has messages in {said}; those of ROS bags are read"):
+        datasets.load(file, READING)
+
+
 def test_without_the_extra(tmp_path, monkeypatch, capsys):
     place = write(tmp_path / "a", "bag", drive())
     for name in [name for name in sys.modules if name.split(".")[0] == "rosbags"]:

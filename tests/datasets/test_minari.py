@@ -9,6 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+from gymnasium import spaces
+from minari import MinariDataset
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
 
 from quickstudy import datasets
 from quickstudy.datasets import About, Episode
@@ -402,3 +406,73 @@ def test_what_a_data_set_says_of_itself_is_checked(walked, values, sentence):
 def test_an_id_is_not_numbered_twice(tmp_path):
     datasets.save(tmp_path / "walks-v3", walks(1), About(), "minari")
     assert json.loads((tmp_path / "walks-v3/data/metadata.json").read_text())["dataset_id"] == "quickstudy/walks-v3"
+
+
+def test_minari_reads_what_was_written(walked):
+    data = MinariDataset(walked / "data")
+    read, written = list(data.iterate_episodes()), list(walks())
+    assert (data.total_episodes, data.total_steps) == (20, 150)
+    assert [one["task"] for one in data.storage.get_episode_metadata(range(20))] == [one.task for one in written]
+    for one, other in zip(read, written, strict=True):
+        np.testing.assert_array_equal(one.observations[:-1], other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.rewards, np.asarray(other.rewards, float))
+        np.testing.assert_array_equal(one.infos["success"][1:], other.success)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "arrow", "parquet"])
+def test_what_minari_writes_is_read(tmp_path, kind):
+    parts = {"place": spaces.Box(-9, 9, (3,), np.float32), "button": spaces.Box(-9, 9, (1,), np.float64)}
+    (tmp_path / "a").mkdir()
+    storage = MinariStorage.new(
+        tmp_path / "a/data", spaces.Dict(parts), spaces.Box(-1, 1, (2,), np.float32), data_format=kind
+    )
+    rng, kept = np.random.default_rng(0), []
+    for number in range(5):
+        steps = 4 + number
+        seen = {"place": rng.normal(size=(steps + 1, 3)).astype("f4"), "button": rng.normal(size=(steps + 1, 1))}
+        actions, rewards, ends = rng.uniform(-1, 1, (steps, 2)).astype("f4"), rng.normal(size=steps), np.arange(steps)
+        infos = {"is_success": np.append(False, ends == steps - 1)}
+        storage.update_episodes(
+            [EpisodeBuffer(number, None, None, seen, actions, rewards, ends < 0, ends == steps - 1, infos)]
+        )
+        kept.append((np.concatenate([seen["button"], seen["place"]], 1)[:-1], actions, rewards))
+    storage.update_episode_metadata([{"task": f"task {number % 2}"} for number in range(5)])
+    storage.update_metadata({"dataset_id": "made/up-v0", "minari_version": "0.5.4"})
+    found = datasets.load(tmp_path / "a")
+    assert list(found.tasks) == [f"task {number % 2}" for number in range(5)]
+    for episode, (observations, actions, rewards) in zip(found, kept, strict=True):
+        np.testing.assert_array_equal(episode.observations, observations)
+        np.testing.assert_array_equal(episode.actions, actions)
+        np.testing.assert_array_equal(episode.rewards, rewards)
+        assert episode.success.tolist() == [False] * (len(episode) - 1) + [True]
+
+
+def test_a_long_episode_of_a_table(tmp_path):
+    """Minari 0.5.4 itself takes the first 131,072 steps and says nothing."""
+    (tmp_path / "a").mkdir()
+    one = spaces.Box(-1, 1, (1,), np.float32)
+    storage = MinariStorage.new(tmp_path / "a/data", one, one, data_format="arrow")
+    steps = 140_000
+    values, never = np.arange(steps + 1, dtype="f4")[:, None], np.zeros(steps, bool)
+    storage.update_episodes([EpisodeBuffer(0, None, None, values, values[:-1], np.zeros(steps), never, never)])
+    storage.update_metadata({"dataset_id": "made/long-v0"})
+    (episode,) = datasets.load(tmp_path / "a")
+    np.testing.assert_array_equal(episode.actions[:, 0], np.arange(steps))
+
+
+def test_a_camera_in_a_table(tmp_path):
+    (tmp_path / "a").mkdir()
+    seen = spaces.Dict(
+        {"front": spaces.Box(0, 255, (32, 48, 3), np.uint8), "pair": spaces.Tuple([spaces.Box(-1, 1, (2,))] * 2)}
+    )
+    storage = MinariStorage.new(tmp_path / "a/data", seen, spaces.Box(-1, 1, (1,)), data_format="parquet")
+    values = {"front": np.full((6, 32, 48, 3), 200, np.uint8), "pair": (np.zeros((6, 2), "f4"), np.ones((6, 2), "f4"))}
+    never = np.zeros(5, bool)
+    storage.update_episodes([EpisodeBuffer(0, None, None, values, np.zeros((5, 1), "f4"), np.zeros(5), never, never)])
+    storage.update_metadata({"dataset_id": "made/seen-v0"})
+    found = datasets.load(tmp_path / "a")
+    assert found.about.observations == ("pair.0.0", "pair.0.1", "pair.1.0", "pair.1.1")
+    (episode,) = found.with_images()
+    assert episode.observations[0].tolist() == [0, 0, 1, 1]
+    assert np.abs(episode.images["front"].astype(int) - 200).max() < 5

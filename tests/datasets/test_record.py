@@ -15,6 +15,7 @@ from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
 from quickstudy.results.evidence import Cell
+from quickstudy.settings import ReadingConfig
 from recorded import recordings, refused, same, walks
 
 ABOUT = About(10.0, ("x", "y"), ("right", "up"))
@@ -261,6 +262,18 @@ def test_a_format_is_found_by_content_where_the_ending_does_not_say(tmp_path, fo
     assert found.format == format
     for one, other in zip(walks(3), found, strict=True):
         same(one, other)
+
+
+def test_channels_of_arrays_by_name(tmp_path):
+    datasets.save(tmp_path / "a.npz", walks(3), ABOUT)
+    reading = ReadingConfig(observation=("y",), action=("up", "right"))
+    found = datasets.load(tmp_path / "a.npz", reading)
+    assert found.about == About(10.0, ("y",), ("up", "right"))
+    for one, other in zip(walks(3), found, strict=True):
+        np.testing.assert_array_equal(one.observations[:, 1:], other.observations)
+        np.testing.assert_array_equal(one.actions[:, ::-1], other.actions)
+    with pytest.raises(QuickstudyError, match="lacks the observation channel 'z'; it has x, y"):
+        datasets.load(tmp_path / "a.npz", ReadingConfig(observation=("z",)))
 
 
 def test_what_means_a_place(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from commands import mistake
-from quickstudy import datasets
+from quickstudy import datasets, families
 from quickstudy.cli import main
 from quickstudy.datasets import selection
 from quickstudy.errors import QuickstudyError
@@ -142,6 +142,21 @@ def test_a_folder_of_files_has_a_task_each(tmp_path):
     make(tmp_path / "all/other.hdf5", 4, keys=(("object", (10,)), ("eef", (3,))))
     assert "all need the same: name those that all have by --observation" in refused(tmp_path / "all")
     assert len(datasets.load(tmp_path / "all", ReadingConfig(("object",)))) == 16
+
+
+def test_a_family_of_a_folder_of_files(tmp_path):
+    for i in range(6):
+        with h5py.File(make(tmp_path / "all" / f"task {i}.hdf5", 4), "a") as file:
+            for group in file["data"].values():
+                group["obs/object"][...] += 10 * i
+    family = families.get(str(tmp_path / "all"))
+    assert (family.rate, family.observation_size, family.action_size) == (20, 13, 7)
+    assert sum(family.sizes.values()) == 6
+    (tmp_path / "all/task 3.hdf5").write_bytes(b"\x89HDF")
+    said = [refused(tmp_path / "all")]
+    with pytest.raises(QuickstudyError) as error:
+        families.get(str(tmp_path / "all"))
+    assert [str(error.value)] == said
 
 
 def test_masks_that_part_tasks_are_splits(tmp_path):

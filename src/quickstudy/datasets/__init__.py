@@ -76,7 +76,11 @@ def load(path: Path, reading: ReadingConfig | None = None) -> Recording:
         QuickstudyError: nothing is there, or it is not whole, empty or not such a data set.
     """
     path, reading = Path(path), reading or ReadingConfig()
-    found: Recording = _module(_format_of(path)).load(path, reading)
+    format = _format_of(path)
+    found: Recording = _module(format).load(path, reading)
+    if format == "npz" and (reading.observation or reading.action):
+        about = found.about
+        found = found.in_order(reading.observation or about.observations, reading.action or about.actions)
     if reading.mask:
         from quickstudy.datasets.selection import masked
 

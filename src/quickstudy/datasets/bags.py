@@ -10,9 +10,10 @@ until the next one, and so does what is written in whole numbers. A command that
 one that is sent now and then holds as long as it takes. The time is that of the header where it goes with the bag's.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ _BYTES = 64
 """Bytes in an array from which on they are a picture's or other encoded data, no channels."""
 _NAMES = ("name", "names", "joint_names")
 """Fields that name the values beside them."""
+_OTHERS = ("protobuf", "jsonschema", "flatbuffer", "ros1msg")
+"""How messages in an MCAP file may be written, too."""
 _NUMBER = re.compile(r"[-_. ]*\d[-_.\d Tt:]*$")
 
 
@@ -124,7 +127,7 @@ def _bags(path: Path, deep: int = 3) -> list[Path]:
     if about.is_file() and b"rosbag2_bagfile_information" in about.read_bytes()[:4096]:
         return [path]
     found: list[Path] = []
-    for one in sorted(path.iterdir()) if path.is_dir() else ():
+    for one in sorted(path.iterdir()) if path.is_dir() and os.access(path, os.R_OK | os.X_OK) else ():
         if not one.name.startswith(".") and ((one.is_dir() and deep) or one.suffix in ENDINGS):
             found += _bags(one, deep - 1)
     return found
@@ -149,11 +152,20 @@ def _opened(place: Path) -> Iterator[Any]:
     if place.is_file() and place.suffix not in ENDINGS:
         raise QuickstudyError(f"'{place}' seems to be a bag; give its name one of the endings {', '.join(ENDINGS)}.")
     store = get_typestore(Stores.LATEST)  # for ROS 2 bags without definitions
-    with (
-        selection.sound(f"'{place}' is not a whole bag of ROS messages"),
-        AnyReader([place], default_typestore=store) as bag,
-    ):
-        yield bag
+    with selection.sound(f"'{place}' is not a whole bag of ROS messages"):
+        bag = AnyReader([place], default_typestore=store)
+        try:
+            bag.open()
+        except KeyError as error:
+            if error.args[0] not in _OTHERS:
+                raise
+            raise QuickstudyError(f"'{place}' has messages in {error.args[0]}; those of ROS bags are read.") from None
+        with ExitStack() as stack:
+            stack.callback(bag.close)
+            for one in bag.connections:
+                if (form := getattr(one.ext, "serialization_format", "cdr")) != "cdr":
+                    raise QuickstudyError(f"'{place}' has messages in {form}; those of ROS bags are read.")
+            yield bag
 
 
 def _topics(place: Path) -> str:
