@@ -211,6 +211,23 @@ def _called(part: Recording, task: str) -> Recording:
     return replace(part, tasks=[task] * len(part), read=read)
 
 
+def masked(recording: Recording, mask: str) -> Recording:
+    """The episodes of one of its masks alone.
+
+    Raises:
+        QuickstudyError: it has no such mask.
+    """
+    if mask not in recording.masks:
+        known = listed(list(recording.masks), 20) or "none"
+        raise QuickstudyError(f"'{recording.path}' has no mask '{mask}'; its masks are {known}.")
+    kept = set(recording.masks[mask])
+
+    def read(images: bool) -> Iterator[Episode]:
+        return (episode for i, episode in enumerate(recording.read(images)) if i in kept)
+
+    return replace(recording, tasks=[recording.tasks[i] for i in sorted(kept)], read=read, masks={})
+
+
 def splits(recording: Recording) -> dict[str, list[str]] | None:
     """The tasks of each split, where the masks 'train', 'valid' and perhaps 'test' of a recording part its tasks.
 
