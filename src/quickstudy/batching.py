@@ -7,6 +7,7 @@ share what is not gone through at once. `OuterStep` offers each way and chooses 
 """
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
+from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner, Metrics, Skill
 
 How = Literal["auto", "vmap", "loop", "chunk"]
@@ -138,6 +140,7 @@ class OuterStep:
         convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._convolves_alone = convolves and learner.adapts_weights
         self._passes: dict[Any, _CompiledPass] = {}
+        self.compiling = 0.0
         self._workers: ThreadPoolExecutor | None = None
 
     def __call__(self, meta_batch: SupportQuery) -> Outer:
@@ -189,10 +192,12 @@ class OuterStep:
         if not plan.compiled:
             return [_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
         try:
-            known = len(self._passes)
+            known, started = len(self._passes), time.monotonic()
             passes = [self._compiled(batched, tasks) for tasks in parts]
             if workers == 1 or len(self._passes) > known:  # the first call of a pass compiles it
-                return [run(tasks) for run, tasks in zip(passes, parts, strict=True)]
+                found = [run(tasks) for run, tasks in zip(passes, parts, strict=True)]
+                self.compiling += time.monotonic() - started if len(self._passes) > known else 0.0
+                return found
             if self._workers is None:
                 self._workers = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
             return list(self._workers.map(lambda run, tasks: run(tasks), passes, parts))
@@ -206,6 +211,8 @@ class OuterStep:
         if shape not in self._passes:
             if len(self._passes) == _SHAPES:
                 raise QuickstudyError(f"meta-batches come in more than {_SHAPES} shapes")
+            if not self._passes:
+                console.print("compiling the step, about a minute", highlight=False)
             self._passes[shape] = _CompiledPass(self.learner, batched, tasks, self.matmul)
         return self._passes[shape]
 

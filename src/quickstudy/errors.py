@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises: the command line prints its sentence and exits with status 2."""
+"""The one exception that a user's mistake raises: the command line prints its sentence and exits with its status."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +7,14 @@ from contextlib import contextmanager
 
 class QuickstudyError(Exception):
     """A mistake in what was asked for; its text is one sentence: what was wrong, the value, what is accepted."""
+
+    status = 2
+
+
+class TrainingError(QuickstudyError):
+    """What was asked for is fine, and still nothing came of the training."""
+
+    status = 1
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:

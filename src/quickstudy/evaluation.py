@@ -3,24 +3,28 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
+from quickstudy import outside
 from quickstudy.batching import adapt_tasks, threads_for
-from quickstudy.data import Batch, DemonstrationSet, collate
+from quickstudy.data import Batch, collate, recorded
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, listed
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.method import Experience
-from quickstudy.task import Task, TaskFamily
+from quickstudy.task import Policy, Task, TaskFamily
+
+NOT_FINITE = "is not finite"
 
 _TASKS_AT_ONCE = 50
 """Tasks that are run at once: each (task, episode) may keep a simulated world."""
@@ -41,6 +45,8 @@ class Evaluation:
             everything up to there, simulation included.
         learns_from: 'demonstrations', or 'trials'.
         steps: [shots], adaptations so far, of a learner by trial that adapts to all episodes of a task at once.
+        broken: tasks that have no figure of their own, by name, and why; they are counted as failed where success or
+            accuracy is measured, and are not among `tasks` otherwise.
     """
 
     split: str
@@ -50,11 +56,36 @@ class Evaluation:
     adaptation_ms: list[float]
     learns_from: Experience = "demonstrations"
     steps: list[int] | None = None
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """A sentence about broken tasks; empty where there is none."""
+        if not self.broken:
+            return ""
+        failed = any(name in self.tasks for name in self.broken)
+        count = len(self.tasks) + (0 if failed else len(self.broken))
+        said = listed([f"{name} ({reason})" for name, reason in self.broken.items()], 3)
+        return f"{len(self.broken)} of {count} tasks {'counted as failed' if failed else 'left out'}: {said}."
+
+    def only(self, tasks: Sequence[str]) -> "Evaluation":
+        """Of these of its tasks alone."""
+        rows = [self.tasks.index(name) for name in tasks]
+        return replace(self, tasks=list(tasks), metrics={name: v[:, rows] for name, v in self.metrics.items()})
+
+    def drawn(self, family: TaskFamily) -> list[Task]:
+        """Its tasks, as the family that it was made with has them."""
+        ends = [name.rsplit("/", 1)[-1] for name in self.tasks]  # somebody's own tasks may be named otherwise
+        return [family.task(self.split, int(end) if end.isdigit() else i) for i, end in enumerate(ends)]
 
     def save(self, path: Path) -> None:
-        """Writes JSON; the file appears whole or not at all."""
-        plain = asdict(self) | {"metrics": {name: values.tolist() for name, values in self.metrics.items()}}
-        files.write(path, json.dumps(plain))
+        """Writes JSON, in which a figure that does not exist is null; the file appears whole or not at all."""
+        metrics: dict[str, Any] = {}
+        for name, values in self.metrics.items():
+            known = values.astype(object)
+            known[~np.isfinite(values)] = None
+            metrics[name] = known.tolist()
+        files.write_json(path, asdict(self) | {"metrics": metrics})
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
@@ -65,7 +96,7 @@ class Evaluation:
         """
         try:
             plain = json.loads(path.read_text())
-            metrics = {name: np.asarray(values) for name, values in plain.pop("metrics").items()}
+            metrics = {name: np.asarray(values, np.float64) for name, values in plain.pop("metrics").items()}
             return cls(**plain, metrics=metrics)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise QuickstudyError(f"'{path}' is not an evaluation ({error}).") from error
@@ -73,6 +104,8 @@ class Evaluation:
 
 class SkillPolicy:
     """Acts for every (task, episode) with the skill of its task, all in one batched forward pass.
+
+    Observations and actions are in the family's units, whatever the learner learns in.
 
     Args:
         skills: a tree with a leading task axis.
@@ -88,9 +121,12 @@ class SkillPolicy:
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(np.ascontiguousarray(observations, "f4")).to(self.learner.base.mean.device)
+        scaling = self.learner.scaling
+        seen = observations if scaling is None else scaling.observations(observations)
+        x = torch.from_numpy(np.ascontiguousarray(seen, "f4")).to(self.learner.base.mean.device)
         with threads_for(x.shape[0] * x.shape[1] * self._size):
-            return self._act(x)
+            actions = self._act(x)
+        return actions if scaling is None else scaling.restored(actions)
 
     def _act(self, x: Tensor) -> np.ndarray:
         if not self._stateful:
@@ -139,28 +175,33 @@ def evaluate(
     The same demonstrations, starts and noise serve every learner that is evaluated with the same seed. Episodes are
     run one at a time, as far as the learner can tell, unless `transductive`.
 
+    A task whose demonstrations lie too far outside of training, or where a skill or an action is not finite, is named.
+    Where success or accuracy counts it has failed; another figure cannot be had of it, so it is left out.
+
     Raises:
-        QuickstudyError: an unknown or empty split, too many tasks, or a negative number of shots.
+        QuickstudyError: an unknown or empty split, too many tasks, a negative number of shots, or no task that has a
+            figure.
     """
     if not shots or min(shots) < 0 or episodes < 1:
         raise QuickstudyError(f"Evaluation needs shots >= 0 and episodes >= 1; got {list(shots)} and {episodes}.")
     chosen = family.tasks(split, tasks)
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in shots]
+    broken: list[dict[str, str]] = [{} for _ in shots]
     with progress(f"{split}: {tasks} tasks x {episodes} episodes", tasks * len(shots)) as advance:
         for start in range(0, tasks, _SKILLS_AT_ONCE):
             some = chosen[start : start + _SKILLS_AT_ONCE]
-            support = DemonstrationSet.record(family, some, max(1, *shots), seed).batch.to(learner.base.mean.device)
-            for k, part in zip(shots, parts, strict=True):
+            shown = recorded(family, some, max(1, *shots), seed)
+            hidden = np.stack([family.hidden(task) for task in some])
+            support = collate(shown, hidden, learner.scaling).to(learner.base.mean.device)
+            for k, part, out in zip(shots, parts, broken, strict=True):
+                out |= _too_far(learner, family, some, shown, k)
                 skills = skills_after(learner, support, k)
-                part.append(run_tasks(family, some, episodes, learner, skills, seed, transductive))
+                part.append(run_tasks(family, some, episodes, learner, skills, seed, transductive, out))
                 advance(len(some))
-    return Evaluation(
-        split,
-        [task.name for task in chosen],
-        list(shots),
-        {name: np.stack([np.concatenate([run[name] for run in part]) for part in parts]) for name in parts[0][0]},
-        [adaptation_ms(learner, first_shots(support, k)) if k else 0.0 for k in shots],
-    )
+    metrics = {name: np.stack([np.concatenate([run[name] for run in part]) for part in parts]) for name in parts[0][0]}
+    times = [adaptation_ms(learner, first_shots(support, k)) if k else 0.0 for k in shots]
+    made = Evaluation(split, [task.name for task in chosen], list(shots), metrics, times)
+    return _without_broken(made, family.metric, broken)
 
 
 def run_tasks(
@@ -171,16 +212,78 @@ def run_tasks(
     skills: Skill,
     seed: int,
     transductive: bool = False,
+    broken: dict[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """`TaskFamily.run` with the skills [task, ...], some tasks at a time, so that it can tell how far it is."""
+    """`TaskFamily.run` with the skills [task, ...], some tasks at a time, so that it can tell how far it is.
+
+    Args:
+        broken: gets the names of tasks for which an action is not finite, with the reason; it is then zero. An action
+            that is not finite goes to the family, and is its to refuse, where nobody asks for them.
+    """
     parts = []
     with progress(f"{len(tasks)} tasks x {episodes} episodes", len(tasks)) as advance:
         for start in range(0, len(tasks), _TASKS_AT_ONCE):
             some = slice(start, start + _TASKS_AT_ONCE)
-            policy = SkillPolicy(learner, tree_map(lambda t, some=some: t[some], skills), transductive)
+            policy: Policy = SkillPolicy(learner, tree_map(lambda t, some=some: t[some], skills), transductive)
+            if broken is not None:
+                policy = _finite(policy, tasks[some], broken)
             parts.append(family.run(tasks[some], episodes, policy, seed))
             advance(len(tasks[some]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _finite(policy: Policy, tasks: Sequence[Task], broken: dict[str, str]) -> Policy:
+    """The policy with zeros where its actions are not finite; the tasks of those are noted in `broken`."""
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        actions = policy(observations)
+        fine = np.isfinite(actions)
+        if fine.all():
+            return actions
+        for i in np.flatnonzero(~fine.all((1, 2))).tolist():
+            broken.setdefault(tasks[i].name, f"what the learner does {NOT_FINITE}")
+        return np.where(fine, actions, 0.0)
+
+    return act
+
+
+def _too_far(
+    learner: MetaLearner,
+    family: TaskFamily,
+    tasks: Sequence[Task],
+    shown: Sequence[Sequence[Demonstration]],
+    shots: int,
+) -> dict[str, str]:
+    """Which tasks' first `shots` demonstrations lie too far outside of training, and by which channel."""
+    if learner.seen is None or shots == 0:
+        return {}
+    found = [outside.farthest(learner.seen, some[:shots], family) for some in shown]
+    return {task.name: str(one) for task, one in zip(tasks, found, strict=True) if one.too_far}
+
+
+def _without_broken(made: Evaluation, metric: str, broken: Sequence[dict[str, str]]) -> Evaluation:
+    """The evaluation with its broken tasks failed or left out; `broken` has those after each number of shots."""
+    for found, out in zip(made.metrics[metric], broken, strict=True):
+        for task in np.flatnonzero(~np.isfinite(found).all(-1)).tolist():
+            out.setdefault(made.tasks[task], f"its {metric} {NOT_FINITE}")
+    reasons = {name: reason for out in broken for name, reason in out.items()}
+    if not reasons:
+        return made
+    if not is_share(metric):
+        kept = [name for name in made.tasks if name not in reasons]
+        if not kept:
+            said = listed([f"{name}: {reason}" for name, reason in reasons.items()], 2)
+            raise QuickstudyError(f"No task of split '{made.split}' has a figure: {said}.")
+        return replace(made.only(kept), broken=reasons)
+    for name in filter(is_share, made.metrics):
+        for i, out in enumerate(broken):
+            made.metrics[name][i, [made.tasks.index(broken_task) for broken_task in out]] = 0.0
+    return replace(made, broken=reasons)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 by its nature; a task that cannot be tried counts as failed there."""
+    return metric.startswith(("success", "accuracy"))
 
 
 def adaptation_ms(learner: MetaLearner, support: Batch, repeats: int = 7) -> float:
@@ -194,20 +297,48 @@ def adaptation_ms(learner: MetaLearner, support: Batch, repeats: int = 7) -> flo
     return float(np.median(times[1:])) * 1e3
 
 
-def adapt(learner: MetaLearner, demonstrations: Sequence[Demonstration]) -> Skill:
+def adapt(learner: MetaLearner, demonstrations: Sequence[Demonstration], family: TaskFamily | None = None) -> Skill:
     """The skill learned from a user's own demonstrations of one task.
 
+    Args:
+        family: that it was trained on, which says what channels are called; numbers do where not given.
+
     Raises:
-        QuickstudyError: no demonstration, or one whose widths are not the learner's.
+        QuickstudyError: no demonstration, one whose widths are not the learner's, one too far outside of training, or
+            a skill that is not finite.
+    """
+    support = as_support(learner, demonstrations)
+    if learner.seen is not None:
+        outside.check(learner.seen, demonstrations, family)
+    skill = tree_map(lambda t: t.detach(), learner.adapt(support))
+    bad = sum(int((~leaf.isfinite()).sum()) for leaf in tree_leaves(skill))
+    if bad:
+        count = sum(leaf.numel() for leaf in tree_leaves(skill))
+        raise QuickstudyError(
+            f"No skill came of the demonstration: {bad} of its {count} numbers are not finite, as steps that are too "
+            "large make them; does it look like those of training?"
+        )
+    return skill
+
+
+def as_support(learner: MetaLearner, demonstrations: Sequence[Demonstration]) -> Batch:
+    """Demonstrations of one task as a learner's `adapt` takes them, in its units: [shot, step, ...].
+
+    Raises:
+        QuickstudyError: none, or one whose widths are not the learner's.
     """
     if not demonstrations:
         raise QuickstudyError("Adaptation needs at least one demonstration; got none.")
-    batch = collate([demonstrations], np.zeros((1, 0), "f4"))
-    expected, width = len(learner.base.mean), batch.x.shape[-1]
-    if width != expected:
-        raise QuickstudyError(f"The demonstration's observations are {width} wide; this learner takes {expected}.")
-    one = Batch(*(tensor[0].to(learner.base.mean.device) for tensor in batch))
-    acts = learner.predict(learner.begin(), one.x).shape[-1]
-    if batch.y.shape[-1] != acts:
-        raise QuickstudyError(f"The demonstration's actions are {batch.y.shape[-1]} wide; this learner gives {acts}.")
-    return tree_map(lambda t: t.detach(), learner.adapt(one))
+    seen, acts = (len(part.mean) for part in learner.seen) if learner.seen is not None else (len(learner.base.mean), 0)
+    acts = acts or len(learner.predict(learner.begin(), learner.base.mean))
+    for one in demonstrations:
+        if one.observations.shape[1] != seen:
+            raise QuickstudyError(
+                f"The demonstration's observations are {one.observations.shape[1]} wide; this learner takes {seen}."
+            )
+        if one.actions.shape[1] != acts:
+            raise QuickstudyError(
+                f"The demonstration's actions are {one.actions.shape[1]} wide; this learner gives {acts}."
+            )
+    batch = collate([demonstrations], np.zeros((1, 0), "f4"), learner.scaling)
+    return Batch(*(tensor[0].to(learner.base.mean.device) for tensor in batch))

@@ -4,7 +4,9 @@ It is the only thing that `train`, `evaluate`, `compare`, `resume`, `report` and
 learn from demonstrations and for those that learn by trial.
 """
 
+import copy
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,18 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 
-from quickstudy import families, methods
+from quickstudy import families, methods, outside
 from quickstudy.batching import usable
-from quickstudy.data import DemonstrationSet, DrawsFresh, Source
+from quickstudy.data import DemonstrationSet, DrawsFresh, Scaling, Seen, Source, Spread
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import Evaluation, evaluate
+from quickstudy.evaluation import NOT_FINITE, Evaluation, evaluate, is_share
 from quickstudy.families.base import SimulatedFamily
+from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
 from quickstudy.io.budget import Budget, OutOfTime
+from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
-from quickstudy.settings import Changes, Settings
+from quickstudy.settings import Changes, ReadingConfig, Settings
 from quickstudy.task import TaskFamily
 from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
 
@@ -94,9 +99,10 @@ class Experiment:
         Raises:
             QuickstudyError: an unknown family, method or value, or a method that does not suit the family.
         """
-        made = families.get(family) if isinstance(family, str) else family
+        reading = ReadingConfig(**(changes or {}).get("reading", {}))
+        made = families.get(family, reading=reading) if isinstance(family, str) else family
         record = methods.get(method or made.default_method) if not isinstance(method, Method) else method
-        name = family if isinstance(family, str) else made.name
+        name = families.located(family) if isinstance(family, str) else made.name
         if reason := record.why_not(made):
             raise QuickstudyError(reason)
         settings = record.defaults(name, made, seed)
@@ -127,7 +133,10 @@ class Experiment:
         """The learner, with initial parameters drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            return self.method.build(self.settings, self.family)
+            learner = self.method.build(self.settings, self.family)
+        if self.family.scales_actions and not self.by_trial:
+            learner.scaling = Scaling(self.family.observation_size, self.family.action_size)
+        return learner
 
     def start(self, device: str = "cpu") -> tuple[Any, torch.device]:
         """The learner that a training starts with, and what it is trained on.
@@ -160,7 +169,9 @@ class Experiment:
             fresh.sample(torch.Generator(), *wanted)  # what it cannot give is told before a folder is made
             return fresh
         tasks = data.tasks if self.method.uses == "all" else min(_SCALE_TASKS, data.tasks)
-        source = DemonstrationSet.record(self.family, self.family.tasks("train", tasks), data.demonstrations, seed=0)
+        source = DemonstrationSet.record(
+            self.family, self.family.tasks("train", tasks), data.demonstrations, seed=0, for_training=True
+        )
         if self.method.uses == "all":
             source.check(*wanted)
         return source
@@ -207,16 +218,23 @@ class Experiment:
         budget, folder = budget or Budget(), None if folder is None else Path(folder)
         learner, place = self.start(device)
         source = source or self.source()
+        if isinstance(source, DemonstrationSet) and source.scaling is not None:
+            if resume and folder is not None and _is_unscaled(folder / "checkpoints/last"):
+                source = source.unscaled()
+            learner.scaling = copy.deepcopy(source.scaling)
         if source is not None and source.batch is not None:
             learner.standardise(source.batch)
         learner.to(place)
-        about = {"settings": asdict(self.settings)}
+        about: dict[str, Any] = {"settings": asdict(self.settings), "interface": interface(self.family)}
+        if (seen := self._seen(source)) is not None:
+            learner.seen = seen
+            about["interface"]["seen"] = outside.plain(seen)
         if self.method.uses != "all":
             if folder is not None:
                 checkpoint.save(folder / "checkpoints/best", learner.state_dict(), about)
             return learner
         if folder is not None:
-            files.write(folder / COST, json.dumps(asdict(self._cost(source))))
+            files.write_json(folder / COST, asdict(self._cost(source)))
         options: dict[str, Any] = {
             "seed": self.settings.seed,
             "validation": self.validation(),
@@ -242,6 +260,15 @@ class Experiment:
             return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
         assert source is not None
         return meta_train(learner, source, training, **options)
+
+    def _seen(self, source: Source | None) -> Seen | None:
+        """How what is learned from lies."""
+        if source is None or source.batch is None:
+            return None
+        if isinstance(source, DemonstrationSet):
+            return source.seen
+        (x, y, mask, _), whole = source.batch, self.family.image is not None
+        return Seen(Spread.of([x[mask.bool()].numpy()], whole), Spread.of([y[mask.bool()].numpy()]))
 
     def _cost(self, source: Source | None) -> Cost:
         training = self.settings.training
@@ -309,9 +336,21 @@ class Experiment:
 
 
 def on_validation(learner: Any, family: TaskFamily, shots: int, tasks: int, episodes: int) -> float:
-    """The mean of the family's metric on validation tasks after `shots` demonstrations."""
+    """The mean of the family's metric on validation tasks after `shots` demonstrations.
+
+    Tasks too far outside of training are left out, which is said; not a number where the learner itself has no finite
+    figure for one, because a learner must not seem better by that.
+    """
     result = evaluate(learner, family, "validation", shots=[shots], tasks=tasks, episodes=episodes)
-    return float(result.metrics[family.metric].mean())
+    if result.broken:
+        console.print(escape(result.note), soft_wrap=True)
+    failed = any(reason.endswith(NOT_FINITE) for reason in result.broken.values())
+    return math.nan if failed and not is_share(family.metric) else float(result.metrics[family.metric].mean())
+
+
+def _is_unscaled(where: Path) -> bool:
+    """Whether a checkpoint lies there of a learner without scaling, as before there was any."""
+    return checkpoint.exists(where) and not any(n.startswith("scaling.") for n in checkpoint.load(where).tensors)
 
 
 @contextmanager
@@ -323,7 +362,7 @@ def clock(path: Path | None) -> Iterator[None]:
         yield
     finally:
         if path is not None:
-            files.write(path, json.dumps(before + time.perf_counter() - started))
+            files.write_json(path, before + time.perf_counter() - started)
 
 
 def seconds_so_far(path: Path) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.data import Batch, SupportQuery
+from quickstudy.data import Batch, Scaling, Seen, SupportQuery
 
 Skill = Any
 """What `adapt` returns for one task: a plain tree (tensors, dicts, tuples) that the method's base learner acts with."""
@@ -100,10 +100,16 @@ class MetaLearner(nn.Module, ABC):
     """Learns how to learn: its parameters are the meta-parameters theta.
 
     A method says what a skill is (`begin`), how a support set makes one (`adapt`) and how to act with it (`predict`).
-    All three are pure, for one task, and safe under `torch.func.vmap`.
+    All three are pure, for one task, and safe under `torch.func.vmap`. Their numbers are those that the learner learns
+    in: what comes from a family that scales goes through `scaling` before, and its actions after (`collate` and
+    `quickstudy.evaluation.SkillPolicy` do).
     """
 
     base: BaseLearner
+    scaling: Scaling | None
+    """Where the units of demonstrations are not those that it learns in; saved with it."""
+    seen: Seen | None = None
+    """What training showed it, by which it is told what lies far outside; not saved with it, but with its run."""
     adapts_weights: bool = True
     """Whether each skill has network weights of its own. If not, the convolutions of many tasks are one large batch."""
     scans: bool = False
@@ -118,7 +124,7 @@ class MetaLearner(nn.Module, ABC):
 
     def __init__(self, base: BaseLearner) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.scaling = base, None
 
     def standardise(self, batch: Batch) -> None:
         """Called once before training with all training demonstrations, [task, shot, step, ...]."""

@@ -32,7 +32,7 @@ Batching = Literal["auto", "vmap", "loop", "chunk"]
 """How a meta-batch is gone through, see `quickstudy.batching`."""
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""What differs from the defaults, by part of `Settings`: 'network', 'algorithm', 'training' or 'data'."""
+"""What differs from the defaults, by part of `Settings`: 'network', 'algorithm', 'training', 'data' or 'reading'."""
 
 
 class Config:

@@ -100,6 +100,15 @@ class TaskFamily(ABC):
     """Recognition: an action is a one-hot label, and what a policy gives are logits."""
     image: tuple[int, int] | None = None
     """Height and width, where an observation is a grey image, flattened."""
+    scales_actions: bool = False
+    """Whether learners from demonstrations see its numbers scaled to deviation 1 by those of training, because nobody
+    knows their units; if not, observations alone are standardised."""
+    observation_channels: tuple[str, ...] = ()
+    """Their names, in order; empty where nobody named them."""
+    action_channels: tuple[str, ...] = ()
+    observation_units: tuple[str, ...] = ()
+    """Of each channel, such as 'rad', 'deg' or 'm', '' where nobody said; empty where nobody said of any."""
+    action_units: tuple[str, ...] = ()
     observation_layout: ObservationLayout | None = None
     """Where hand, object and goal are observed; an action's first three numbers then move the hand. For one floor only:
     learners do not see it."""

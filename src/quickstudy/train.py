@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import TrainingError, listed
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
@@ -30,6 +30,9 @@ from quickstudy.settings import TrainConfig, TrialConfig
 
 _LOOKS = 50
 """How often the training figures are noted in a training's history, besides at validations."""
+
+_TOLD, _WATCHED = 3, 100
+"""Steps with tasks left out that are told one by one; steps after which it is asked whether most had to be."""
 
 _AGAIN = "the same call with resume=True goes on from there"
 
@@ -112,6 +115,10 @@ class Steps(Protocol):
         """How it goes, in a few words for the progress bar."""
         ...
 
+    def once(self) -> float:
+        """Seconds since the last call that come but once, such as compiling; they are no part of the time left."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """What else than the learner's parameters an exact resumption needs, as a checkpoint holds it."""
         ...
@@ -125,7 +132,8 @@ class DemonstrationSteps:
     """Meta-batches of demonstrations: the mean outer loss of their tasks is descended.
 
     Raises:
-        QuickstudyError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not.
+        TrainingError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or
+            most tasks of many steps are not.
     """
 
     log_every = 10
@@ -138,6 +146,7 @@ class DemonstrationSteps:
         self.schedule = _schedule(self.optimiser, config)
         self._losses: list[float] = []
         self._last = 0.0
+        self._tasks = self._left_out = self._told = 0
 
     def step(self, rng: torch.Generator, number: int) -> Mapping[str, float]:
         config, shots = self.config, self.config.shots
@@ -145,8 +154,10 @@ class DemonstrationSteps:
             shots = int(torch.randint(shots, config.most_shots + 1, (), generator=rng))
         meta_batch = self.source.sample(rng, config.meta_batch, shots, config.queries).to(self.device)
         outer = self.outer(meta_batch)
+        self._tasks += len(outer.finite)
         if not outer.finite.all():
             self._report_broken(outer, number)
+        self._watch(number)
         norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
         self.optimiser.step()
         self.schedule.step()
@@ -179,13 +190,42 @@ class DemonstrationSteps:
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
 
+    def once(self) -> float:
+        seconds, self.outer.compiling = self.outer.compiling, 0.0
+        return seconds
+
     def _report_broken(self, outer: Outer, number: int) -> None:
         names = self.source.names()
         broken = [name for name, fine in zip(names, outer.finite.tolist(), strict=True) if not fine]
-        sentence = f"Step {number}: the loss or gradient of {', '.join(broken)} is not finite"
+        sentence = f"Step {number}: the loss or gradient of {listed(broken)} is not finite"
         if self.config.non_finite == "stop" or not outer.finite.any():
-            raise QuickstudyError(f"{sentence}; training stopped before it changed a parameter. Try a lower rate.")
-        console.print(f"{sentence}; left out of this step.")
+            raise TrainingError(f"{sentence}; training stopped before it changed a parameter. {self._advice(number)}")
+        self._left_out += len(broken)
+        self._told += 1
+        if self._told <= _TOLD or self._told % _WATCHED == 0:
+            console.print(f"{sentence}; left out of this step.", markup=False, soft_wrap=True)
+        if self._told == _TOLD:
+            console.print(f"Further ones are counted, and told every {_WATCHED} times.")
+
+    def _watch(self, number: int) -> None:
+        """Raises TrainingError where more than half of the tasks of some steps were left out."""
+        if number % _WATCHED:
+            return
+        left_out, tasks, self._left_out, self._tasks = self._left_out, self._tasks, 0, 0
+        if left_out > tasks / 2:
+            raise TrainingError(
+                f"{left_out} of {tasks} tasks of the last {_WATCHED} steps up to step {number} had to be left out, as "
+                f"their loss or gradient is not finite: nothing comes of this training. {self._advice(number)}"
+            )
+
+    def _advice(self, number: int) -> str:
+        """What may help against losses and gradients that are not finite."""
+        rate = getattr(getattr(self.learner, "config", None), "inner_rate", None)
+        if rate is not None:
+            return f"Steps of the inner loop that are too large do that: try a lower --inner-rate than {rate:g}."
+        if number == 1:
+            return "Nothing was learned yet: 'quickstudy data doctor' finds data that lies far outside."
+        return f"Outer steps that are too large do that: try a lower --training.rate than {self.config.rate:g}."
 
 
 def _optimiser(learner: nn.Module, config: TrainConfig) -> Optimizer:
@@ -252,7 +292,8 @@ def run(
         goes_on: what goes on with a training that was stopped, as part of a sentence.
 
     Raises:
-        QuickstudyError: what `steps` raises, or a checkpoint to resume from is damaged or does not fit.
+        QuickstudyError: what `steps` raises, a checkpoint to resume from that is damaged or does not fit, or no finite
+            figure on validation tasks.
     """
     training = _Training(steps, learner, config, seed, validation, folder, dict(about or {}), logger)
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
@@ -265,11 +306,16 @@ def run(
                 training.save("last")
             elif training.step % max(1, config.steps // _LOOKS) == 0:
                 training.look(validate=False)
-            advance(1, training.note())
+            advance(1, training.note(), steps.once())
     if training.step < config.steps:
         training.save("last")
         if folder is not None:
             console.print(f"Stopped at step {training.step} of {config.steps}; {goes_on}.", soft_wrap=True)
+    elif validation is not None and training.best is None:
+        raise TrainingError(
+            f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, "
+            "so that there is no best learner."
+        )
     training.take_best()
     return Trained(training.step, training.best, training.step < config.steps, training.history)
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy.batching import OuterStep
 from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
-from quickstudy.data import Batch, DemonstrationSet, DrawsFresh, Source, SupportQuery
+from quickstudy.data import Batch, DemonstrationSet, DrawsFresh, Scaling, Source, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import SkillPolicy, skills_after
 from quickstudy.io import checkpoint
@@ -65,6 +65,7 @@ class Subject:
             learner = self.method.build(self.settings, self.family)
         if not isinstance(learner, MetaLearner):
             raise BrokenError(f"build must return a quickstudy.MetaLearner; got {type(learner).__name__}.")
+        learner.scaling = copy.deepcopy(_scaling(self.source))
         return learner
 
     def fresh(self) -> MetaLearner:
@@ -88,7 +89,7 @@ class Subject:
 
     def batch(self, tasks: int = 5) -> SupportQuery:
         """Held-out tasks in float64."""
-        recorded = _held_out(self.family)
+        recorded = _held_out(self.family, _scaling(self.source))
         sampled = recorded.sample(torch.Generator().manual_seed(0), min(tasks, len(recorded)), SHOTS, QUERIES)
         return tree_map(lambda t: t.double(), sampled)
 
@@ -364,13 +365,17 @@ def _source(family: TaskFamily, demonstrations: int) -> Source:
     if isinstance(family, DrawsFresh):
         return family.fresh()
     tasks = family.tasks("train", min(TRAIN_TASKS, family.sizes["train"]))
-    return DemonstrationSet.record(family, tasks, demonstrations, 0)
+    return DemonstrationSet.record(family, tasks, demonstrations, 0, for_training=True)
+
+
+def _scaling(source: Source) -> Scaling | None:
+    return source.scaling if isinstance(source, DemonstrationSet) else None
 
 
 @functools.lru_cache(maxsize=4)
-def _held_out(family: TaskFamily) -> DemonstrationSet:
+def _held_out(family: TaskFamily, scaling: Scaling | None) -> DemonstrationSet:
     tasks = family.tasks("validation", min(HELD_OUT_TASKS, family.sizes["validation"]))
-    return DemonstrationSet.record(family, tasks, SHOTS + QUERIES, 3)
+    return DemonstrationSet.record(family, tasks, SHOTS + QUERIES, 3, scaling)
 
 
 def _after_training(subject: Subject) -> MetaLearner:

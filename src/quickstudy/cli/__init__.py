@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from tyro.conf import subcommand
@@ -18,6 +17,7 @@ from tyro.conf import subcommand
 from quickstudy.cli.learning import Adapt, Compare, Evaluate, Match, Profile, Resume, Train
 from quickstudy.cli.outcome import Demo, Pull, Push, Report, Runs
 from quickstudy.cli.tasks import Check, Data, Families, Record
+from quickstudy.cli.words import parsed
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.io.progress import console
 
@@ -47,7 +47,7 @@ def _parsed(arguments: Sequence[str]) -> Any:
         shown: Any = _placeholder(command) if command in (Train, Profile) else command
         one: Any = Annotated[shown, subcommand(name)]
         union = one if union is None else union | one
-    return tyro.cli(union, prog="quickstudy", description=_ABOUT, args=list(arguments) or ["--help"])
+    return parsed(union, prog="quickstudy", description=_ABOUT, args=list(arguments) or ["--help"])
 
 
 def _placeholder(command: type) -> type:
@@ -56,7 +56,7 @@ def _placeholder(command: type) -> type:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. A user's mistake is one sentence and status 2, Ctrl-C is status 130."""
+    """Entry point. A mistake is one sentence and status 2, a training without a result status 1, Ctrl-C status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0].startswith("rl-"):
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _parsed(arguments).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

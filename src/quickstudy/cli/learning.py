@@ -12,14 +12,17 @@ from tyro.conf import Positional
 
 from quickstudy.cli.words import (
     FamilyName,
+    MaybeFloat,
     MaybeInt,
     MaybePath,
     MaybeText,
     Names,
     RunFolder,
+    TimeUnit,
     Unit,
     command_line,
     optional,
+    reading_of,
     say_next,
 )
 from quickstudy.errors import QuickstudyError
@@ -119,13 +122,29 @@ class Adapt:
     """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets, of one task."""
     output: MaybePath = None
     """Where the skill goes; skill.safetensors in the run folder by default."""
+    observation: MaybeText = None
+    """Features, keys or topics that are the observation, as a,b; by default those of the training."""
+    action: MaybeText = None
+    """Likewise of the action."""
+    rate: MaybeFloat = None
+    """Steps a second that the demonstration is brought to."""
+    time_unit: TimeUnit = ""
+    """Of its time stamps."""
 
     def run(self) -> None:
-        from quickstudy.results import runs
+        from quickstudy.results.adaptation import adapt_run
 
-        path, before, after, milliseconds = runs.adapt_run(self.run_folder, self.demo, self.output)
-        console.print(f"Adapted in {milliseconds:.0f} ms: imitation error {before:.4f} before, {after:.4f} after.")
-        console.print(f"The skill is in [bold]{escape(str(path))}[/].")
+        reading = reading_of(self.observation, self.action, self.rate, self.time_unit)
+        found = adapt_run(self.run_folder, self.demo, self.output, reading)
+        console.print(
+            f"Adapted in {found.milliseconds:.0f} ms: imitation error {found.before:.4g} before, {found.after:.4g} "
+            "after."
+        )
+        if found.outside is not None:
+            far = "[yellow]Far outside of training:[/]" if found.outside.far else "Within training; the farthest"
+            console.print(f"{far} {escape(str(found.outside))}.", soft_wrap=True, highlight=False)
+        console.print(found.verdict, soft_wrap=True, highlight=False)
+        console.print(f"The skill is in [bold]{escape(str(found.skill))}[/].", soft_wrap=True)
         say_next("evaluate", self.run_folder, after="tells how such skills do on unseen tasks")
 
 
@@ -135,22 +154,32 @@ class Match:
 
     run_folder: RunFolder
     demo: Positional[tuple[Path, ...]]
-    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], all of one task."""
+    """One or more .npz files with 'observations' [step, obs] and 'actions' [step, act], or data sets, of one task."""
     skills_run: MaybePath = None
     """The run of 'transfer' that skills are fine-tuned from; RUN itself where it is one."""
     output: MaybePath = None
     """Where the skill goes; matched-skill.safetensors in the run folder by default."""
     shown: int = 5
     """How many known tasks the table shows."""
+    observation: MaybeText = None
+    """Features, keys or topics that are the observation, as a,b; by default those of the training."""
+    action: MaybeText = None
+    """Likewise of the action."""
+    rate: MaybeFloat = None
+    """Steps a second that the demonstration is brought to."""
+    time_unit: TimeUnit = ""
+    """Of its time stamps."""
 
     def run(self) -> None:
         from quickstudy.results.task_similarity import match_run
 
-        found = match_run(self.run_folder, self.demo, self.skills_run, self.output)
-        table = Table("known task", "what it is", "same task, %")
+        reading = reading_of(self.observation, self.action, self.rate, self.time_unit)
+        found = match_run(self.run_folder, self.demo, self.skills_run, self.output, reading)
+        table = Table("known task", "what it is", "alike, %")
         for task, probability, caption in found.ranking[: self.shown]:
             table.add_row(task.name, caption, f"{100 * probability:.1f}")
         console.print(table)
+        console.print(escape(found.verdict), soft_wrap=True, highlight=False)
         if found.skill is None:
             after = "where RUN is a run of transfer: learns from that task's skill on"
             say_next("match", self.run_folder, *self.demo, "--skills-run", "RUN", after=after)
@@ -217,7 +246,7 @@ class Compare:
 
         def experiment_for(method: Any, seed: int) -> Experiment:
             changes = {} if self.steps is None else {"training": {"steps": self.steps}}
-            return Experiment.of(family, method, seed, changes).named(self.family)
+            return Experiment.of(family, method, seed, changes).named(families.located(self.family))
 
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
         asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}
@@ -275,5 +304,13 @@ class Resume:
         from quickstudy.experiment import Experiment
         from quickstudy.results import runs
 
-        experiment = Experiment(families.get(settings.family), methods.get(settings.method), settings)
+        if folder == self.run_folder and runs.is_finished(folder):
+            steps = settings.training.steps
+            console.print(
+                f"The training in {escape(str(folder))} is finished: {steps} of {steps} steps.", soft_wrap=True
+            )
+            say_next("evaluate", folder)
+            return
+        family = families.get(settings.family, reading=settings.reading)
+        experiment = Experiment(family, methods.get(settings.method), settings)
         Train(experiment, folder, runs.begun(folder), self.device).run()

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import Positional, arg
 
 from quickstudy import families, methods
+from quickstudy.cli.words import TimeUnit, parsed, reading_of
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment
 from quickstudy.method import Method
-from quickstudy.settings import DataConfig, Settings
+from quickstudy.settings import DataConfig, ReadingConfig, Settings
 from quickstudy.task import TaskFamily
 
 _OTHERS: dict[str, list[tuple[str, Any, Any, str]]] = {
@@ -50,31 +50,62 @@ def parse(command: str, words: Sequence[str], about: str) -> tuple[Experiment, d
     named = methods.get(asked) if asked else None
     place = _family(words, named)
     if place is None:
-        tyro.cli(_options(command, named, None, about), prog=program, args=list(words) or ["--help"])
+        parsed(_options(command, named, None, about), prog=program, args=list(words) or ["--help"])
         raise QuickstudyError(f"'{program}' needs a family; 'quickstudy families' lists them.")
     name = words[place]
-    family = families.get(name)
+    prefix = _reading_prefix(named)
+    reading = _reading(words, prefix) if families.is_path(name) else ReadingConfig()
+    family = families.get(name, reading=reading)
     record = named or methods.get(family.default_method)
     if reason := record.why_not(family):
         raise QuickstudyError(reason)
-    defaults = dataclasses.replace(record.defaults(name, family), method=asked or record.name)
+    defaults = dataclasses.replace(record.defaults(families.located(name), family), method=asked or record.name)
     ordered = [name, *words[:place], *words[place + 1 :]]  # after an option with many values it would be one of them
     if {"-h", "--help"} & set(words):
         ordered = ["--help"]  # what was parsed already would be missing from it
-    made: Any = tyro.cli(_options(command, record, defaults, about, family), prog=program, args=ordered)
+    fields = _options(command, record, defaults, about, family, prefix if families.is_path(name) else None)
+    made: Any = parsed(fields, prog=program, args=ordered)
     assert (made.family, made.method) == (name, defaults.method)
     parts = {f.name: getattr(made, f.name) for f in dataclasses.fields(Settings) if hasattr(made, f.name)}
+    parts |= {"family": defaults.family, "reading": reading}
     others = {option: getattr(made, option) for option, *_ in _OTHERS[command]}
     return Experiment(family, record, dataclasses.replace(defaults, **parts)), others
 
 
+def _reading_prefix(named: Method | None) -> str:
+    """What stands before the options of reading: a word where a method has a rate of its own."""
+    own = {field.name for field in dataclasses.fields(named.settings)} if named else set()
+    return "reading." if own & set(_READING) else ""
+
+
+def _reading(words: Sequence[str], prefix: str) -> ReadingConfig:
+    """How a user's own data is read, which must be known before its settings can be."""
+    given = {name: _after(words, f"--{prefix}{name.replace('_', '-')}") for name in _READING}
+    try:
+        rate = float(given["rate"]) if given["rate"] else None
+    except ValueError as error:
+        raise QuickstudyError(f"--{prefix}rate must be a number of steps a second; got '{given['rate']}'.") from error
+    return reading_of(given["observation"], given["action"], rate, given["time_unit"] or "")
+
+
 def _options(
-    command: str, record: Method | None, defaults: Settings | None, about: str, family: TaskFamily | None = None
+    command: str,
+    record: Method | None,
+    defaults: Settings | None,
+    about: str,
+    family: TaskFamily | None = None,
+    reading: str | None = None,
 ) -> type:
-    """A dataclass of all options, for tyro; without settings, of those that every method has."""
+    """A dataclass of all options, for tyro; without settings, of those that every method has.
+
+    Args:
+        reading: what stands before the options of how a user's own data is read, where it is such.
+    """
     s = defaults or Settings("", "maml")
-    known = [name for name, m in methods.records().items() if family is None or not m.why_not(family)]
-    said = f"One of: {' '.join(known)}; or one of your own, as package.module:attribute."
+    records = {name: m for name, m in methods.records().items() if family is None or not m.why_not(family)}
+    usual = [name for name, m in records.items() if m.compared and m.role == "meta-learner"]
+    usual = [name for name in usual if record is None or records[name].learns_from == record.learns_from]
+    said = f"Such as {', '.join(usual[:_SHOWN])}; an unknown name lists all. Your own is package.module:attribute."
     fields: list[tuple[str, Any, Any]] = [
         ("family", _FAMILY, dataclasses.MISSING),
         ("method", _helped(str, said), dataclasses.field(default=s.method)),
@@ -91,9 +122,24 @@ def _options(
             if dataclasses.fields(value) and (part != "data" or record.learns_from == "demonstrations"):
                 kind = Annotated[type(value), arg(name=prefix)]  # type: ignore[valid-type]
                 fields.append((part, kind, dataclasses.field(default=value)))
+    if reading is not None:
+        for name, (kind, text) in _READING.items():
+            option = arg(name=f"{reading}{name.replace('_', '-')}", help=text, help_behavior_hint="")
+            named = Annotated[kind, option]  # type: ignore[valid-type]
+            fields.append((f"reading_{name}", named, dataclasses.field(default="" if kind is TimeUnit else None)))
     made = [(n, kind, f) if f is not dataclasses.MISSING else (n, kind) for n, kind, f in fields]
     return dataclasses.make_dataclass(command, made, frozen=True, namespace={"__doc__": about})
 
+
+_SHOWN = 8
+"""Methods that help names."""
+
+_READING: dict[str, tuple[Any, str]] = {
+    "observation": (str | None, "Features, keys or topics of your data that are the observation, as a,b."),
+    "action": (str | None, "Likewise of the action."),
+    "rate": (float | None, "Steps a second that your data is brought to."),
+    "time_unit": (TimeUnit, "Of its time stamps."),
+}
 
 _FAMILY = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 
@@ -140,6 +186,7 @@ def _family(words: Sequence[str], named: Method | None) -> int | None:
 def _arities(records: Iterable[Method]) -> dict[str, set[str]]:
     """How many values an option takes, by its name: 'none', 'one' or 'many', or several of these by the method."""
     found: dict[str, set[str]] = {"help": {"none"}, "h": {"none"}, "method": {"one"}, "seed": {"one"}, "start": {"one"}}
+    found |= {f"{prefix}{name.replace('_', '-')}": {"one"} for name in _READING for prefix in ("", "reading.")}
     leaves = [(name.replace("_", "-"), kind) for others in _OTHERS.values() for name, kind, *_ in others]
     for record in records:
         parts = {"": record.settings, "network.": record.network, "training.": record.training, "data.": DataConfig}

@@ -1,14 +1,22 @@
 """What commands have in common: kinds of options, and what is said at the end."""
 
+import io
+import re
 import shlex
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
+
+if TYPE_CHECKING:
+    from quickstudy.settings import ReadingConfig
 
 FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
@@ -26,7 +34,55 @@ MaybeInt = Annotated[int | None, optional("INT")]
 MaybeFloat = Annotated[float | None, optional("FLOAT")]
 MaybeText = Annotated[str | None, optional("STR")]
 MaybePath = Annotated[Path | None, optional("PATH")]
+TimeUnit = Annotated[Literal["", "s", "ms", "us", "ns"], optional("{s,ms,us,ns}")]
 Names = Annotated[tuple[str, ...], optional("[STR [STR ...]]")]
+
+
+def parsed(kind: Any, **options: Any) -> Any:
+    """What `tyro.cli` makes of the words, a mistake in them in one sentence.
+
+    Raises:
+        QuickstudyError: words that it does not understand.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise QuickstudyError(_sentence(said.getvalue())) from None
+
+
+def _sentence(box: str) -> str:
+    """The sentence that a box of tyro's says, with the first of its hints and where help is."""
+    lines = [line.strip("│╭╮╰╯").rstrip() for line in box.splitlines() if "╭" not in line and "╰" not in line]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if set(line.strip()) == {"─"}:
+            parts.append([])
+        elif line.strip():
+            parts[-1].append(line[1:] if line.startswith(" ") else line)
+    least = min((len(line) - len(line.lstrip()) for line in parts[0] if line.startswith(" ")), default=0)
+    first = [line.strip() for line in parts[0] if not line.startswith(" ")]
+    wanted = [line.strip() for line in parts[0] if line.startswith(" ") and len(line) - len(line.lstrip()) == least]
+    text = " ".join(first + ([", ".join(wanted)] if wanted else [])).rstrip(".")
+    hints = [some for some in parts[1:] if some and some[0].startswith("Perhaps you meant")]
+    nearest = f"; did you mean {hints[0][1].split()[0]}?" if hints and len(hints[0]) > 1 else "."
+    found = re.search(r"quickstudy [a-z]+(?: [a-z]+)* --help", " ".join(lines))
+    return f"{text}{nearest}" + (f" '{found.group()}' shows what there is." if found else "")
+
+
+def reading_of(observation: str | None, action: str | None, rate: float | None, time_unit: str) -> "ReadingConfig":
+    """How a user's own recordings are read, from options; several names stand between commas.
+
+    Raises:
+        QuickstudyError: a value that is not allowed.
+    """
+    from quickstudy.settings import ReadingConfig
+
+    names = [tuple(name.strip() for name in (some or "").split(",") if name.strip()) for some in (observation, action)]
+    return ReadingConfig(names[0], names[1], rate, time_unit)  # type: ignore[arg-type]
 
 
 def say_next(*words: object, after: str = "") -> None:

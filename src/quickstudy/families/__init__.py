@@ -69,6 +69,16 @@ def get(name: str, objects: Path | None = None, unit: str = "m", reading: Readin
     raise unknown("family", name, records())
 
 
+def is_path(name: str) -> bool:
+    """Whether it names a place of a user's own data, which may be gone."""
+    return is_elsewhere(name) and (Path(name).exists() or (":" not in name and Path(name).name != name))
+
+
+def located(name: str) -> str:
+    """The same name; of a user's own data, wherever it is used from."""
+    return str(Path(name).expanduser().absolute()) if is_path(name) else name
+
+
 def is_elsewhere(name: str) -> bool:
     """Whether it takes more than this package to make it: a user's own data or module."""
     return name not in records() and not any(getattr(module, "find", lambda name: None)(name) for module in _modules())

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from quickstudy import datasets
+from quickstudy.datasets.channels import as_in
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, listed, within
 from quickstudy.families.gymnasium.family import GymFamily
@@ -68,6 +69,7 @@ def from_dataset(
     queries: int = QUERIES,
     seed: int = 0,
     reading: ReadingConfig | None = None,
+    like: datasets.About | None = None,
 ) -> RecordedDemonstrations:
     """A family of recorded demonstrations in any of the formats of `quickstudy.datasets`; the labels are its tasks.
 
@@ -75,12 +77,15 @@ def from_dataset(
         path: a folder or file; its name becomes the family's.
         splits, queries, seed: as in `from_demonstrations`.
         reading: as in `quickstudy.datasets.load`.
+        like: has the channels that are wanted, in their order, by name.
 
     Raises:
-        QuickstudyError: nothing there or nothing that is read, an episode that is not fit to learn from, or too few
-            tasks or demonstrations of one.
+        QuickstudyError: nothing there or nothing that is read, a channel that is lacking, an episode that is not fit to
+            learn from, or too few tasks or demonstrations of one.
     """
     recording = datasets.load(path, reading)
+    if like is not None:
+        recording = as_in(recording, like)
     demonstrations, tasks = [], []
     with progress(f"reading {path.name}", len(recording)) as advance:
         for demonstration, task in recording.demonstrations():

@@ -132,10 +132,7 @@ def check_copies(of: Mapping[str, Iterable[Demonstration]], splits: Mapping[str,
 class RecordedDemonstrations(TaskFamily):
     """The family; see the module's text and `quickstudy.families.from_demonstrations`."""
 
-    observation_channels: tuple[str, ...] = ()
-    action_channels: tuple[str, ...] = ()
-    observation_units: tuple[str, ...] = ()
-    action_units: tuple[str, ...] = ()
+    scales_actions = True
     metric: str = "error"
     higher_is_better: ClassVar[bool] = False
     protocol = (

@@ -1,10 +1,12 @@
 """A family whose tasks are on another machine: enough of it to adapt a learner that came from there."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from quickstudy.datasets.episodes import About
 from quickstudy.errors import QuickstudyError
 from quickstudy.task import ObservationLayout, TaskFamily
 
@@ -14,6 +16,7 @@ _ALWAYS_KNOWN = (
 )  # fmt: skip
 _PERHAPS_KNOWN = (
     "learned_from", "has_expert", "secondary_metrics", "shots", "observation_unit", "episodes_per_task",
+    "scales_actions", "observation_channels", "action_channels", "observation_units", "action_units",
 )  # fmt: skip
 """What files of an earlier version do not say."""
 
@@ -23,15 +26,27 @@ def interface(family: TaskFamily) -> dict[str, Any]:
     known = {name: _plain(getattr(family, name)) for name in (*_ALWAYS_KNOWN, *_PERHAPS_KNOWN)}
     layout = family.observation_layout
     return known | {
-        "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()}
+        "name": family.name,
+        "observation_layout": layout and {name: [part.start, part.stop] for name, part in layout._asdict().items()},
     }
+
+
+def about_of(family: TaskFamily) -> About:
+    """Rate, names and units of a family's channels, as a recording has them."""
+    return About(
+        family.rate,
+        family.observation_channels,
+        family.action_channels,
+        observation_units=family.observation_units,
+        action_units=family.action_units,
+    )
 
 
 class RemoteFamily(TaskFamily):
     """See the module's text.
 
     Args:
-        name: of the family.
+        name: of the family, or the place of a user's own data.
         known: what `interface` made of it there.
 
     Raises:
@@ -42,7 +57,7 @@ class RemoteFamily(TaskFamily):
         missing = [key for key in _ALWAYS_KNOWN if key not in known]
         if missing:
             raise QuickstudyError(f"What is known of the family '{name}' lacks {missing[0]}.")
-        self.name, self.sizes = name, {}
+        self.name, self.sizes, self._where = known.get("name", name), {}, name
         self._learned_from = tuple(known.get("learned_from", ("demonstrations",)))
         for key in {*_ALWAYS_KNOWN, *_PERHAPS_KNOWN} & known.keys() - {"learned_from"}:
             setattr(self, key, tuple(known[key]) if isinstance(known[key], list) else known[key])
@@ -55,10 +70,9 @@ class RemoteFamily(TaskFamily):
         return self._learned_from
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise QuickstudyError(
-            f"The tasks of '{self.name}' are not on this machine: its learner can adapt to demonstrations, but not be "
-            "evaluated here."
-        )
+        is_path = Path(self._where).is_absolute()
+        what = f"The data '{self._where}' is gone" if is_path else f"The tasks of '{self.name}' are not on this machine"
+        raise QuickstudyError(f"{what}: its learner can adapt to demonstrations, but not be evaluated here.")
 
     test_splits = property(_refuse)
     tasks = sample = hidden = demonstrate = run = _refuse

@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,19 @@ def write(path: Path, content: bytes | str) -> None:
     """
     with partial(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Writes what JSON can hold, with options of `json.dumps`.
+
+    Raises:
+        QuickstudyError: a number that is not finite, for which JSON has no word; or as `partial`.
+    """
+    try:
+        text = json.dumps(content, allow_nan=False, **options)
+    except ValueError as error:
+        raise QuickstudyError(f"'{path}' was not written: it would hold a number that is not finite.") from error
+    write(path, text + "\n")
 
 
 @contextmanager

@@ -16,9 +16,10 @@ _showing = False
 
 
 class Advance(Protocol):
-    """Tells a running bar that `steps` more are done, and what to say about them."""
+    """Tells a running bar that `steps` more are done, what to say about them, and how many of the
+    seconds that they took come but once, so that they say nothing of the time left."""
 
-    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+    def __call__(self, steps: int = 1, note: str = "", once: float = 0.0) -> None: ...
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
     """A bar of `total` steps, of which `done` were done before. Within another bar it stays silent."""
     global _showing
     if _showing:
-        yield lambda steps=1, note="": None
+        yield lambda steps=1, note="", once=0.0: None
         return
     _showing = True
     try:
@@ -36,6 +37,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
 
 
 def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
+    """By rich, which measures speed from the end of the first step on, after what comes but once."""
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=30),
@@ -49,7 +51,7 @@ def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
         task = shown.add_task(description, total=total, completed=done, note="")
         said = ""
 
-        def advance(steps: int = 1, note: str = "") -> None:
+        def advance(steps: int = 1, note: str = "", once: float = 0.0) -> None:
             nonlocal said
             said = note or said
             shown.update(task, advance=steps, note=said)
@@ -59,15 +61,15 @@ def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
 
 def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
     start = last = time.monotonic()
-    begun, count, said = done, done, ""
+    begun, count, said, apart = done, done, "", 0.0
 
-    def advance(steps: int = 1, note: str = "") -> None:
-        nonlocal last, count, said
-        count, said = count + steps, note or said
+    def advance(steps: int = 1, note: str = "", once: float = 0.0) -> None:
+        nonlocal last, count, said, apart
+        count, said, apart = count + steps, note or said, apart + once
         now = time.monotonic()
         if now - last >= _SECONDS_BETWEEN_LINES or (count == total and now - start >= _SECONDS_WORTH_A_LINE):
             last = now
-            left = (now - start) / max(1, count - begun) * (total - count)
+            left = (now - start - apart) / max(1, count - begun) * (total - count)
             print(f"{description}: {count}/{total}, {now - start:.0f} s, {left:.0f} s left {said}", flush=True)
 
     yield advance

@@ -70,7 +70,7 @@ def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) 
     }
     then = read_note(folder) if path.exists() else {}
     now = {"process": os.getpid(), "host": socket.gethostname()}
-    files.write(path, json.dumps({**began, **then, **about, **now}, indent=1) + "\n")
+    files.write_json(path, {**began, **then, **about, **now}, indent=1)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def at_work(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        files.write(folder / NOTE, json.dumps(read_note(folder) | {"process": None}, indent=1) + "\n")
+        files.write_json(folder / NOTE, read_note(folder) | {"process": None}, indent=1)
 
 
 def read_note(folder: Path) -> dict[str, Any]:

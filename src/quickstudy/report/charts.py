@@ -10,6 +10,7 @@ from quickstudy.evaluation import Evaluation
 from quickstudy.method import Experience
 from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
+from quickstudy.results.rows import in_common
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
 """Of one split, by method: one for each seed."""
@@ -139,7 +140,7 @@ def against(cell: Cell, name: str, label: str, title: str, caption: str, log: bo
 def performance_profile(cell: Cell, evaluations: Evaluations, title: str) -> Chart | None:
     """The share of (seed, task) pairs that reach more than a score, for every score."""
     scores = {
-        method: np.stack([one.metrics[cell.metric][-1].mean(-1) for one in of_method])
+        method: np.stack([one.metrics[cell.metric][-1].mean(-1) for one in in_common(of_method, None)[0]])
         for method, of_method in evaluations.items()
     }
     known = np.unique(np.concatenate([s.ravel() for s in scores.values()])) if scores else np.zeros(0)

@@ -3,7 +3,6 @@
 They are taken once, into `videos/` of a run or a comparison, and `videos.json` lists them for the report.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,7 +65,7 @@ def take(
     except QuickstudyError as error:  # no films of this family, or none on this machine
         console.print(f"No films: {error}", soft_wrap=True)
         return
-    files.write(index, json.dumps(groups, indent=1))
+    files.write_json(index, groups, indent=1)
 
 
 def run_to_film(folder: Path, cells: Sequence[Cell]) -> Path | None:
@@ -80,7 +79,7 @@ def run_to_film(folder: Path, cells: Sequence[Cell]) -> Path | None:
 
 def film_after(learner: MetaLearner, family: TaskFamily, task: Task, shots: int, seed: int) -> np.ndarray:
     """An episode after so many demonstrations of the task, uint8 [frame, height, width, 3]."""
-    support = DemonstrationSet.record(family, [task], max(1, shots), seed).batch
+    support = DemonstrationSet.record(family, [task], max(1, shots), seed, learner.scaling).batch
     skills = tree_map(lambda t: t.clone(), skills_after(learner, support, shots))
     return family.film(task, SkillPolicy(learner, skills), seed)
 

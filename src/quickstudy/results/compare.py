@@ -4,6 +4,7 @@ Methods that learn from demonstrations and by trial may stand side by side. Each
 what is finished is never run again, what was interrupted goes on.
 """
 
+import copy
 import functools
 import json
 import shlex
@@ -171,7 +172,8 @@ def _cell_of(
         opponent = evaluations[reference] if reference and name != reference else None
         made = rows(done[name][0].method, family, found, opponent)
         short = f"{len(found)} of {protocol.seeds} seeds" if len(found) < protocol.seeds else ""
-        made = [replace(row, **done[name][0].costs(done[name]), note=short) for row in made]
+        costs = done[name][0].costs(done[name])
+        made = [replace(row, **costs, note="; ".join(filter(None, (short, row.note)))) for row in made]
         ranked.append((made[-1].value or 0.0, made))
     ranked.sort(key=lambda pair: -pair[0] if family.higher_is_better else pair[0])
     made = [row for _, some in ranked for row in some]
@@ -191,7 +193,7 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
         raise QuickstudyError(
             f"'{folder}' holds results of {', '.join(changed)} with other settings; name another folder, or remove it."
         )
-    files.write(path, json.dumps(then | {method: asdict(s) for method, s in settings.items()}, indent=1))
+    files.write_json(path, then | {method: asdict(s) for method, s in settings.items()}, indent=1)
 
 
 class _Run:
@@ -259,6 +261,7 @@ class _Run:
             trained = self._training.train(self._trained_in, source=shared, budget=self._budget, goes_on=goes_on)
             if self.method.pretrained_as:
                 own = self.experiment.build()
+                own.scaling = copy.deepcopy(trained.scaling)
                 own.load_state_dict(trained.state_dict())
                 trained = own.eval()
             self._learner = self._tuned(trained)

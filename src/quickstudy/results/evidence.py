@@ -284,8 +284,8 @@ class Cell(_Checked):
         for name in ("against", "reference", "higher_is_better"):
             if about[name] in ("", True):
                 del about[name]
-        head = json.dumps(about, indent=1, ensure_ascii=False)
-        rows = ",\n".join("  " + json.dumps(row.plain(), ensure_ascii=False) for row in self.rows)
+        head = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
+        rows = ",\n".join("  " + json.dumps(row.plain(), ensure_ascii=False, allow_nan=False) for row in self.rows)
         files.write(path, f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
 
     @classmethod

@@ -44,7 +44,7 @@ def push(run: Path, target: str, license: str = "") -> str:
     Raises:
         QuickstudyError: not a run, a place that is taken, or a Hub that refuses or is out of reach.
     """
-    experiment, _ = runs.load(run)
+    experiment, _ = runs.load(run, adapting=True)
     if not is_repository(target):
         with files.partial_folder(Path(target)) as folder:
             _pack(run, folder, experiment, target, license)
@@ -90,12 +90,15 @@ def is_repository(place: str) -> bool:
 def _pack(run: Path, folder: Path, experiment: Experiment, target: str, license: str) -> None:
     best, family = checkpoint.load(run / "checkpoints/best"), experiment.family
     settings = _portable(asdict(experiment.settings), family)
-    about = {**best.config, "settings": settings, "interface": interface(family)}
+    known = best.config.get("interface") or {}
+    about = {**best.config, "settings": settings, "interface": {**known, **interface(family)}}
     checkpoint.save(folder, best.tensors, about)
     _copy(run, folder, _KEPT)
     cells = [Cell.read(path) for path in sorted((folder / "results").glob("*.json"))]
     name = Path(target).absolute().name
-    (folder / CARD).write_text(_card(name, target, experiment, cells, license), encoding="utf-8")
+    (folder / CARD).write_text(
+        _card(name, target, experiment, cells, license, runs.example_of(folder)), encoding="utf-8"
+    )
 
 
 def _portable(settings: Mapping[str, Any], family: TaskFamily) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _copy(source: Path, target: Path, patterns: Iterable[str]) -> None:
         shutil.copyfile(path, place)
 
 
-def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], license: str) -> str:
+def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], license: str, example: Path | None) -> str:
     """The model card."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -154,7 +157,8 @@ def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], lic
         each = f"{training.meta_batch} tasks and {training.episodes_per_task} episodes of each"
     else:
         adapts = "from one or a few demonstrations"
-        use = f"quickstudy adapt runs/{name} --demo runs/{name}/examples/{family.test_splits[0]}-0.npz\n{again}"
+        shown = f"runs/{name}/examples/{example.name}" if example else "DEMO.npz"
+        use = f"quickstudy adapt runs/{name} --demo {shown}\n{again}"
         needs = (
             f"A demonstration is an .npz with `observations` [step, {family.observation_size}] and `actions`\n"
             f"[step, {family.action_size}]{rate}."

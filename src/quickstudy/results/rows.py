@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.evaluation import Evaluation
+from quickstudy.errors import QuickstudyError
+from quickstudy.evaluation import Evaluation, is_share
 from quickstudy.method import Method
 from quickstudy.results import statistics
 from quickstudy.results.evidence import Cell, Row
@@ -15,8 +16,6 @@ from quickstudy.task import TaskFamily
 UNITS = {"mse": "squared error", "error": "squared error"}
 """What a metric counts in, where its name does not say it all."""
 
-_SHARES = ("success", "accuracy")
-"""What the names of metrics begin with that are shares, between 0 and 1 by their nature."""
 _TITLES = {"success": "success at any step, %", "success_last": "success at the last step, %"}
 """Secondary metrics in words, with their units."""
 
@@ -33,9 +32,11 @@ def rows(
         evaluations: one for each seed.
         reference: of the opponent that probabilities of improvement are over.
     """
+    note = " ".join(dict.fromkeys(e.note for e in evaluations if e.note))
+    evaluations, reference = in_common(evaluations, reference)
     first, made = evaluations[0], []
-    tasks, episodes = first.metrics[family.metric].shape[1:]
-    groups = [family.task_key(task) for task in family.tasks(first.split, tasks)]
+    episodes = first.metrics[family.metric].shape[2]
+    groups = [family.task_key(task) for task in first.drawn(family)]
     for i, shots in enumerate(first.shots):
         values = scores(evaluations, family.metric, i)
         likely: dict[str, Any] = {}
@@ -54,14 +55,23 @@ def rows(
                 episodes=episodes,
                 ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
                 secondary_metrics=_secondary(method, family, evaluations, i) or None,
+                note=note,
             )
         )
     return made
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1 by its nature."""
-    return metric.startswith(_SHARES)
+def in_common(
+    evaluations: Sequence[Evaluation], others: Sequence[Evaluation] | None
+) -> tuple[Sequence[Evaluation], Sequence[Evaluation] | None]:
+    """Evaluations, and others that they are compared with, of the tasks that none of them had to leave out."""
+    every = [*evaluations, *(others or ())]
+    if all(e.tasks == every[0].tasks for e in every):
+        return evaluations, others
+    shared = [name for name in every[0].tasks if all(name in e.tasks for e in every)]
+    if not shared:
+        raise QuickstudyError(f"The evaluations of split '{every[0].split}' have no task in common.")
+    return [e.only(shared) for e in evaluations], others and [e.only(shared) for e in others]
 
 
 def figures(values: np.ndarray, groups: Sequence[Hashable] | None = None, shares: bool = True) -> dict[str, Any]:
@@ -117,8 +127,9 @@ def scores(evaluations: Sequence[Evaluation], metric: str, place: int) -> np.nda
 
 def rows_by_task(method: Method, family: TaskFamily, evaluations: Sequence[Evaluation]) -> list[Row]:
     """One row for each task, named by its caption, and number of shots: the mean over seeds and episodes."""
+    evaluations, _ = in_common(evaluations, None)
     first = evaluations[0]
-    captions = [family.caption(task) for task in family.tasks(first.split, len(first.tasks))]
+    captions = [family.caption(task) for task in first.drawn(family)]
     values = np.stack([e.metrics[family.metric] for e in evaluations])
     return [
         Row(

@@ -24,23 +24,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from rich.markup import escape
 
-from quickstudy import datasets, families, methods
-from quickstudy.data import collate
-from quickstudy.demonstration import Demonstration
+from quickstudy import families, methods, outside
+from quickstudy.data import Seen
 from quickstudy.errors import QuickstudyError
-from quickstudy.evaluation import adapt
 from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
-from quickstudy.families.remote import RemoteFamily
-from quickstudy.io import checkpoint, files
+from quickstudy.families.recorded import RecordedDemonstrations
+from quickstudy.families.remote import RemoteFamily, about_of
+from quickstudy.io import checkpoint
 from quickstudy.io.migration import migrated
+from quickstudy.io.progress import console
 from quickstudy.io.provenance import NOTE, at_work, note_start, read_note
-from quickstudy.learner import Skill
 from quickstudy.results.evidence import Cell
 from quickstudy.results.rows import rows, rows_by_task, write_cell
 from quickstudy.results.tables import in_words
@@ -161,12 +157,13 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
     if not resume:
         raise QuickstudyError(f"'{folder}' holds a run already; add --resume to go on with it, or name another folder.")
     then = load_settings(folder, "last")
-    if then.method != settings.method or then.family != settings.family:
+    then_family = families.located(then.family)  # older versions kept a user's own path as it was typed
+    if then.method != settings.method or then_family != settings.family:
         raise QuickstudyError(
             f"'{folder}' holds a checkpoint of '{then.method}' on '{then.family}', not of '{settings.method}' on "
             f"'{settings.family}'."
         )
-    before, now = flat(asdict(then)), flat(asdict(settings))
+    before, now = flat(asdict(then) | {"family": then_family}), flat(asdict(settings))
     changed = [f"{name} ({before.get(name)})" for name, value in now.items() if before.get(name) != value]
     if changed:
         raise QuickstudyError(
@@ -178,6 +175,14 @@ def check_folder(folder: Path, settings: Settings, resume: bool) -> None:
 def begun(folder: Path) -> bool:
     """Whether a training in this folder has a checkpoint to go on from."""
     return checkpoint.exists(folder / "checkpoints/last")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training in this folder has made all its steps and has a best learner."""
+    if not begun(folder) or not checkpoint.exists(folder / "checkpoints/best"):
+        return False
+    config = checkpoint.load(folder / "checkpoints/last").config
+    return int(config.get("step", 0)) >= load_settings(folder, "last").training.steps
 
 
 def settings_from_plain(plain: Mapping[str, Any], where: str) -> Settings:
@@ -221,12 +226,15 @@ def load_settings(run: Path, which: str = "best") -> Settings:
     return settings_from_plain(plain, f"{where}/config.json")
 
 
-def load(run: Path | str, which: str = "best", objects: Path | None = None, unit: str = "m") -> tuple[Experiment, Any]:
+def load(
+    run: Path | str, which: str = "best", objects: Path | None = None, unit: str = "m", adapting: bool = False
+) -> tuple[Experiment, Any]:
     """The experiment and the trained learner of a run folder.
 
     Args:
         which: 'best' on validation tasks, or 'last'.
         objects, unit: mesh files for the family, see `families.get`.
+        adapting: only to adapt to new demonstrations: a user's own data that was trained on is not read again.
 
     Raises:
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
@@ -235,16 +243,43 @@ def load(run: Path | str, which: str = "best", objects: Path | None = None, unit
     settings = load_settings(run, which)
     where = run / "checkpoints" / which
     found = checkpoint.load(where)
-    known = found.config.get("interface")  # of a learner that was pulled, whose tasks may be elsewhere
-    family: TaskFamily
-    if families.is_elsewhere(settings.family) and isinstance(known, dict):
-        family = RemoteFamily(settings.family, known)
-    else:
-        family = families.get(settings.family, objects, unit)
+    known = found.config.get("interface")  # not of a learner of an older version
+    family = _family(settings, known if isinstance(known, dict) else None, objects, unit, adapting)
     experiment = Experiment(family, methods.get(settings.method), settings)
     learner = experiment.build()
+    if not experiment.by_trial:
+        if not any(name.startswith("scaling.") for name in found.tensors):
+            learner.scaling = None  # its training was before there was any
+        learner.seen = _seen(found, family)
     checkpoint.load_into(learner, found.tensors, str(where))
     return experiment, learner.eval()
+
+
+def _family(
+    settings: Settings, known: Mapping[str, Any] | None, objects: Path | None, unit: str, adapting: bool
+) -> TaskFamily:
+    """The family of a run: what its learner knows of it where that must do, or the family itself."""
+    name, is_path = settings.family, families.is_path(settings.family)
+    if known is not None and families.is_elsewhere(name) and ":" not in name:
+        remote = RemoteFamily(name, known)
+        if adapting or not is_path or not Path(name).exists():
+            return remote
+        family = families.get(name, objects, unit, settings.reading)
+        if isinstance(family, RecordedDemonstrations) and about_of(family) != about_of(remote):
+            return families.from_dataset(Path(name), reading=settings.reading, like=about_of(remote))
+        return family
+    return families.get(name, objects, unit, settings.reading)
+
+
+def _seen(found: checkpoint.Checkpoint, family: TaskFamily) -> Seen | None:
+    """What training showed a learner."""
+    known = (found.config.get("interface") or {}).get("seen")
+    if known:
+        return outside.from_plain(known)
+    mean, deviation = (found.tensors.get(f"base.{name}") for name in ("mean", "deviation"))
+    if mean is None or deviation is None or len(mean) != family.observation_size:
+        return None
+    return outside.roughly(mean.double().numpy(), deviation.double().numpy(), family.action_size)
 
 
 def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, device: str = "cpu") -> None:
@@ -302,6 +337,8 @@ def evaluate_run(
     for name in [split] if split else family.test_splits:
         started = time.perf_counter()
         result = experiment.evaluate(learner, name, shots=shots, tasks=tasks, episodes=episodes, seed=seed)
+        if result.note:
+            console.print(escape(result.note), soft_wrap=True)
         count, each = result.metrics[family.metric].shape[1:]
         words = "-".join(map(str, shots))
         result.save(run / "evaluations" / f"{name}-{count}x{each}-shots-{words}.json")
@@ -310,64 +347,3 @@ def evaluate_run(
             made += rows_by_task(method, family, [result])
         cells.append(write_cell(family, name, made, time.perf_counter() - started, run, command))
     return cells
-
-
-def adapt_run(run: Path, demos: Sequence[Path], output: Path | None) -> tuple[Path, float, float, float]:
-    """Adapts a run's learner to demonstrations of one task in files or data sets, and saves the skill as safetensors.
-
-    Returns:
-        where the skill is, the imitation error on the demonstrations before and after, and the milliseconds it took.
-
-    Raises:
-        QuickstudyError: not a run folder, a learner by trial, or demonstrations that do not fit.
-    """
-    experiment, learner = load(run)
-    if experiment.by_trial:
-        raise QuickstudyError(
-            f"'{run}' holds a '{experiment.method.name}', which learns a task by its own trials and takes no "
-            f"demonstration; quickstudy evaluate {shlex.quote(str(run))} lets it try."
-        )
-    demonstrations = [one for path in demos for one in demonstrations_in(path, experiment.family.rate)]
-    adapt(learner, demonstrations)  # the first call of a process loads modules for seconds, which no robot waits for
-    started = time.perf_counter()
-    skill = adapt(learner, demonstrations)
-    milliseconds = (time.perf_counter() - started) * 1e3
-    batch = collate([demonstrations], np.zeros((1, 0)))
-    with torch.no_grad():
-        before, after = (
-            float(
-                learner.base.criterion(learner.predict(s, batch.x[0]), batch._replace(y=batch.y[0], mask=batch.mask[0]))
-            )
-            for s in (learner.begin(), skill)
-        )
-    path = output or run / "skill.safetensors"
-    save_skill(skill, path)
-    return path, before, after, milliseconds
-
-
-def demonstrations_in(path: Path, rate: float | None) -> list[Demonstration]:
-    """The demonstrations of a file, or of a data set of one task.
-
-    Args:
-        rate: the steps a second that they must have, if both sides say it.
-
-    Raises:
-        QuickstudyError: not a demonstration or a data set, several tasks, or another rate.
-    """
-    if path.suffix == ".npz" and not datasets.holds(path, "task"):
-        return [Demonstration.load(path)]
-    recording = datasets.load(path)
-    labels = sorted(recording.counts)
-    if len(labels) > 1:
-        raise QuickstudyError(f"'{path}' has {len(labels)} tasks ('{labels[0]}', '{labels[1]}'); one is adapted to.")
-    theirs = recording.about.rate
-    if rate and theirs and not np.isclose(rate, theirs, rtol=0.01):
-        raise QuickstudyError(f"'{path}' has {theirs:g} steps a second; this learner was trained at {rate:g}.")
-    return [one for one, _ in recording.demonstrations()]
-
-
-def save_skill(skill: Skill, path: Path) -> None:
-    """Writes a skill's tensors by their place in its tree; the file appears whole or not at all."""
-    leaves, _ = tree_flatten_with_path(skill)
-    tensors = {keystr(where): leaf.detach().contiguous().clone() for where, leaf in leaves}
-    files.write(path, safetensors.torch.save(tensors))

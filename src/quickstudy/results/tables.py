@@ -247,7 +247,7 @@ def to_csv(cells: Sequence[Cell]) -> str:
 def to_json(cells: Sequence[Cell]) -> str:
     """The cells by split, as `Cell.write` writes each."""
     plain = {split_of(cell, cells): asdict(cell) | {"rows": [row.plain() for row in cell.rows]} for cell in cells}
-    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_latex(cells: Sequence[Cell]) -> str:

@@ -1,6 +1,7 @@
 """Fine-tuning that is tuned on validation tasks, so that learning without a second level is a strong opponent."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,9 @@ def tune(
         OutOfTime: the budget ended first.
     """
     budget = budget or Budget()
-    known: list[list[float]] = json.loads(record.read_text()) if record is not None and record.exists() else []
+    known: list[list[float | None]] = json.loads(record.read_text()) if record is not None and record.exists() else []
     if milliseconds is not None and known:
-        grid = [FineTuneConfig(int(known[0][0]), rate) for rate in tuning.rates]  # timed once, not each time
+        grid = [FineTuneConfig(int(known[0][0] or 0), rate) for rate in tuning.rates]  # timed once, not each time
         return _tuned(learner, family, tuning, shots, grid, known, record, budget)
     steps = tuning.steps if milliseconds is None else (_steps_within(learner, family, milliseconds),)
     grid = [FineTuneConfig(s, r) for s in steps for r in tuning.rates]
@@ -66,7 +67,7 @@ def _tuned(
     tuning: Tuning,
     shots: int,
     grid: Sequence[FineTuneConfig],
-    known: list[list[float]],
+    known: list[list[float | None]],
     record: Path | None,
     budget: Budget,
 ) -> FineTuneConfig:
@@ -77,11 +78,13 @@ def _tuned(
             if found is None:
                 with budget.part("tuning"):
                     learner.config = config
-                    found = on_validation(learner, family, shots, tuning.tasks, tuning.episodes)
+                    value = on_validation(learner, family, shots, tuning.tasks, tuning.episodes)
+                    found = value if math.isfinite(value) else None  # such a setting is never chosen
                 known.append([config.steps, config.rate, found])
                 if record is not None:
-                    files.write(record, json.dumps(known))
-            figures.append(found if family.higher_is_better else -found)
+                    files.write_json(record, known)
+            value = -math.inf if found is None else found if family.higher_is_better else -found
+            figures.append(value)
             advance(1, f"best {max(figures):.3f}")
     learner.config = grid[int(np.argmax(figures))]
     return learner.config

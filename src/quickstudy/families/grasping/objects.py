@@ -86,7 +86,7 @@ def graspable(path: Path, unit: str, arm: Arm, threads: int | None = None) -> Ma
         kept = json.loads(where.read_text())
     else:
         kept = _prove(solid, arm, path.name, threads)
-        files.write(where, json.dumps(kept))
+        files.write_json(where, kept)
     if "reason" in kept:
         raise QuickstudyError(kept["reason"].format(name=path.name))
     return {**kept["task"], "object": path.stem}

@@ -64,6 +64,7 @@ class GymFamily(SimulatedFamily):
         does, self._without = Scale.of(env.action_space), given_goal(env)
         seen = Parts(env.observation_space, self._without)
         self.observation_channels, self.observation_size, self.action_size = seen.names, len(seen), len(does.half)
+        self.scales_actions = not np.isfinite(does.reach).all()  # those of a bounded space are within -1..1
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if horizon is None and limit is None:
             raise QuickstudyError(f"'{name}' needs a horizon: its environments do not say how long an episode may be.")

@@ -7,13 +7,14 @@ known tasks are those of training; a new task is none of them, so its best match
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from quickstudy.batching import over_tasks, threads_for
-from quickstudy.data import Batch, DemonstrationSet, collate
+from quickstudy.data import Batch, DemonstrationSet, Scaling, collate
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import progress
@@ -25,6 +26,9 @@ from quickstudy.task import Task
 
 STEPS = 1200
 """Training steps of the twins."""
+
+_SURE = 0.95
+"""Share of unknown tasks that are not to be taken for known ones."""
 
 _META_BATCH, _RATE, _WIDTH, _EMBEDDING = 48, 2e-3, 64, 32
 _TASKS_AT_ONCE = 10
@@ -115,16 +119,43 @@ def log_odds(matcher: TaskSiamese, known: Tensor, new: Batch) -> Tensor:
     return (pairs * real[..., None]).sum(1) / real.sum(1).clamp(min=1.0)[:, None]
 
 
+class Calibration(NamedTuple):
+    """From which log-odds on the most similar known task is the task itself.
+
+    Attributes:
+        threshold: 19 of 20 unknown tasks are below; where known ones are well above that, it lies half way.
+        taken, missed: the share of unknown tasks that are above all the same, and of known ones that are below.
+        known, unknown: how many tasks of either kind say so.
+    """
+
+    threshold: float
+    taken: float
+    missed: float
+    known: int
+    unknown: int
+
+
+def calibrate(known: Tensor, unknown: Tensor) -> Calibration:
+    """The threshold between the log-odds of known tasks' new demonstrations and those of unknown tasks.
+
+    Args:
+        known, unknown: of each task, on the most similar known task, [task].
+    """
+    high, low = float(unknown.quantile(_SURE, interpolation="higher")), float(known.quantile(1 - _SURE))
+    threshold = (high + low) / 2 if low > high else high
+    taken, missed = (unknown > threshold).float().mean(), (known <= threshold).float().mean()
+    return Calibration(threshold, float(taken), float(missed), len(known), len(unknown))
+
+
 @torch.no_grad()
-def rank(
-    matcher: TaskSiamese, tasks: Sequence[Task], known: Tensor, demonstrations: Sequence[Demonstration]
-) -> list[tuple[Task, float]]:
+def rank(matcher: TaskSiamese, tasks: Sequence[Task], known: Tensor, support: Batch) -> list[tuple[Task, float]]:
     """Every known task and the probability that the demonstrations are of it, the most similar first.
 
     Args:
         known: embeddings of the tasks' demonstrations, [task, demonstration, E].
+        support: the demonstrations, [1, shot, step, ...].
     """
-    probabilities = log_odds(matcher, known, as_support(demonstrations))[0].sigmoid().tolist()
+    probabilities = log_odds(matcher, known, support)[0].sigmoid().tolist()
     return sorted(zip(tasks, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
@@ -186,9 +217,9 @@ def adapt_many(learner: Transfer, starts: Parameters, support: Batch, config: Fi
     return dict(over_tasks(adapt, dict(starts), support, chunk=_TASKS_AT_ONCE))
 
 
-def as_support(demonstrations: Sequence[Demonstration]) -> Batch:
-    """Demonstrations of one task as a batch [1, shot, step, ...]."""
-    return collate([demonstrations], np.zeros((1, 0), "f4"))
+def as_support(demonstrations: Sequence[Demonstration], scaling: Scaling | None = None) -> Batch:
+    """Demonstrations of one task as a batch [1, shot, step, ...], in the units of the learner with this scaling."""
+    return collate([demonstrations], np.zeros((1, 0), "f4"), scaling)
 
 
 def _only_shot(batch: Batch) -> Batch:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, TrainingError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.io.progress import console
 from quickstudy.methods.trials.evaluation import evaluate_trials
@@ -22,7 +22,7 @@ class TrialSteps:
 
     def __init__(self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig) -> None:
         self.learner, self.family, self.config = learner, family, config
-        self.faults = 0
+        self.faults = self._made = self._left_out = 0
         self._figures: Figures = {}
 
     def step(self, rng: torch.Generator, number: int) -> Figures:
@@ -35,9 +35,10 @@ class TrialSteps:
             what to log: what the learner says of its step, and 'faults', all failures so far.
 
         Raises:
-            QuickstudyError: more faults than `config.most_faults`.
+            QuickstudyError: more faults than `config.most_faults`, or most steps left out.
         """
         self._decay_rate(number - 1)
+        self._made += 1
         tasks = self.family.draw(self.config.meta_batch, rng)
         env = self.family.vector_env(tasks, self.config.episodes_per_task)
         try:
@@ -45,6 +46,7 @@ class TrialSteps:
         except FloatingPointError as error:
             self._figures = {}
             self.faults += 1
+            self._left_out += 1
             console.print(f"Step {number}: {error}; left out.")
         finally:
             self.faults += env.faults
@@ -54,7 +56,16 @@ class TrialSteps:
                 f"{self.faults} failures by step {number}, the last among {tasks[0].name} to {tasks[-1].name}; "
                 f"{self.config.most_faults} are the limit. What failed was said above, as it happened."
             )
+        if number == self.config.steps and self._left_out > self._made / 2:
+            raise TrainingError(
+                f"{self._left_out} of {self._made} steps had to be left out, as their gradient is not finite: nothing "
+                "came of this training. A lower rate may help."
+            )
         return self._figures | {"faults": float(self.faults)}
+
+    def once(self) -> float:
+        """Nothing comes but once."""
+        return 0.0
 
     def summary(self) -> Figures:
         """What the history keeps of the last step."""
