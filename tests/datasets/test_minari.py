@@ -403,6 +403,24 @@ def test_what_a_data_set_says_of_itself_is_checked(walked, values, sentence):
     assert sentence in refused(walked)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "metadata.json' is not the description of a Minari data set (FileNotFoundError"),
+        (b"{", "metadata.json' is not the description of a Minari data set (JSONDecodeError"),
+        (b"\xff\xfe", "metadata.json' is not the description of a Minari data set (UnicodeDecodeError"),
+        (b"[]", "metadata.json' says all in all []"),
+        (b"{}", "lacks 'total_episodes'"),
+    ],
+)
+def test_metadata_that_is_damaged(walked, content, sentence):
+    path = walked / "data/metadata.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert sentence in refused(walked)
+
+
 def test_an_id_is_not_numbered_twice(tmp_path):
     datasets.save(tmp_path / "walks-v3", walks(1), About(), "minari")
     assert json.loads((tmp_path / "walks-v3/data/metadata.json").read_text())["dataset_id"] == "quickstudy/walks-v3"

@@ -36,6 +36,7 @@ from quickstudy.io import files
 from quickstudy.settings import ReadingConfig
 
 METADATA = "metadata.json"
+HDF5 = "main_data.hdf5"
 _SUCCESS = ("success", "is_success")
 
 
@@ -55,7 +56,7 @@ class _Metadata(BaseModel):
     dataset_id: str
     observation_space: str
     action_space: str
-    data_format: Literal["hdf5", "arrow", "parquet"] = "hdf5"
+    data_format: Literal["hdf5", "arrow", "parquet"]
     quickstudy: _Ours = _Ours()
 
 
@@ -87,21 +88,22 @@ def load(folder: Path, reading: ReadingConfig) -> Recording:
 def _parts(folder: Path) -> list[Path]:
     """The folders with metadata of a data set, or of a folder of data sets, at most four name spaces deep."""
     for one in (folder, folder / "data"):
-        if _says_minari(one / METADATA):
+        if _is_set(one):
             return [one]
-    found = (folder.glob(f"{'*/' * depth}data/{METADATA}") for depth in range(1, 5))
-    return sorted(path.parent for some in found for path in some if _says_minari(path))
+    found = (folder.glob(f"{'*/' * depth}data") for depth in range(1, 5))
+    return sorted(one for some in found for one in some if _is_set(one))
 
 
-def _says_minari(path: Path) -> bool:
+def _is_set(folder: Path) -> bool:
     try:
-        return "total_episodes" in json.loads(path.read_text("utf-8"))
+        return (folder / HDF5).is_file() or "total_episodes" in json.loads((folder / METADATA).read_text("utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
 def _metadata(path: Path) -> _Metadata:
-    return selection.checked(_Metadata, json.loads(path.read_text("utf-8")), f"'{path}'")
+    with selection.sound(f"'{path}' is not the description of a Minari data set"):
+        return selection.checked(_Metadata, json.loads(path.read_text("utf-8")), f"'{path}'")
 
 
 def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
