@@ -76,7 +76,8 @@ def from_dataset(
 
     Args:
         path: a folder or file; its name becomes the family's.
-        splits: as in `from_demonstrations`; by default those that the data set's own masks part the tasks in, or shares.
+        splits: as in `from_demonstrations`; by default those that the data set's own masks part the tasks in, or
+            shares.
         queries, seed: as in `from_demonstrations`.
         reading: as in `quickstudy.datasets.load`.
         like: has the channels that are wanted, in their order, by name.
