@@ -383,6 +383,12 @@ def test_the_numbers_of_a_comparison_by_name(tmp_path):
         tasks=2,
         episodes=1,
         splits=("test",),
+        methods=["replay", "nearest"],
+        folder=tmp_path,
+        seeds=1,
+        tasks=2,
+        episodes=1,
+        splits=("test",),
     )
     assert {(row.method, row.seeds, row.tasks) for row in cell.rows} == {("replay", 1, 2), ("nearest", 1, 2)}
     with pytest.raises(QuickstudyError, match="Unknown number of a comparison 'sedes'"):
