@@ -165,12 +165,14 @@ class ReadingConfig(Config):
         action: likewise of the action.
         rate: steps a second that the recordings are brought to; by default their own.
         time_unit: of their time stamps, where the format does not say; by default seconds.
+        mask: the group of episodes that are read, of those that the file names; by default all.
     """
 
     observation: tuple[str, ...] = ()
     action: tuple[str, ...] = ()
     rate: PositiveFloat | None = None
     time_unit: Literal["", "s", "ms", "us", "ns"] = ""
+    mask: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from quickstudy.datasets import About, Episode
 from quickstudy.datasets.inspection import inspect
 from quickstudy.errors import QuickstudyError
 from quickstudy.results.evidence import Cell
+from quickstudy.settings import ReadingConfig
 from recorded import recordings, refused, same, walks
 
 ABOUT = About(10.0, ("x", "y"), ("right", "up"))
@@ -105,7 +106,9 @@ def test_arrays_that_are_unfit(tmp_path, arrays, sentence):
 
 def test_what_is_no_data_set(tmp_path, capsys):
     (tmp_path / "x").mkdir()
-    assert "is not a data set that is read, which is a folder that is a" in mistake(capsys, "train", f"{tmp_path}/x")
+    sentence = "x' is not a data set that is read, which is a folder or file of demonstrations that is a LeRobotDataset"
+    assert sentence in mistake(capsys, "train", f"{tmp_path}/x")
+    assert sentence in mistake(capsys, "data", "inspect", f"{tmp_path}/x")
     assert "There is no" in mistake(capsys, "data", "inspect", tmp_path / "y")
     assert "There is no" in mistake(capsys, "train", tmp_path / "y.csv")
     assert "There is no" in mistake(capsys, "train", "some/where")
@@ -187,6 +190,98 @@ def test_inspect_looks_through_videos(tmp_path, capsys):
     (video,) = (tmp_path / "seen").glob("videos/*/*/*.mp4")
     video.write_bytes(video.read_bytes()[:500])
     assert "not a whole video" in mistake(capsys, "data", "inspect", tmp_path / "seen")
+
+
+def test_inspect_leaves_the_plot_of_another_data_set_alone(tmp_path, monkeypatch, capsys):
+    for place in ("a/set.csv", "b/set.csv", "a/set.npz"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        datasets.save(tmp_path / place, walks(3), ABOUT)
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/set.csv", "b/set.csv", "a/set.npz", "b/set.csv", str(tmp_path / "a/set.csv")):
+        main(["data", "inspect", place])
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "set-inspection-2.png", "set-inspection-3.png", "set-inspection.png",
+    ]  # fmt: skip
+    assert "set-inspection.png." in capsys.readouterr().out.split("The plots are in ")[-1]
+    (tmp_path / "set-inspection.png").write_text("mine")
+    main(["data", "inspect", "a/set.csv"])
+    assert (tmp_path / "set-inspection.png").read_text() == "mine"
+
+
+def test_inspect_tells_rate_jitter_and_units(tmp_path, capsys):
+    path = tmp_path / "a set [1].csv"
+    lines = [f"{e},task {e // 3},{1000 * t + 7 * (t % 2)},{t},{t}" for e in range(9) for t in range(8)]
+    path.write_text("episode,task,timestamp_ms,observation.lift[mm],action.lift[mm]\n" + "\n".join(lines))
+    main(["data", "inspect", str(path), "--rate", "2", "--output", str(tmp_path / "p.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert " 2 steps a second " in said
+    assert " unit " in said
+    assert " mm " in said
+    assert f"Next: quickstudy train '{path}' --rate 2" in said
+    lines = [f"{e},task {e // 3},{100 * t + 3 * (t % 2)},{t},{t}" for e in range(9) for t in range(8)]
+    path.write_text("episode,task,timestamp_ms,observation.lift[mm],action.lift[mm]\n" + "\n".join(lines))
+    main(["data", "inspect", str(path), "--output", str(tmp_path / "p.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "10 steps a second; single steps are up to 3 ms longer" in said.replace(" │ │ │ ", " ")
+
+
+@pytest.mark.parametrize("source", ["lerobot", "minari", "npz", "csv"])
+@pytest.mark.parametrize("target", ["lerobot", "minari", "npz", "csv"])
+def test_convert(tmp_path, capsys, source, target):
+    first, second = (tmp_path / f"my data/{name}.{format}" for name, format in (("a", source), ("b", target)))
+    datasets.save(first, walks(3), ABOUT, source)
+    main(["data", "convert", str(first), str(second), "--format", target])
+    assert f"Next: quickstudy data inspect '{second}'" in " ".join(capsys.readouterr().out.split())
+    found = datasets.load(second)
+    assert found.about == ABOUT
+    for one, other in zip(walks(3), found, strict=True):
+        same(one, other)
+    assert "is there already" in mistake(capsys, "data", "convert", first, second, "--format", target)
+
+
+def test_what_convert_refuses(tmp_path, capsys):
+    datasets.save(tmp_path / "a.csv", walks(3), About())
+    assert "give --rate" in mistake(capsys, "data", "convert", tmp_path / "a.csv", tmp_path / "b")
+    assert "not written" in mistake(capsys, "data", "convert", tmp_path / "a.csv", tmp_path / "b.bag")
+    assert "There is no" in mistake(capsys, "data", "convert", tmp_path / "c.csv", tmp_path / "b.npz")
+    spoiled = [replace(one, observations=one.observations * np.nan) for one in walks(3)]
+    rows = np.concatenate([one.observations for one in spoiled])
+    start = np.cumsum([0, *map(len, spoiled)])
+    np.savez(tmp_path / "n.npz", observations=rows, actions=rows * 0, start=start, task=[one.task for one in spoiled])
+    assert "must be finite" in mistake(capsys, "data", "convert", tmp_path / "n.npz", tmp_path / "b.csv")
+    assert not (tmp_path / "b.csv").exists()
+    main(["data", "convert", str(tmp_path / "a.csv"), str(tmp_path / "b"), "--rate", "5"])
+    assert datasets.load(tmp_path / "b").about.rate == 5
+
+
+@pytest.mark.parametrize("format", ["npz", "csv"])
+def test_a_format_is_found_by_content_where_the_ending_does_not_say(tmp_path, format):
+    datasets.save(tmp_path / f"a.{format}", walks(3), ABOUT)
+    (tmp_path / f"a.{format}").rename(tmp_path / "a.data")
+    found = datasets.load(tmp_path / "a.data")
+    assert found.format == format
+    for one, other in zip(walks(3), found, strict=True):
+        same(one, other)
+
+
+def test_channels_of_arrays_by_name(tmp_path):
+    datasets.save(tmp_path / "a.npz", walks(3), ABOUT)
+    reading = ReadingConfig(observation=("y",), action=("up", "right"))
+    found = datasets.load(tmp_path / "a.npz", reading)
+    assert found.about == About(10.0, ("y",), ("up", "right"))
+    for one, other in zip(walks(3), found, strict=True):
+        np.testing.assert_array_equal(one.observations[:, 1:], other.observations)
+        np.testing.assert_array_equal(one.actions[:, ::-1], other.actions)
+    with pytest.raises(QuickstudyError, match="lacks the observation channel 'z'; it has x, y"):
+        datasets.load(tmp_path / "a.npz", ReadingConfig(observation=("z",)))
+
+
+def test_what_means_a_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").write_text("")
+    places = ("some/where", "x.hdf5", "x.H5", "x.bag", "x.mcap", "x.db3", "x.csv", "x.npz", "here", ".")
+    assert [name for name in places if not datasets.may_be(name)] == []
+    assert [name for name in ("grasping", "ml1-push", "my_module:Family", "") if datasets.may_be(name)] == []
 
 
 def test_train_on_own_data(tmp_path, capsys):

@@ -111,7 +111,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
     [
         ("constant observations", "note"), ("constant actions", "bad"), ("saturated", "note"), ("units", "bad"),
         ("wrapped angles", "note"), ("observation jumps", "note"), ("too short", "note"), ("twice", "bad"),
-        ("idle starts", "note"), ("frozen states", "bad"), ("outliers", "note"), ("failures", "note"), ("number", "bad"),
+        ("idle starts", "note"), ("frozen states", "bad"), ("outliers", "note"), ("failures", "note"),
+        ("number", "bad"),
         ("episodes", "note"), ("balance", "note"), ("spelling", "note"), ("told apart", "note"), ("starts", "note"),
         ("actions act", "note"), ("rate", "note"),
     ],

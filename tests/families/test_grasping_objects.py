@@ -286,7 +286,7 @@ def test_a_mesh_without_volume(tmp_path: Path):
     )
     sheet = trimesh.Trimesh(corners, faces, process=False)
     save(tmp_path, "sheet.obj", sheet)
-    assert "sheet.obj' has no volume: it encloses 0 cubic centimetres" in refused(tmp_path)
+    assert "sheet.obj' is not closed: 4 of its edges" in refused(tmp_path)
 
 
 def test_a_mesh_that_is_larger_than_the_gripper_opens(tmp_path: Path):
@@ -355,3 +355,46 @@ def test_a_task_whose_object_left_the_cache_is_told(family: Grasping):
     assert family.hidden(task) * HIDDEN_SCALE == pytest.approx(
         [task.parameters[name] for name in ("grasp_x", "grasp_y", "grasp_height", "grasp_yaw", "grip_width")], rel=1e-5
     )
+
+
+def _cube(size: float, at: float = 0.0, inverted: bool = False) -> trimesh.Trimesh:
+    made = trimesh.creation.box((size,) * 3)
+    made.apply_translation((at, 0, 0))
+    if inverted:
+        made.invert()
+    return made
+
+
+def _doubled(mesh: trimesh.Trimesh, flip: bool) -> trimesh.Trimesh:
+    again = mesh.faces[:, ::-1] if flip else mesh.faces
+    return trimesh.Trimesh(mesh.vertices, np.concatenate([mesh.faces, again]), process=False)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "volume"),
+    [
+        (_cube(0.06), 216.0),
+        (_cube(0.06, inverted=True), 216.0),
+        (trimesh.util.concatenate([_cube(0.06), _cube(0.04, inverted=True)]), 152.0),
+        (trimesh.util.concatenate([_cube(0.06, inverted=True), _cube(0.04)]), 152.0),
+        (trimesh.util.concatenate([_cube(0.06), _cube(0.04)]), 216.0),
+        (_doubled(_cube(0.06), False), 216.0),
+        (_doubled(_cube(0.06), True), 216.0),
+        (trimesh.util.concatenate([_cube(0.04), _cube(0.04, 0.02)]), 96.0),
+        (trimesh.util.concatenate([_cube(0.04), _cube(0.04, 0.02), _cube(0.04, 0.03)]), 112.0),
+        (trimesh.util.concatenate([_cube(0.02), _cube(0.02, 0.04)]), 16.0),
+        (trimesh.util.concatenate([_cube(0.02), _cube(0.02, 0.04, inverted=True)]), 16.0),
+        (trimesh.util.concatenate([_cube(0.03), _cube(0.03)]), 27.0),
+        (trimesh.util.concatenate([_cube(0.04), _cube(0.04, 0.04)]), 128.0),
+    ],
+    ids=["cube", "inside out", "hollow", "hollow inside out", "cube in a cube", "twice", "twice and turned", "overlap",
+         "three overlap", "apart", "one of two inside out", "the same cube twice", "touching"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["stl", "obj"])
+def test_what_bodies_fill_together_counts_once(tmp_path: Path, mesh: trimesh.Trimesh, volume: float, kind: str):
+    mesh.export(tmp_path / f"thing.{kind}")
+    read = meshes._read(tmp_path / f"thing.{kind}", "m")
+    assert 1e6 * float(read.volume) == pytest.approx(volume, rel=1e-3)
+    solid = meshes.load(tmp_path / f"thing.{kind}")
+    assert 1e6 * solid.volume == pytest.approx(volume, rel=1e-3)
+    assert np.linalg.eigvalsh(solid.inertia).min() > 0

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,7 +17,7 @@ from quickstudy import families
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.gymnasium.family import GymFamily
 from quickstudy.families.gymnasium.parameters import Space, overlap
-from quickstudy.families.gymnasium.vector_env import Scale
+from quickstudy.families.gymnasium.spaces import Scale
 from quickstudy.task import Task
 
 
@@ -57,7 +58,7 @@ def family(**options) -> GymFamily:
 
 
 def test_tasks_keep_to_the_ranges_of_their_split():
-    splits = {"train": {}, "validation": {"goal": (2.0, 2.5)}, "near": {"goal": [(2.5, 3.0), (5.0, 6.0)]}}
+    splits = {"train": {}, "validation": {"goal": (2.0, 2.5)}, "near": {"goal": ((2.5, 3.0), (5.0, 6.0))}}
     made = families.from_gymnasium(Line, {"goal": (0.0, 2.0), "way": ["a", "b"]}, splits, expert=expert, horizon=5)
     assert made.test_splits == ["near"]
     goals = {split: [t.parameters["goal"] for t in made.tasks(split, 200)] for split in made.sizes}
@@ -103,7 +104,7 @@ def test_ranges_are_half_open(ends):
     [
         ({}, None, "At least one argument"),
         ({"goal": (2.0, 1.0)}, None, r"'goal' in split 'train' has \(2.0, 1.0\)"),
-        ({"goal": []}, None, "a range .low, high., a list of ranges or a list of values; got"),
+        ({"goal": []}, None, "a range .low, high., a tuple of ranges or a list of values; got"),
         ({"goal": "far"}, None, "got 'far'"),
         ({"goal": [1, 2, 3]}, None, "'train' and 'validation' share tasks"),
         ({"goal": (0, 1)}, {"train": {}, "test": {"goal": (2, 3)}}, "needs the splits"),
@@ -261,3 +262,134 @@ def test_the_example_is_short_and_learns():
     spec.loader.exec_module(example)
     none, one = example.main(steps=40, tasks=6)
     assert one > none + 0.3
+
+
+class Within(gymnasium.Env):
+    """Notes whether each action lies in its space, exactly."""
+
+    inside: ClassVar[list[bool]] = []
+
+    def __init__(self, mark: float, space: spaces.Box) -> None:
+        self.observation_space, self.action_space = spaces.Box(-9.0, 9.0, (2,), np.float64), space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2), {}
+
+    def step(self, action):
+        self.inside.append(bool(self.action_space.contains(action)))
+        return np.zeros(2), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0.0, np.inf, (1,), np.float32),
+        spaces.Box(-np.inf, 0.0, (1,), np.float32),
+        spaces.Box(0, 10, (1,), np.int64),
+        spaces.Box(0, 255, (2,), np.uint8),
+        spaces.Box(0.5, 0.5, (1,), np.float32),
+        spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        spaces.Box(0.0, 1e-3, (1,), np.float32),
+        spaces.Box(-0.1, 0.7, (1,), np.float64),
+        spaces.Box(-3.4e38, 3.4e38, (1,), np.float32),
+        spaces.Box(np.array([-np.inf, 0.0, 2.0], "f4"), np.array([1.0, np.inf, 2.0], "f4")),
+    ],
+)
+def test_every_action_lies_in_the_environments_own_space(space):
+    family = families.from_gymnasium(
+        lambda mark: Within(mark, space), {"mark": (0.0, 1.0)}, horizon=5, name="within", metric="return",
+        expert=lambda env, seen: np.clip(np.zeros(space.shape), space.low, space.high),
+    )  # fmt: skip
+    Within.inside.clear()
+    for value in (-300.0, -3.0, 0.3, 3.0, 300.0):
+        family.run(
+            family.tasks("test", 1), 1, lambda seen, v=value: np.full((*seen.shape[:2], family.action_size), v, "f4"), 0
+        )
+    (demonstration,) = family.demonstrate(family.tasks("train", 1), 1, 0)[0]
+    assert np.isfinite(demonstration.actions).all()
+    assert len(Within.inside) >= 30
+    assert all(Within.inside)
+
+
+class Reaching(gymnasium.Env):
+    """A goal environment in the form of Gymnasium-Robotics."""
+
+    def __init__(self, goal: float, fixed: bool = True, extra: spaces.Space | None = None) -> None:
+        box = spaces.Box(-9.0, 9.0, (2,), np.float64)
+        self.goal, self.fixed, self.extra = goal, fixed, extra
+        parts = {"observation": box, "achieved_goal": box, "desired_goal": box}
+        self.observation_space = spaces.Dict(parts | ({} if extra is None else {"extra": extra}))
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.wanted = np.full(2, self.goal if self.fixed else self.np_random.normal())
+        return self._see(), {}
+
+    def _see(self):
+        extra = {} if self.extra is None else {"extra": self.extra.sample()}
+        return {"observation": np.array([1.0, 2.0]), "achieved_goal": np.zeros(2), "desired_goal": self.wanted, **extra}
+
+    def step(self, action):
+        return self._see(), -1.0, False, False, {"is_success": True}
+
+
+def test_observations_by_key_without_the_goal_that_is_hidden():
+    family = families.from_gymnasium(lambda goal: Reaching(goal), {"goal": (0.0, 1.0)}, horizon=3, name="reaching")
+    assert set(family.observation_channels) == {
+        "observation.0", "observation.1", "achieved_goal.0", "achieved_goal.1"
+    }  # fmt: skip
+    env = family.make(family.tasks("test", 1)[0])
+    seen, _ = env.reset(seed=0)
+    assert dict(zip(family.observation_channels, seen, strict=True))["observation.1"] == 2.0
+    shown = families.from_gymnasium(lambda goal: Reaching(goal, fixed=False), {"goal": (0.0, 1.0)}, horizon=3)
+    assert "desired_goal.0" in shown.observation_channels
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (
+            spaces.Box(0, 255, (64, 64, 3), np.uint8),
+            "'extra', of shape \\(64, 64, 3\\), looks like one.*FilterObservation",
+        ),
+        (spaces.Box(0.0, 5.0, (24, 32), np.float32), "looks like one"),
+        (spaces.Discrete(3), "'extra' is Discrete\\(3\\).*FlattenObservation"),
+        (spaces.Text(5), "'extra' is Text"),
+    ],
+)
+def test_what_is_no_numbers_is_refused_by_name(extra, sentence):
+    with pytest.raises(QuickstudyError, match=sentence):
+        families.from_gymnasium(lambda goal: Reaching(goal, extra=extra), {"goal": (0.0, 1.0)}, horizon=3)
+
+
+def test_nested_observations_are_read_by_their_path():
+    extra = spaces.Tuple([spaces.Box(0.0, 1.0, (1,)), spaces.Dict({"tip": spaces.Box(0.0, 1.0, (3, 3))})])
+    family = families.from_gymnasium(lambda goal: Reaching(goal, extra=extra), {"goal": (0.0, 1.0)}, horizon=3)
+    assert family.observation_size == 4 + 1 + 9
+    assert {"extra.0", "extra.1.tip.8"} <= set(family.observation_channels)
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)])
+def test_actions_of_choices_are_refused_with_the_wrapper_that_helps(space):
+    with pytest.raises(QuickstudyError, match=r"TransformAction\(env, function, Box"):
+        families.from_gymnasium(lambda mark: Within(mark, space), {"mark": (0.0, 1.0)}, horizon=3)
+
+
+@pytest.mark.parametrize("goals", [[(0.1, 0.9), (0.3, 0.7)], [(0.9, 0.1), (0.3, 0.7)], [(0.1, 0.2), (0.3, 0.4)]])
+def test_a_list_of_pairs_may_be_points_or_ranges_and_is_refused(goals):
+    with pytest.raises(QuickstudyError, match="may be points or ranges"):
+        Space({"goal": goals, "mass": (1.0, 2.0)}, None)
+
+
+def test_points_are_chosen_from_and_ranges_are_drawn_from():
+    points = [[0.1, 0.9], [0.3, 0.7], [0.5, 0.5]]
+    space = Space({"goal": points, "mass": (1.0, 2.0)}, None)
+    assert all(space.sample("train", np.random.default_rng(i))["goal"] in points for i in range(20))
+    space = Space({"mass": ((0.0, 1.0), (5.0, 6.0))}, None)
+    drawn = [space.sample("train", np.random.default_rng(i))["mass"] for i in range(50)]
+    assert all(0 <= one < 1 or 5 <= one < 6 for one in drawn)
+    assert {one < 1 for one in drawn} == {True, False}
+    solid = Space({"at": [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)], "mass": (1.0, 2.0)}, None)
+    assert tuple(solid.sample("train", np.random.default_rng(0))["at"]) in [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)]

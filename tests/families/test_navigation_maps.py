@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -433,3 +434,98 @@ def test_the_expert_solves_real_plans():
     family = Navigation(threads=2)
     some = family.tasks("plans", 20)
     assert family.run_expert(some, 2, 0)["success"].mean() >= 0.98
+
+
+def _hall(folder: Path, **changes: object) -> Path:
+    """A corridor along x of the picture, free from 0.5 to 7.5 m along it and 0.5 to 2.5 m across."""
+    grid = np.zeros((60, 160), "u1")
+    grid[10:50, 10:150] = 254
+    Image.fromarray(grid).save(folder / "hall.pgm")
+    about = {"image": "hall.pgm", "resolution": 0.05, "origin": [0, 0, 0], "negate": 0, "occupied_thresh": 0.65,
+             "free_thresh": 0.196} | changes  # fmt: skip
+    (folder / "hall.yaml").write_text(yaml.safe_dump(about))
+    return folder / "hall.yaml"
+
+
+@pytest.mark.parametrize(
+    ("yaw", "start", "goal"),
+    [
+        (0.0, (1.0, 1.5), (6.0, 1.5)),
+        (np.pi / 2, (-1.5, 1.0), (-1.5, 6.0)),
+        (np.pi, (-1.0, -1.5), (-6.0, -1.5)),
+        (-np.pi / 2, (1.5, -1.0), (1.5, -6.0)),
+        (np.pi / 4, (0.1, 1.8), (3.5, 5.2)),
+    ],
+)
+def test_a_map_is_turned_by_the_yaw_of_its_origin(tmp_path: Path, yaw: float, start, goal):
+    family = Navigation()
+    family.on_map(_hall(tmp_path, origin=[0, 0, yaw]), start=start, goal=goal)
+    with pytest.raises(QuickstudyError, match=r"is not on map|has no room"):
+        family.on_map(_hall(tmp_path, origin=[0, 0, yaw + 1.5]), start=start, goal=goal)
+    (chart,) = maps.read(_hall(tmp_path, origin=[2.0, 1.0, yaw]), 0.05)
+    centre = chart.draw_centre(np.random.default_rng(0))
+    assert (chart.local(centre) >= 0).all()
+    assert (chart.local(centre) <= chart.size).all()
+
+
+def test_the_modes_of_map_server(tmp_path: Path):
+    grid = np.array([[0, 10, 19, 20, 100, 101, 205, 254, 255]], "u1")
+    Image.fromarray(grid).save(tmp_path / "hall.pgm")
+    wanted = {
+        "trinary": [False] * 6 + [False, True, True],
+        "scale": [False] * 6 + [False, True, True],
+        "raw": [True, True, True, False, False, False, False, False, False],
+    }
+    for mode, free in wanted.items():
+        path = _hall(tmp_path, mode=mode)
+        Image.fromarray(grid).save(tmp_path / "hall.pgm")
+        (chart,) = maps.read(path, 0.05)
+        assert chart.free[0].tolist() == free, mode
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mode": "rawest"}, "mode must be trinary, scale, raw; got 'rawest'"),
+        ({"mode": None}, "mode must be"),
+        ({"negate": "yes"}, "negate must be 0 or 1; got 'yes'"),
+        ({"negate": 2}, "negate must be 0 or 1; got 2"),
+        ({"origin": [0, 0, float("nan")]}, "origin must be a number; got nan"),
+        ({"origin": [0, 0, "90"]}, "origin must be a number; got '90'"),
+        ({"origin": [0, 0, 0, 0]}, r"origin must be \[x, y, yaw\]"),
+        ({"image": "../hall.pgm"}, "lies outside of the folder"),
+        ({"image": "/etc/hostname"}, "lies outside of the folder"),
+        ({"image": ["hall.pgm"]}, "image must be the name of a file"),
+    ],
+)
+def test_what_a_yaml_means_is_honoured_or_refused(tmp_path: Path, changes: dict[str, object], said: str):
+    with pytest.raises(QuickstudyError, match=said):
+        maps.read(_hall(tmp_path, **changes), 0.05)
+
+
+def test_keys_that_mean_nothing_here_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    maps.read(_hall(tmp_path, colour="blue"), 0.05)
+    assert "the keys colour are not used" in capsys.readouterr().out
+
+
+def test_transparent_parts_are_refused_and_other_forms_are_alike(tmp_path: Path):
+    wall = np.zeros((4, 4), bool)
+    wall[0] = True
+    grey = np.where(wall, 0, 254).astype("u1")
+    layer = np.zeros((4, 4, 4), "u1")
+    layer[wall] = (0, 0, 0, 255)
+    solid = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    for name, image in {
+        "palette.png": Image.fromarray(grey).convert("P"),
+        "bit.png": Image.fromarray(~wall),
+        "sixteen.png": Image.fromarray(np.where(wall, 0, 65000).astype("u2")),
+        "opaque.png": Image.fromarray(solid, "RGBA"),
+    }.items():
+        path = _hall(tmp_path, image=name)
+        image.save(tmp_path / name)
+        (chart,) = maps.read(path, 0.05)
+        assert (chart.free == ~wall).all(), name
+    path = _hall(tmp_path, image="layer.png")
+    Image.fromarray(layer, "RGBA").save(tmp_path / "layer.png")
+    with pytest.raises(QuickstudyError, match="transparent"):
+        maps.read(path, 0.05)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import quickstudy
 from quickstudy import experiment, families, methods
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import Evaluation
@@ -371,3 +372,24 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(QuickstudyError, match="holds a run; a comparison needs a folder of its own"):
         compare("point-navigation", ["nearest"], folder=tmp_path)
     assert not (tmp_path / "settings.json").exists()
+
+
+def test_the_numbers_of_a_comparison_by_name(tmp_path):
+    (cell,) = quickstudy.compare(
+        "point-navigation",
+        methods=["replay", "nearest"],
+        folder=tmp_path,
+        seeds=1,
+        tasks=2,
+        episodes=1,
+        splits=("test",),
+        methods=["replay", "nearest"],
+        folder=tmp_path,
+        seeds=1,
+        tasks=2,
+        episodes=1,
+        splits=("test",),
+    )
+    assert {(row.method, row.seeds, row.tasks) for row in cell.rows} == {("replay", 1, 2), ("nearest", 1, 2)}
+    with pytest.raises(QuickstudyError, match="Unknown number of a comparison 'sedes'"):
+        quickstudy.compare("point-navigation", methods=["replay"], folder=tmp_path / "other", sedes=1)

@@ -1,9 +1,10 @@
 """Commands about tasks and data: families, check, record, data."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich import box
 from rich.markup import escape
@@ -11,9 +12,10 @@ from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.cli.doctor import Doctor
-from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Unit, optional, say_next
+from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Names, Unit, optional, say_next
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
+from quickstudy.settings import ReadingConfig
 
 
 @dataclass(frozen=True)
@@ -154,35 +156,88 @@ class FetchOmniglot:
 
 
 @dataclass(frozen=True)
-class Inspect:
+class _Reading:
+    """The options of how a data set is read."""
+
+    observation: Names = ()
+    """The features, keys, columns or topics that are the observation, such as state,environment_state; what the format
+    says by default."""
+    action: Names = ()
+    """Likewise of the action."""
+    rate: MaybeFloat = None
+    """Steps a second that the recordings are brought to; their own by default."""
+    time_unit: Annotated[Literal["", "s", "ms", "us", "ns"], optional("{s,ms,us,ns}")] = ""
+    """Of the time stamps, where the file does not say."""
+    mask: Annotated[str, optional("STR")] = ""
+    """The episodes to read, of those groups that an HDF5 file names; all by default."""
+
+    @property
+    def reading(self) -> ReadingConfig:
+        return ReadingConfig(_parts(self.observation), _parts(self.action), self.rate, self.time_unit, self.mask)
+
+    @property
+    def given(self) -> list[str]:
+        """The options that were given, to be said in the next command."""
+        options = {"observation": ",".join(_parts(self.observation)), "action": ",".join(_parts(self.action))}
+        options |= {"rate": f"{self.rate:g}" if self.rate else "", "time-unit": self.time_unit, "mask": self.mask}
+        return [word for key, said in options.items() if said for word in (f"--{key}", said)]
+
+
+def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.strip() for name in names for part in name.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class Inspect(_Reading):
     """Look through a data set: its episodes, rates and ranges, and channels that are missing or constant."""
 
-    path: Positional[Path]
-    """A LeRobotDataset v3 or a Minari folder, or a .npz or .csv file of demonstrations."""
+    path: Positional[Path] = dataclasses.field(kw_only=True)
+    """A folder or file of demonstrations: LeRobot, Minari, .npz, .csv, HDF5 of robomimic or Isaac Lab, or ROS bags."""
     output: MaybePath = None
     """The plots' file; <name>-inspection.png in the current folder by default."""
 
     def run(self) -> None:
-        from quickstudy.datasets.inspection import inspect, plot, tables
+        from quickstudy.datasets.inspection import free_place, inspect, plot, tables
 
-        found = inspect(self.path)
+        found = inspect(self.path, self.reading)
         for table in tables(found):
             console.print(table)
         for warning in found.warnings:
             console.print(f"[yellow]Note:[/] {escape(warning)}", soft_wrap=True)
-        output = self.output or Path(f"{self.path.absolute().stem}-inspection.png")
+        output = self.output or free_place(self.path)
         plot(found, output)
         console.print(f"The plots are in [bold]{escape(str(output))}[/].")
-        say_next("train", self.path)
+        say_next("train", self.path, *self.given)
+
+
+@dataclass(frozen=True)
+class Convert(_Reading):
+    """Write a data set in any format that is read as one that is written: quickstudy data convert SOURCE TARGET."""
+
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]] = dataclasses.field(kw_only=True)
+    """A folder or file of demonstrations, as `data inspect` takes it."""
+    target: Positional[Annotated[Path, arg(metavar="TARGET")]] = dataclasses.field(kw_only=True)
+    """A folder, or a file that ends with .npz or .csv, that is not there yet."""
+    format: Annotated[Format | None, optional("{lerobot,minari,npz,csv}")] = None
+    """Of the new data set; what the ending of TARGET says, or lerobot."""
+
+    def run(self) -> None:
+        from quickstudy import datasets
+
+        for note in datasets.convert(self.source, self.target, self.format, self.reading):
+            console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+        console.print(f"{escape(str(self.source))} is now in [bold]{escape(str(self.target))}[/].", soft_wrap=True)
+        say_next("data", "inspect", self.target)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Look through a data set of demonstrations, or fetch one: quickstudy data inspect PATH."""
+    """Look through a data set of demonstrations, convert or fetch one: quickstudy data inspect PATH."""
 
     what: OmitSubcommandPrefixes[
         Annotated[FetchOmniglot, subcommand("omniglot", prefix_name=False)]
         | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
+        | Annotated[Convert, subcommand("convert", prefix_name=False)]
         | Annotated[Doctor, subcommand("doctor", prefix_name=False)]
     ]
 

@@ -1,10 +1,13 @@
 """What a data set holds, in numbers and plots, before anything is learned from it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from rich.markup import escape
 from rich.table import Column, Table
 
 from quickstudy import datasets
@@ -12,8 +15,11 @@ from quickstudy.datasets.episodes import About, Episode, alike
 from quickstudy.errors import QuickstudyError, listed
 from quickstudy.io import files
 from quickstudy.io.progress import progress
+from quickstudy.settings import ReadingConfig
 
 _CONSTANT = 1e-8
+_SOURCE = "Source"
+"""Key of a plot's metadata, for the data set that it shows."""
 _SHOWN = 3
 """Tasks whose first episode is drawn."""
 _PANELS = 24
@@ -55,7 +61,8 @@ class Inspection:
         observations, actions: their channels.
         succeeded: episodes that ended in success, or None where nobody said.
         examples: the first episode of some tasks, with its first images.
-        warnings: what stands in the way of learning, each a sentence.
+        warnings: what was left out or stands in the way of learning, each a sentence.
+        masks: how many episodes each mask of the file has.
     """
 
     path: Path
@@ -68,6 +75,7 @@ class Inspection:
     succeeded: int | None
     examples: list[Episode]
     warnings: list[str]
+    masks: dict[str, int]
 
 
 class _Running:
@@ -100,14 +108,17 @@ class _Running:
         return Channels(names, low, high, mean, deviation, self.missing)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, reading: ReadingConfig | None = None) -> Inspection:
     """Goes through a data set once, one episode at a time, its videos included.
+
+    Args:
+        reading: as in `quickstudy.datasets.load`.
 
     Raises:
         QuickstudyError: nothing there, nothing that is read, or a damaged file; but values that are not finite,
             constant channels and lonely labels are counted.
     """
-    recording = datasets.load(path)
+    recording = datasets.load(path, reading)
     lengths: list[int] = []
     running: list[_Running] = []
     examples: dict[str, Episode] = {}
@@ -138,7 +149,8 @@ def inspect(path: Path) -> Inspection:
         actions,
         sum(ends) if ends else None,
         list(examples.values()),
-        _warnings(observations, actions, np.array(lengths), recording.counts, about),
+        [*recording.notes, *_warnings(observations, actions, np.array(lengths), recording.counts, about)],
+        {name: len(episodes) for name, episodes in recording.masks.items()},
     )
 
 
@@ -158,7 +170,8 @@ def _warnings(
             f"{len(lonely)} tasks have fewer than the {_NEEDED} episodes that learning needs: {listed(lonely)}."
         )
     if len(counts) < _NEEDED:
-        said.append(f"there are {len(counts)} tasks; training, validation and test need one each at least.")
+        there = f"there are {len(counts)} tasks" if len(counts) > 1 else "there is one task"
+        said.append(f"{there}; training, validation and test need one each at least, so {_NEEDED}.")
     if (lengths == 0).any():
         said.append(f"{(lengths == 0).sum()} episodes are empty, the first is episode {int(np.argmin(lengths))}.")
     if about.rate is None:
@@ -174,27 +187,61 @@ def tables(found: Inspection) -> list[Table]:
     rows = {
         "data set": f"{found.path} ({found.format})",
         "episodes": f"{len(lengths):,} of {len(found.counts):,} tasks, {min(found.counts.values())} to "
-        f"{max(found.counts.values())} a task",
+        f"{max(found.counts.values())} a task"
+        if len(found.counts) > 1
+        else f"{len(lengths):,} of one task",
         "steps": f"{lengths.sum():,}; an episode has {lengths.min()} to {lengths.max()}, median "
         f"{np.median(lengths):g}{duration}",
-        "frame rate": f"{rate:g} steps a second" if rate else "not known",
+        "frame rate": f"{rate:g} steps a second{_jitter(found.about.jitter)}" if rate else "not known",
     }
     if found.succeeded is not None:
         rows["success"] = f"{found.succeeded:,} of {len(lengths):,} episodes"
     if found.about.cameras:
         sizes = {name: found.examples[0].images[name].shape[1:3] for name in found.about.cameras}
         rows["cameras"] = ", ".join(f"{name} {h} x {w}" for name, (h, w) in sizes.items())
-    for row in rows.items():
-        about.add_row(*row)
-    return [about, _channels("observation", found.observations), _channels("action", found.actions)]
+    if found.masks:
+        rows["masks"] = ", ".join(f"{name} {count} episodes" for name, count in found.masks.items())
+    for name, said in rows.items():
+        about.add_row(name, escape(said))
+    return [
+        about,
+        _channels("observation", found.observations, found.about.observation_units),
+        _channels("action", found.actions, found.about.action_units),
+    ]
 
 
-def _channels(title: str, channels: Channels) -> Table:
-    table = Table(Column(title, no_wrap=True), "lowest", "highest", "mean", "deviation", "missing")
+def _jitter(seconds: float) -> str:
+    return f"; single steps are up to {1000 * seconds:.3g} ms longer or shorter" if seconds >= 1e-4 else ""
+
+
+def _channels(title: str, channels: Channels, units: Sequence[str]) -> Table:
+    stated = ["unit"] if any(units) else []
+    table = Table(Column(title, no_wrap=True), *stated, "lowest", "highest", "mean", "deviation", "missing")
     figures = (channels.low, channels.high, channels.mean, channels.deviation)
     for i, name in enumerate(channels.names):
-        table.add_row(name, *(f"{figure[i]:.4g}" for figure in figures), str(channels.missing[i] or ""))
+        unit = [escape(units[i])] if stated else []
+        numbers = (f"{figure[i]:.4g}" for figure in figures)
+        table.add_row(escape(name), *unit, *numbers, str(channels.missing[i] or ""))
     return table
+
+
+def free_place(path: Path) -> Path:
+    """Where the plots of a data set go: <name>-inspection.png here; numbered where that shows another data set."""
+    stem, number = f"{path.absolute().stem}-inspection", 1
+    place = Path(f"{stem}.png")
+    while place.exists() and _source(place) != str(path.absolute()):
+        number += 1
+        place = Path(f"{stem}-{number}.png")
+    return place
+
+
+def _source(place: Path) -> str:
+    """Of which data set a plot is."""
+    try:
+        with Image.open(place) as image:
+            return str(image.info.get(_SOURCE, ""))
+    except OSError:
+        return ""
 
 
 def plot(found: Inspection, path: Path) -> None:
@@ -235,4 +282,4 @@ def plot(found: Inspection, path: Path) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
     figure.supxlabel("seconds" if found.about.rate else "steps", fontsize=9)
     with files.partial(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+        figure.savefig(temporary, dpi=100, format="png", metadata={_SOURCE: str(found.path.absolute())})

@@ -11,17 +11,22 @@ action.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import minari
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from minari.serialization import deserialize_space
+from PIL import Image
 from pydantic import BaseModel, NonNegativeInt, PositiveFloat
 
 from quickstudy.datasets import selection
@@ -31,6 +36,8 @@ from quickstudy.io import files
 from quickstudy.settings import ReadingConfig
 
 METADATA = "metadata.json"
+HDF5 = "main_data.hdf5"
+_SUCCESS = ("success", "is_success")
 
 
 class _Ours(BaseModel):
@@ -49,7 +56,7 @@ class _Metadata(BaseModel):
     dataset_id: str
     observation_space: str
     action_space: str
-    data_format: Literal["hdf5", "arrow", "parquet"] = "hdf5"
+    data_format: Literal["hdf5", "arrow", "parquet"]
     quickstudy: _Ours = _Ours()
 
 
@@ -81,21 +88,22 @@ def load(folder: Path, reading: ReadingConfig) -> Recording:
 def _parts(folder: Path) -> list[Path]:
     """The folders with metadata of a data set, or of a folder of data sets, at most four name spaces deep."""
     for one in (folder, folder / "data"):
-        if _says_minari(one / METADATA):
+        if _is_set(one):
             return [one]
-    found = (folder.glob(f"{'*/' * depth}data/{METADATA}") for depth in range(1, 5))
-    return sorted(path.parent for some in found for path in some if _says_minari(path))
+    found = (folder.glob(f"{'*/' * depth}data") for depth in range(1, 5))
+    return sorted(one for some in found for one in some if _is_set(one))
 
 
-def _says_minari(path: Path) -> bool:
+def _is_set(folder: Path) -> bool:
     try:
-        return "total_episodes" in json.loads(path.read_text("utf-8"))
+        return (folder / HDF5).is_file() or "total_episodes" in json.loads((folder / METADATA).read_text("utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
 def _metadata(path: Path) -> _Metadata:
-    return selection.checked(_Metadata, json.loads(path.read_text("utf-8")), f"'{path}'")
+    with selection.sound(f"'{path}' is not the description of a Minari data set"):
+        return selection.checked(_Metadata, json.loads(path.read_text("utf-8")), f"'{path}'")
 
 
 def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
@@ -128,7 +136,7 @@ def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
         for number, task in enumerate(tasks):
             at = f"'{folder}', episode {number}"
             with selection.sound(f"{at} is not whole"):
-                (raw,) = storage.get_episodes([number])
+                (raw,) = storage.get_episodes([number]) if said.data_format == "hdf5" else [_table(storage, number)]
             parts = _leaves(raw["observations"], "observation")
             x = selection.side_by_side(parts, shapes[0], at)
             y = selection.side_by_side(_leaves(raw["actions"], "action"), shapes[1], at)
@@ -181,9 +189,41 @@ def _text(label: Any) -> str:
     return label.decode() if isinstance(label, bytes) else str(label or "")
 
 
+def _table(storage: MinariStorage, number: int) -> dict[str, Any]:
+    """An episode of a folder an episode, whose actions and rewards are padded by a last row.
+
+    Minari 0.5.4 itself cuts one off at 131,072 steps and fails where 'infos' has one number a step.
+    """
+    ignored = ["_", ".", METADATA]
+    source = pa.dataset.dataset(str(storage.data_path / str(number)), format=storage.FORMAT, ignore_prefixes=ignored)
+    table = source.to_table(use_threads=False).combine_chunks()
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    infos = columns.get("infos", pa.array([], pa.struct([])))
+    told = [key for key in _SUCCESS if infos.type.get_field_index(key) >= 0]
+    return {
+        "observations": _decoded(columns["observations"], storage.observation_space),
+        "actions": _decoded(columns["actions"][:-1], storage.action_space),
+        "rewards": columns["rewards"].to_numpy(zero_copy_only=False)[:-1],
+        "infos": {key: _decoded(infos.field(key), spaces.Discrete(2)) for key in told},
+    }
+
+
+def _decoded(array: pa.Array, space: spaces.Space) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _decoded(array.field(key), one) for key, one in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_decoded(array.field(str(i)), one) for i, one in enumerate(space))
+    if pa.types.is_binary(array.type):
+        return np.stack([np.asarray(Image.open(BytesIO(one.as_py()))) for one in array])
+    count = len(array)
+    while pa.types.is_nested(array.type):
+        array = array.flatten()
+    return array.to_numpy(zero_copy_only=False).reshape(count, *(space.shape or ()))
+
+
 def _success(infos: Any, steps: int, where: str) -> np.ndarray | None:
     """Whether each step met the goal, where 'success' or 'is_success' says it; the first of one more is the reset's."""
-    said = [np.asarray(infos[key], float).ravel() for key in ("success", "is_success") if key in (infos or {})]
+    said = [np.asarray(infos[key], float).ravel() for key in _SUCCESS if key in (infos or {})]
     for one in said:
         if len(one) not in (steps, steps + 1) or not np.isfinite(one).all():
             raise QuickstudyError(f"{where}: its success has {len(one)} values for {steps} steps, or some are missing.")
@@ -232,4 +272,4 @@ def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
 def _dataset_id(folder: Path) -> str:
     """A name that Minari accepts, 'quickstudy/<folder>-v0'."""
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.absolute().name).strip("-")
-    return f"quickstudy/{plain or 'demonstrations'}-v0"
+    return f"quickstudy/{plain or 'demonstrations'}{'' if re.search(r'-v[0-9]+$', plain) else '-v0'}"

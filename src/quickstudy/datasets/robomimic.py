@@ -71,7 +71,7 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
     """
     places = _files(path) if path.is_dir() else [path]
     parts = [selection.at_rate(_load(place, reading, len(places) == 1), reading) for place in places]
-    return selection.joined(path, parts, [place.relative_to(path).with_suffix("").as_posix() for place in places])
+    return selection.joined(path, parts, [(place.relative_to(path).parent / place.stem).as_posix() for place in places])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -115,7 +115,7 @@ def _load(path: Path, reading: ReadingConfig, alone: bool) -> Recording:
 
     left = [key for key in seen if key not in (*numbers, *cameras, *wanted)]
     notes = (f"of 'obs' {listed(left)} are not read: they are not numbers, or images of another kind.",) if left else ()
-    about = About(environment.rate, *channels, cameras)
+    about = About(environment.rate, channels[0], channels[1], cameras)
     return Recording(path, "robomimic", about, tasks, read, masks=masks, notes=notes)
 
 
@@ -153,19 +153,20 @@ def _episode(
     for key in cameras:
         if key not in seen:
             raise QuickstudyError(f"{where}: it has no camera '{key}', which demonstrations before it have.")
+    arrays = [beside | seen, beside]
     with selection.sound(f"{where} is not whole"):
-        x = selection.side_by_side(
-            {key: (beside | seen)[key][()] for key in shapes[0] if key in beside | seen}, shapes[0], where
+        x, y = (
+            selection.side_by_side({key: found[key][()] for key in some if key in found}, some, where)
+            for found, some in zip(arrays, shapes, strict=True)
         )
-        y = selection.side_by_side({key: beside[key][()] for key in shapes[1] if key in beside}, shapes[1], where)
         rewards = beside["rewards"][()].ravel() if "rewards" in beside else None
         images = {key: seen[key][()] for key in cameras}
         stated = int(group.attrs.get("num_samples", len(y)))
     lengths = [len(x), len(y), stated, *(len(one) for one in (rewards, *images.values()) if one is not None)]
     if len(set(lengths)) > 1:
         raise QuickstudyError(
-            f"{where}: it has {len(x)} observations and {len(y)} actions and says num_samples {stated}; all arrays need "
-            "as many steps."
+            f"{where}: it has {len(x)} observations and {len(y)} actions and says num_samples {stated}; all arrays "
+            "need as many steps."
         )
     success = np.arange(len(y)) == (len(y) - 1 if bool(group.attrs["success"]) else -1) if judged else None
     return Episode(task, x, y, rewards, success, images, where)

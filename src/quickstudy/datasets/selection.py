@@ -168,7 +168,8 @@ def joined(path: Path, parts: Sequence[Recording], names: Sequence[str]) -> Reco
                     f"'{part.path}' has the {kind.replace('_', ' ')} {_units(part, kind)}, '{first.path}' "
                     f"{_units(first, kind)}; all need the same."
                 )
-    same = len({task for part in parts for task in part.tasks}) == 1
+    labels = {task for part in parts for task in part.tasks}
+    same = len(labels) == 1
     renamed = [_called(part, name) if same else part for part, name in zip(matched, names, strict=True)]
     cameras = tuple(name for name in first.about.cameras if all(name in part.about.cameras for part in parts))
 
@@ -178,7 +179,7 @@ def joined(path: Path, parts: Sequence[Recording], names: Sequence[str]) -> Reco
 
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     if same:
-        notes[f"all episodes have the label '{first.tasks[0]}', so that the place of each part is its task."] = None
+        notes[f"all episodes have the label '{min(labels)}', so that the place of each part is its task."] = None
     starts = np.cumsum([0, *(len(part) for part in parts)])
     masks: dict[str, tuple[int, ...]] = {}
     for part, start in zip(parts, starts, strict=False):
@@ -209,6 +210,23 @@ def _called(part: Recording, task: str) -> Recording:
         return (replace(episode, task=task) for episode in part.read(images))
 
     return replace(part, tasks=[task] * len(part), read=read)
+
+
+def masked(recording: Recording, mask: str) -> Recording:
+    """The episodes of one of its masks alone.
+
+    Raises:
+        QuickstudyError: it has no such mask.
+    """
+    if mask not in recording.masks:
+        known = listed(list(recording.masks), 20) or "none"
+        raise QuickstudyError(f"'{recording.path}' has no mask '{mask}'; its masks are {known}.")
+    kept = set(recording.masks[mask])
+
+    def read(images: bool) -> Iterator[Episode]:
+        return (episode for i, episode in enumerate(recording.read(images)) if i in kept)
+
+    return replace(recording, tasks=[recording.tasks[i] for i in sorted(kept)], read=read, masks={})
 
 
 def splits(recording: Recording) -> dict[str, list[str]] | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from quickstudy import datasets
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.families.base import FamilyRecord
 from quickstudy.io.plugins import load_attribute, with_installed
@@ -62,7 +63,7 @@ def get(name: str, objects: Path | None = None, unit: str = "m", reading: Readin
     for module in _modules():
         if (build := getattr(module, "find", lambda name: None)(name)) is not None:
             return build()
-    if name.endswith((".npz", ".csv")) or "/" in name or (name and Path(name).is_dir()):
+    if datasets.may_be(name):
         from quickstudy.families.own import from_file
 
         return from_file(Path(name), reading)

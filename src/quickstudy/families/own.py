@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from quickstudy import datasets
+from quickstudy.datasets import selection
 from quickstudy.datasets.channels import as_in
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, listed, within
@@ -65,7 +66,7 @@ def from_file(path: Path, reading: ReadingConfig | None = None) -> TaskFamily:
 def from_dataset(
     path: Path,
     *,
-    splits: Sequence[float] | Mapping[str, Sequence[str | int]] = SHARES,
+    splits: Sequence[float] | Mapping[str, Sequence[str | int]] | None = None,
     queries: int = QUERIES,
     seed: int = 0,
     reading: ReadingConfig | None = None,
@@ -75,7 +76,9 @@ def from_dataset(
 
     Args:
         path: a folder or file; its name becomes the family's.
-        splits, queries, seed: as in `from_demonstrations`.
+        splits: as in `from_demonstrations`; by default those that the data set's own masks part the tasks in, or
+            shares.
+        queries, seed: as in `from_demonstrations`.
         reading: as in `quickstudy.datasets.load`.
         like: has the channels that are wanted, in their order, by name.
 
@@ -86,6 +89,8 @@ def from_dataset(
     recording = datasets.load(path, reading)
     if like is not None:
         recording = as_in(recording, like)
+    for note in recording.notes:
+        console.print(f"'{path}': {note}", markup=False, soft_wrap=True)
     demonstrations, tasks = [], []
     with progress(f"reading {path.name}", len(recording)) as advance:
         for demonstration, task in recording.demonstrations():
@@ -96,7 +101,7 @@ def from_dataset(
         return from_demonstrations(
             demonstrations,
             tasks,
-            splits=splits,
+            splits=splits or selection.splits(recording) or SHARES,
             queries=queries,
             seed=seed,
             name=_name(path),
@@ -194,8 +199,8 @@ def from_gymnasium(
     Args:
         make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
             films it takes `render_mode` too.
-        parameters: what varies: for each argument a range (low, high), a list of such ranges, or a list of values; or a
-            function of a random generator that returns all arguments of a task.
+        parameters: what varies: for each argument a range (low, high), a tuple of such ranges, or a list of values,
+            such as points [[x, y], ...]; or a function of a random generator that returns all arguments of a task.
         splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two may
             share a task. By default all three draw from the same ranges, which makes tasks new, but not unlike.
         expert: solves the task: the environment and its observation to an action of it.

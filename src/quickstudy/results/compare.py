@@ -9,15 +9,14 @@ import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quickstudy import methods
 from quickstudy.data import Source
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluation import Evaluation
 from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, clock, seconds_so_far
 from quickstudy.io import files
@@ -25,6 +24,8 @@ from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
 from quickstudy.io.provenance import at_work, note_start
 from quickstudy.method import Method
+from quickstudy.methods import get as method_called
+from quickstudy.methods import records
 from quickstudy.results import tables
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.rows import rows, rows_by_task, write_cell
@@ -61,7 +62,7 @@ class Protocol(Config):
 
 def suited(family: TaskFamily) -> list[Method]:
     """Every method that can learn the family's tasks; those that build on another's training come after it."""
-    found = [record for record in methods.records().values() if not record.why_not(family)]
+    found = [record for record in records().values() if not record.why_not(family)]
     return sorted(found, key=lambda record: (_ROLES.index(record.role), bool(record.tuned), bool(record.pretrained_as)))
 
 
@@ -73,7 +74,7 @@ def usual(family: TaskFamily) -> list[Method]:
 
 def compare(
     family: TaskFamily | str,
-    compared: Sequence[str | Method] | None = None,
+    methods: Sequence[str | Method] | None = None,
     protocol: Protocol | None = None,
     folder: Path | str = "runs/comparison",
     *,
@@ -82,6 +83,7 @@ def compare(
     budget: Budget | None = None,
     asked: Mapping[str, Any] | None = None,
     by_task: bool = False,
+    **changes: Any,
 ) -> list[Cell]:
     """Trains, evaluates and ranks each method with each seed.
 
@@ -89,11 +91,12 @@ def compare(
     finished is never run again; what a budget leaves out is said, and the same call goes on with it.
 
     Args:
-        compared: methods, or what `quickstudy.methods.get` knows them by; `usual` where not given.
+        methods: records, or what `quickstudy.methods.get` knows them by; `usual` where not given.
         experiment_for: the experiment of (method, seed); that with default settings where not given.
         command: the command that repeats this, for the table.
         asked: what was asked for, as plain data, from which `quickstudy resume` repeats it.
         by_task: add a row for each task, where they have names that mean something to people.
+        changes: fields of the protocol that differ, such as `seeds=2`.
 
     Returns:
         the tables; none where the budget ended before the first method was evaluated.
@@ -104,9 +107,11 @@ def compare(
     """
     made = Experiment.of(family, None).family if isinstance(family, str) else family
     make = experiment_for or (lambda method, seed: Experiment.of(family, method, seed))
-    protocol, budget, folder = protocol or Protocol(), budget or Budget(), Path(folder)
-    chosen = [m if isinstance(m, Method) else methods.get(m) for m in compared or usual(made)]
-    named = {record.name: given for record, given in zip(chosen, compared or chosen, strict=True)}
+    for name in changes.keys() - {one.name for one in fields(Protocol)}:
+        raise unknown("number of a comparison", name, [one.name for one in fields(Protocol)])
+    protocol, budget, folder = replace(protocol or Protocol(), **changes), budget or Budget(), Path(folder)
+    chosen = [m if isinstance(m, Method) else method_called(m) for m in methods or usual(made)]
+    named = {record.name: given for record, given in zip(chosen, methods or chosen, strict=True)}
     first = {record.name: _trained_as(make, named, record, 0) for record in chosen}  # what does not suit is told first
     if begun(folder):
         raise QuickstudyError(f"'{folder}' holds a run; a comparison needs a folder of its own.")
@@ -278,7 +283,7 @@ class _Run:
 
     def _rival_ms(self) -> float:
         """The adaptation time of the slowest MAML-like method that was evaluated with this seed."""
-        rivals = [record.name for record in methods.records().values() if record.gradient_based]
+        rivals = [record.name for record in records().values() if record.gradient_based]
         times = [
             ms
             for rival in rivals

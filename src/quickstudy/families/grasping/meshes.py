@@ -22,7 +22,7 @@ SUFFIXES = (".obj", ".stl")
 SMALLEST, LARGEST = 0.005, 2.0
 """Metres: what is shorter or longer than this is outside graspable size: its file has another unit."""
 
-_VERSION = 1  # of what is computed below: part of the name in the cache
+_VERSION = 2  # of what is computed below: part of the name in the cache
 _PARTS = {
     "threshold": 0.08, "max_convex_hull": 12, "preprocess_resolution": 30, "mcts_iterations": 30, "mcts_nodes": 10,
     "decimate": True, "max_ch_vertex": 40, "seed": 0,
@@ -141,17 +141,86 @@ def _read(path: Path, unit: str) -> Any:
     _check_size(path, float(np.ptp(vertices, axis=0).max()), unit)
     mesh = trimesh.Trimesh(vertices * UNITS[unit], faces, process=False)
     mesh.update_faces(mesh.nondegenerate_faces())
+    mesh.update_faces(_once(np.asarray(mesh.faces)))
     open_edges = _open_edges(np.asarray(mesh.faces))
     if open_edges:
         raise QuickstudyError(
             f"'{path}' is not closed: {open_edges} of its edges belong to one triangle alone, so it has no inside."
         )
     with np.errstate(invalid="ignore", divide="ignore"):  # of a centre of mass, where there is no volume
-        trimesh.repair.fix_normals(mesh)
+        mesh = _solid(mesh, path)
         volume = float(mesh.volume)
     if not volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
         raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * volume:.3g} cubic centimetres.")
     return mesh
+
+
+def _once(faces: np.ndarray) -> np.ndarray:
+    """Which triangles [face] stay where some lie on each other: one of those that face the same way, and none of two
+    that face each other, as where two bodies touch; but one of each where the whole surface is two-sided."""
+    order = np.argsort(faces, axis=1)
+    # A triangle's corners in rising order are turned against its own where that takes one swap or three.
+    even = np.isin(order @ np.array([9, 3, 1]), [0 * 9 + 1 * 3 + 2, 1 * 9 + 2 * 3 + 0, 2 * 9 + 0 * 3 + 1])
+    _, group = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
+    group = group.ravel()
+    ahead = np.bincount(group, np.where(even, 1, -1))[group]
+    wanted = np.flatnonzero((ahead != 0) & (even == (ahead > 0)) if ahead.any() else np.ones(len(faces), bool))
+    _, first = np.unique(group[wanted], return_index=True)
+    kept = np.zeros(len(faces), bool)
+    kept[wanted[first]] = True
+    return kept
+
+
+def _solid(mesh: Any, path: Path) -> Any:
+    """The mesh with its triangles turned outwards, and what several bodies fill together counted once.
+
+    A body within another is a cavity where its triangles face the other way, and otherwise part of what surrounds it.
+    """
+    trimesh = tool("trimesh")
+    trimesh.repair.fix_winding(mesh)
+    owner = trimesh.graph.connected_component_labels(mesh.edges_unique, node_count=len(mesh.vertices))[mesh.faces[:, 0]]
+    bodies = mesh.submesh([np.flatnonzero(owner == one) for one in np.unique(owner)], append=False)
+    if len(bodies) == 1:
+        trimesh.repair.fix_normals(mesh)
+        return mesh
+    outward = [float(body.volume) > 0 for body in bodies]
+    around = [[j for j, other in enumerate(bodies) if j != i and _within(body, other)] for i, body in enumerate(bodies)]
+    cavities = [i for i, holders in enumerate(around) if holders and outward[i] != outward[holders[0]]]
+    for body, out in zip(bodies, outward, strict=True):
+        if not out:
+            body.invert()
+    solids = [body for i, body in enumerate(bodies) if i not in cavities]
+    if not cavities and not any(_near(one, other) for i, one in enumerate(solids) for other in solids[:i]):
+        return trimesh.util.concatenate(solids)
+    tool("manifold3d")
+    try:
+        filled = trimesh.boolean.union(solids, engine="manifold") if len(solids) > 1 else solids[0]
+        holes = [bodies[i] for i in cavities]
+        return trimesh.boolean.difference([filled, *holes], engine="manifold") if holes else filled
+    except Exception as error:  # manifold3d refuses surfaces that cross themselves
+        raise QuickstudyError(
+            f"'{path}' has {len(bodies)} bodies that overlap, and what they fill together cannot be told ({error}); "
+            "unite them in your modelling program."
+        ) from error
+
+
+def _near(one: Any, other: Any) -> bool:
+    """Whether the boxes about two bodies overlap by more than rounding."""
+    low, high = np.maximum(one.bounds[0], other.bounds[0]), np.minimum(one.bounds[1], other.bounds[1])
+    return bool((high - low > 1e-9).all())
+
+
+def _within(body: Any, other: Any) -> bool:
+    """Whether all of a body lies in another, by the solid angle that the other's surface fills seen from within it."""
+    if (body.bounds[0] < other.bounds[0] - 1e-9).any() or (body.bounds[1] > other.bounds[1] + 1e-9).any():
+        return False
+    corners = np.asarray(body.vertices)[:: max(1, len(body.vertices) // 20)]
+    a, b, c = (np.asarray(other.triangles)[None, :, i] - corners[:, None] for i in range(3))
+    la, lb, lc = (np.linalg.norm(v, axis=-1) for v in (a, b, c))
+    # van Oosterom and Strackee 1983, "The solid angle of a plane triangle", eq. 8.
+    top = (a * np.cross(b, c)).sum(-1)
+    bottom = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
+    return bool((np.abs(2 * np.arctan2(top, bottom).sum(-1)) > 2 * np.pi).all())
 
 
 def _check_size(path: Path, longest: float, unit: str) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.gymnasium.parameters import Space
-from quickstudy.families.gymnasium.vector_env import Expert, Flat, GymVectorEnv, as_box
+from quickstudy.families.gymnasium.spaces import Parts, Scale, given_goal
+from quickstudy.families.gymnasium.vector_env import Expert, Flat, GymVectorEnv
 from quickstudy.task import Policy, Task, check_run
 
 _FILM_RATE = 20
@@ -60,16 +61,17 @@ class GymFamily(SimulatedFamily):
         self.has_expert = expert is not None
         self.default_method = "maml" if self.has_expert else "maml-trpo"
         env = self._open(space.sample("train", np.random.default_rng(0)))
-        seen, does = as_box(env.observation_space, "observations"), as_box(env.action_space, "actions")
-        self.observation_size, self.action_size = int(np.prod(seen.shape)), int(np.prod(does.shape))
-        self.scales_actions = not np.isfinite([does.low, does.high]).all()  # those of a bounded space are within -1..1
+        does, self._without = Scale.of(env.action_space), given_goal(env)
+        seen = Parts(env.observation_space, self._without)
+        self.observation_channels, self.observation_size, self.action_size = seen.names, len(seen), len(does.half)
+        self.scales_actions = not np.isfinite(does.reach).all()  # those of a bounded space are within -1..1
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if horizon is None and limit is None:
             raise QuickstudyError(f"'{name}' needs a horizon: its environments do not say how long an episode may be.")
         self.horizon = int(horizon or limit or 0)
         if self.horizon < 1:
             raise QuickstudyError(f"The horizon of '{name}' must be at least 1; got {self.horizon}.")
-        succeeds = self.has_expert or success is not None or _says_success(Flat(env, self.horizon))
+        succeeds = self.has_expert or success is not None or _says_success(Flat(env, self.horizon, self._without))
         self.metric = metric or ("success" if succeeds else "return")
         self._film_rate = env.metadata.get("render_fps") or _FILM_RATE
         env.close()
@@ -108,7 +110,7 @@ class GymFamily(SimulatedFamily):
         Raises:
             QuickstudyError: a task of another family, or a `render_mode` that the constructor does not take.
         """
-        return Flat(self._open(self.check(task).parameters, render_mode), self.horizon)
+        return Flat(self._open(self.check(task).parameters, render_mode), self.horizon, self._without)
 
     def caption(self, task: Task) -> str:
         words = (f"{v:.2g}" if isinstance(v, float) else str(v) for v in task.parameters.values())

@@ -9,8 +9,8 @@ import numpy as np
 
 from quickstudy.errors import QuickstudyError, unknown
 
-Values = tuple[float, float] | Sequence[Any]
-"""A range (low, high), half-open; a list of such ranges; or a list of values to choose from, numbers or texts."""
+Values = tuple[Any, ...] | Sequence[Any]
+"""A range (low, high), half-open; a tuple of such ranges; or a list to choose from, of numbers, texts or points."""
 Sampler = Callable[[np.random.Generator], Mapping[str, Any]]
 Draw = Mapping[str, Values] | Sampler
 
@@ -140,14 +140,14 @@ def plain(value: Any) -> Any:
 
 
 def is_continuous(values: Values) -> bool:
-    """Whether values are a range (a tuple) or a list of ranges, not a list of values."""
-    return isinstance(values, tuple) or all(isinstance(part, tuple) for part in values)
+    """Whether values are a range or several (a tuple), not values to choose from (a list)."""
+    return isinstance(values, tuple)
 
 
 def bands(values: Values) -> list[tuple[float, float]]:
     """The ranges of a continuous argument."""
-    parts: Sequence[Any] = [values] if isinstance(values, tuple) else values
-    return list(parts)
+    several = all(isinstance(part, tuple) for part in values)
+    return [tuple(part) for part in (values if several else [values])]
 
 
 def overlap(one: Values, other: Values) -> bool:
@@ -180,9 +180,14 @@ def _for_split(parameters: Draw, own: Draw, split: str) -> Draw:
 def _check(values: Values, what: str) -> None:
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) == 0:
         raise QuickstudyError(
-            f"{what} must be a range (low, high), a list of ranges or a list of values; got {values!r}."
+            f"{what} must be a range (low, high), a tuple of ranges or a list of values; got {values!r}."
         )
     if not is_continuous(values):
+        if any(isinstance(value, tuple) and len(value) == 2 for value in values):
+            raise QuickstudyError(
+                f"{what} has the list {list(values)!r:.80}, which may be points or ranges: write points as lists, "
+                "[[x, y], ...], and ranges as a tuple of ranges, ((low, high), ...)."
+            )
         return
     for band in bands(values):
         numbers = len(band) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in band)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -10,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.families.gymnasium.spaces import Parts, Scale
 from quickstudy.io.progress import console
 from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
 from quickstudy.task import Task
@@ -18,38 +18,11 @@ MOST_FAULTS = 20
 """Failures of environments made together before it is given up."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Actions as learners see them: a side with bounds is scaled to -1..1, one without stays as it is.
-
-    Attributes:
-        middle, half, reach: [act]; `reach` is what a scaled action is clipped to.
-        shape: of the environment's own action.
-    """
-
-    middle: np.ndarray
-    half: np.ndarray
-    reach: np.ndarray
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, box: spaces.Box) -> "Scale":
-        low, high = box.low.ravel().astype("f8"), box.high.ravel().astype("f8")
-        both = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(both, low, -1.0), np.where(both, high, 1.0)
-        return cls((low + high) / 2, (high - low) / 2, np.where(both, 1.0, np.inf).astype("f4"), box.shape)
-
-    def __call__(self, action: np.ndarray) -> np.ndarray:
-        return (np.asarray(action, "f8").ravel() - self.middle) / self.half
-
-    def undo(self, action: np.ndarray) -> np.ndarray:
-        """A learner's action as the environment wants it."""
-        clipped = np.clip(np.asarray(action, "f8"), -self.reach, self.reach)
-        return (self.middle + self.half * clipped).astype("f4").reshape(self.shape)
-
-
 class Flat(gymnasium.Wrapper):
     """An environment as learners see it: flat float32 observations, scaled actions, at most `horizon` steps.
+
+    Args:
+        without: keys of the observation that are left out.
 
     Attributes:
         raw: the environment's own last observation.
@@ -57,12 +30,11 @@ class Flat(gymnasium.Wrapper):
 
     raw: Any = None
 
-    def __init__(self, env: gymnasium.Env, horizon: int) -> None:
+    def __init__(self, env: gymnasium.Env, horizon: int, without: tuple[str, ...] = ()) -> None:
         super().__init__(env)
-        self.scale = Scale.of(as_box(env.action_space, "actions"))
+        self.scale, self.parts = Scale.of(env.action_space), Parts(env.observation_space, without)
         self._horizon, self._left = horizon, horizon
-        box = as_box(env.observation_space, "observations")
-        low, high = (end.ravel().astype("f4") for end in (box.low, box.high))
+        low, high = self.parts.low.astype("f4"), self.parts.high.astype("f4")
         self.observation_size = len(low)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-self.scale.reach, self.scale.reach, dtype=np.float32)
@@ -72,27 +44,13 @@ class Flat(gymnasium.Wrapper):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self._left = self._horizon
         self.raw, info = self.env.reset(seed=seed, options=options)
-        return np.asarray(self.raw, "f4").ravel(), info
+        return self.parts(self.raw), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.raw, reward, terminated, truncated, info = self.env.step(self.scale.undo(action))
         self._left -= 1
         over = bool(truncated) or (self._left <= 0 and not terminated)
-        return np.asarray(self.raw, "f4").ravel(), float(reward), bool(terminated), over, info
-
-
-def as_box(space: gymnasium.Space[Any], what: str) -> spaces.Box:
-    """The space, if it is a box.
-
-    Raises:
-        QuickstudyError: it is not.
-    """
-    if not isinstance(space, spaces.Box):
-        raise QuickstudyError(
-            f"A family needs environments whose {what} are a Box of numbers; got {space}. Gymnasium's wrappers "
-            "(FlattenObservation, say) change that."
-        )
-    return space
+        return self.parts(self.raw), float(reward), bool(terminated), over, info
 
 
 Expert = Callable[[gymnasium.Env, np.ndarray], np.ndarray]

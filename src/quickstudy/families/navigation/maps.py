@@ -20,14 +20,16 @@ import yaml
 from PIL import Image, UnidentifiedImageError
 
 from quickstudy import datasets
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, listed
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
+from quickstudy.io.progress import console
 
 IMAGES = (".pgm", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (".yaml", ".yml", ".map", ".npz", *IMAGES)
 _YAML_KEYS = ("image", "resolution", "origin", "negate", "occupied_thresh", "free_thresh")
 _PASSABLE = b".GS"
 """Of a MovingAI map: ground, ground and swamp."""
+_MODES = ("trinary", "scale", "raw")
 _LIGHT = 0.5
 """Of a plain image: from this brightness on (0 black, 1 white) a cell is free."""
 
@@ -41,6 +43,7 @@ class OccupancyMap:
         free: [row, column] bool, row 0 is the top.
         resolution: metres a cell.
         origin: x and y of the lower left corner, metres.
+        yaw: how far the map is turned about that corner, counterclockwise, radians.
 
     Raises:
         QuickstudyError: not such a grid, without a free cell, or a resolution that is not positive.
@@ -50,6 +53,7 @@ class OccupancyMap:
     free: np.ndarray
     resolution: float
     origin: tuple[float, float] = (0.0, 0.0)
+    yaw: float = 0.0
 
     def __post_init__(self) -> None:
         if self.free.ndim != 2 or self.free.dtype != bool or self.free.size == 0:
@@ -68,6 +72,17 @@ class OccupancyMap:
         """Width and height in metres, [2]."""
         return self.resolution * np.array(self.free.shape[::-1], dtype=float)
 
+    def local(self, points: np.ndarray) -> np.ndarray:
+        """Places [..., 2] of the map's frame as seen from its lower left corner, along its rows and columns."""
+        apart = points - np.array(self.origin)
+        return apart if self.yaw == 0 else apart @ self._turn
+
+    @property
+    def _turn(self) -> np.ndarray:
+        """From the map's rows and columns to its frame, for points that stand on the left of a product, [2, 2]."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return np.array([[c, -s], [s, c]])
+
     def window(self, centre: np.ndarray) -> np.ndarray:
         """The environment [CELLS, CELLS] about `centre` [2] (metres), True where occupied.
 
@@ -75,7 +90,7 @@ class OccupancyMap:
         """
         each = max(1, int(np.ceil(CELL / self.resolution)))
         steps = (np.arange(CELLS * each) + 0.5) / each
-        points = place(np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)) + centre - np.array(self.origin)
+        points = self.local(place(np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)) + centre)
         columns = np.floor(points[..., 0] / self.resolution).astype(int)
         rows = len(self.free) - 1 - np.floor(points[..., 1] / self.resolution).astype(int)
         inside = (rows >= 0) & (rows < self.free.shape[0]) & (columns >= 0) & (columns < self.free.shape[1])
@@ -90,7 +105,8 @@ class OccupancyMap:
         at = self.resolution * np.array([column + 0.5, self.free.shape[0] - row - 0.5])
         at += rng.uniform(-0.5 * HALF, 0.5 * HALF, 2)
         low = np.minimum(HALF, self.size / 2)
-        return np.asarray(np.clip(at, low, self.size - low) + np.array(self.origin))
+        inside = np.clip(at, low, self.size - low)
+        return np.asarray((inside if self.yaw == 0 else self._turn @ inside) + np.array(self.origin))
 
 
 def read(path: Path, resolution: float) -> list[OccupancyMap]:
@@ -134,18 +150,29 @@ def _read_map_server(path: Path) -> OccupancyMap:
     about = _yaml(path)
     numbers = {key: _number(path, key, about[key]) for key in ("resolution", "occupied_thresh", "free_thresh")}
     origin = about["origin"]
-    if not isinstance(origin, Sequence) or isinstance(origin, str) or len(origin) < 2:
+    if not isinstance(origin, Sequence) or isinstance(origin, str) or len(origin) not in (2, 3):
         raise QuickstudyError(f"'{path}': origin must be [x, y, yaw]; got {origin!r}.")
+    mode = about.get("mode", "trinary")
+    if mode not in _MODES:
+        raise QuickstudyError(f"'{path}': mode must be {', '.join(_MODES)}; got {mode!r:.60}.")
+    if about["negate"] not in (0, 1):
+        raise QuickstudyError(f"'{path}': negate must be 0 or 1; got {about['negate']!r:.60}.")
+    ignored = [str(key) for key in about if key not in (*_YAML_KEYS, "mode")]
+    if ignored:
+        console.print(f"'{path}': the keys {listed(ignored)} are not used.", markup=False, soft_wrap=True)
     if not 0.0 <= numbers["free_thresh"] <= numbers["occupied_thresh"] <= 1.0:
         raise QuickstudyError(
             f"'{path}': thresholds must be 0 <= free_thresh <= occupied_thresh <= 1; got free_thresh "
             f"{numbers['free_thresh']:g} and occupied_thresh {numbers['occupied_thresh']:g}."
         )
     grey = _grey(_image_of(path, about))
+    # 'scale' differs from 'trinary' between the thresholds alone, where a cell is not free either way.
     occupied = grey if about["negate"] else 1.0 - grey
+    if mode == "raw":  # a cell's number is its occupancy in per cent itself, and what is above 100 is unknown
+        occupied = np.round(255 * grey) / 100
     free = occupied < numbers["free_thresh"]
-    x, y = (_number(path, "origin", value) for value in origin[:2])
-    return OccupancyMap(path.stem, free, numbers["resolution"], (x, y))
+    x, y, yaw = (_number(path, "origin", value) for value in (*origin, 0.0)[:3])
+    return OccupancyMap(path.stem, free, numbers["resolution"], (x, y), yaw)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -162,7 +189,13 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _image_of(path: Path, about: dict[str, Any]) -> Path:
-    return path.parent / str(about["image"])
+    name = about["image"]
+    if not isinstance(name, str) or not name.strip():
+        raise QuickstudyError(f"'{path}': image must be the name of a file; got {name!r:.60}.")
+    image = path.parent / name
+    if ".." in Path(name).parts or (Path(name).is_absolute() and path.parent.resolve() not in image.resolve().parents):
+        raise QuickstudyError(f"'{path}': its image {name!r:.80} lies outside of the folder of the map.")
+    return image
 
 
 def _number(path: Path, key: str, value: Any) -> float:
@@ -178,6 +211,12 @@ def _grey(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             # Sixteen bits are not what "L" makes of them.
+            layered = "A" in image.getbands() or "transparency" in image.info
+            if layered and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                raise QuickstudyError(
+                    f"'{path}' has transparent parts, whose colour nobody sees; save it without them, white where it "
+                    "is free."
+                )
             if image.mode.startswith("I"):
                 return np.asarray(image, dtype=float) / 65535.0
             return np.asarray(image.convert("L"), dtype=float) / 255.0

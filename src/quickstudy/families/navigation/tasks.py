@@ -86,11 +86,12 @@ def task_on_map(chart: OccupancyMap, start: Sequence[float], goal: Sequence[floa
     cells = np.floor(cell(places - centre)).astype(int)
     for name, point, (row, column) in zip(("start", "goal"), places, cells, strict=True):
         shown = f"{name} ({point[0]:g}, {point[1]:g})"
-        low, high = np.array(chart.origin), np.array(chart.origin) + chart.size
-        if np.any(point < low) or np.any(point >= high):
+        seen, low, high = chart.local(point), np.array(chart.origin), np.array(chart.origin) + chart.size
+        if np.any(seen < 0) or np.any(seen >= chart.size):
+            turned = f", turned by {chart.yaw:g} rad about its lower left corner" if chart.yaw else ""
             raise QuickstudyError(
                 f"The {shown} is not on map '{chart.name}', which reaches from ({low[0]:g}, {low[1]:g}) to "
-                f"({high[0]:g}, {high[1]:g}) m."
+                f"({high[0]:g}, {high[1]:g}) m{turned}."
             )
         if not (0 <= row < CELLS and 0 <= column < CELLS):
             raise QuickstudyError(f"Start and goal must lie in one square of {2 * HALF:.0f} m; the {shown} does not.")
