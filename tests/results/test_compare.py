@@ -375,21 +375,8 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_numbers_of_a_comparison_by_name(tmp_path):
-    (cell,) = quickstudy.compare(
-        "point-navigation",
-        methods=["replay", "nearest"],
-        folder=tmp_path,
-        seeds=1,
-        tasks=2,
-        episodes=1,
-        splits=("test",),
-        methods=["replay", "nearest"],
-        folder=tmp_path,
-        seeds=1,
-        tasks=2,
-        episodes=1,
-        splits=("test",),
-    )
+    numbers = {"seeds": 1, "tasks": 2, "episodes": 1, "splits": ("test",)}
+    (cell,) = quickstudy.compare("point-navigation", methods=["replay", "nearest"], folder=tmp_path, **numbers)
     assert {(row.method, row.seeds, row.tasks) for row in cell.rows} == {("replay", 1, 2), ("nearest", 1, 2)}
     with pytest.raises(QuickstudyError, match="Unknown number of a comparison 'sedes'"):
         quickstudy.compare("point-navigation", methods=["replay"], folder=tmp_path / "other", sedes=1)

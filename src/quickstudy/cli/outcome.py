@@ -40,7 +40,7 @@ class Runs:
     """Only those of this family."""
     method: MaybeText = None
     """Only those of this method, or comparisons with it."""
-    state: Annotated[State | None, optional("{finished,running,stopped}")] = None
+    state: Annotated[State | None, optional("{finished,running,stopped,damaged}")] = None
     """Only those in this state."""
 
     def run(self) -> None:
@@ -58,8 +58,12 @@ class Runs:
             return
         table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), box=box.SIMPLE_HEAD)
         for run in found:
-            what = f"{run.method} on {run.family}{': ' if run.headline else ''}{run.headline}"
-            table.add_row(f"[bold]{escape(str(run.folder))}[/]", "{} {}/{}".format(run.state, *run.progress))
+            damaged = run.state == "damaged"
+            what = (
+                run.headline if damaged else f"{run.method} on {run.family}{': ' if run.headline else ''}{run.headline}"
+            )
+            done = "damaged" if damaged else "{} {}/{}".format(run.state, *run.progress)
+            table.add_row(f"[bold]{escape(str(run.folder))}[/]", done)
             table.add_row(Padding(escape(what), (0, 0, 0, 2)))
         console.print(table)
         stopped = next((run.folder for run in found if run.state == "stopped"), None)

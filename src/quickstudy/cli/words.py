@@ -23,7 +23,7 @@ FamilyName = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="The folder of a training; 'train' says where it is.")]]
 Unit = Literal["m", "cm", "mm", "in"]
 Format = Literal["lerobot", "minari", "npz", "csv"]
-State = Literal["finished", "running", "stopped"]
+State = Literal["finished", "running", "stopped", "damaged"]
 
 
 def optional(metavar: str) -> Any:

@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import re
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +19,50 @@ from quickstudy.errors import QuickstudyError
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` (same suffix) to write to; on success it takes the place of `path`.
+    """A temporary place of the same name and file system to write to; on success it takes the place of `path`.
+
+    It lies in a folder of this process beside `path`, which no pattern of names finds; what a process that was killed
+    left there goes when the next one writes.
 
     Raises:
         QuickstudyError: the disk refuses (full, read-only, no such place); what was there before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with _own_folder(path) as folder:
+            temporary = folder / path.name
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
         raise _refused(path, error) from error
+
+
+@contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """A folder of this process beside `path`, which is gone afterwards with all that is left in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = re.sub(r"\W", "_", socket.gethostname())
+    for left in path.parent.glob(f".partial-{host}-*"):
+        owner = left.name.split("-")[2]
+        if owner.isdigit() and not is_alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    # Threads of a process write at the same time, so the folder is one write's own.
+    folder = Path(tempfile.mkdtemp(prefix=f".partial-{host}-{os.getpid()}-", dir=path.parent))
+    try:
+        yield folder
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -59,7 +90,7 @@ def write_json(path: Path, content: Any, **options: Any) -> None:
 
 @contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` to write to; on success it takes that name, which must not be taken yet.
+    """A temporary folder to write to, as `partial`; on success it takes the name `path`, which must not be taken yet.
 
     Raises:
         QuickstudyError: something is there already, or as `partial`.
@@ -67,15 +98,14 @@ def partial_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists():
         raise QuickstudyError(f"'{path}' is there already; name a place that is not.")
-    temporary = path.absolute().with_name(f".{path.absolute().name}.partial-{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, path)
+        with _own_folder(path.absolute()) as folder:
+            temporary = folder / path.absolute().name
+            temporary.mkdir()
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
         raise _refused(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:

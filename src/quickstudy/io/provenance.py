@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.io import files
 
 NOTE = "run.json"
-"""File of a run's or a comparison's folder, see `note_start`."""
+"""File of a run's or a comparison's folder, see `at_work`."""
 
+_LOCK = ".lock"
 _PACKAGES = ("quickstudy", "torch", "numpy", "mujoco")
 
 
@@ -54,36 +56,48 @@ def machine() -> str:
     return f"{usable} cores, {torch.get_num_threads()} threads, {platform.machine()}, {accelerator}"
 
 
-def note_start(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> None:
-    """Writes run.json: all that it takes to go on with a run or to repeat it, and who is at work on it.
-
-    The command and the versions that a run began with stay; `process` and `host` are those of now.
-    """
-    path = folder / NOTE
-    began = {
-        "kind": kind,
-        "command": command,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": commit(),
-        "versions": versions(),
-        "machine": machine(),
-    }
-    then = read_note(folder) if path.exists() else {}
-    now = {"process": os.getpid(), "host": socket.gethostname()}
-    files.write_json(path, {**began, **then, **about, **now}, indent=1)
-
-
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Lets run.json, which `note_start` wrote, say until the end, or until a stop, that this process is at work."""
+def at_work(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> Iterator[None]:
+    """Keeps a run's or a comparison's folder for this process while it is at work there.
+
+    Writes run.json: all that it takes to go on or to repeat it, and who is at work. The command and the versions that a
+    run began with stay; `process` and `host` are those of now, and `process` is None once it is over. The lock is the
+    system's, so that a process that was killed holds none.
+
+    Raises:
+        QuickstudyError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
     try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note = read_note(folder) if (folder / NOTE).exists() else {}
+        who = f"process {note.get('process')} on {note.get('host')}" if note.get("process") else "another process"
+        raise QuickstudyError(
+            f"{who.capitalize()} is at work in '{folder}': wait for it or stop it, or name another folder."
+        ) from None
+    try:
+        began = {
+            "kind": kind,
+            "command": command,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "commit": commit(),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        then = read_note(folder) if (folder / NOTE).exists() else {}
+        now = {"process": os.getpid(), "host": socket.gethostname()}
+        files.write_json(folder / NOTE, {**began, **then, **about, **now}, indent=1)
         yield
     finally:
-        files.write_json(folder / NOTE, read_note(folder) | {"process": None}, indent=1)
+        if (folder / NOTE).exists():
+            files.write_json(folder / NOTE, read_note(folder) | {"process": None}, indent=1)
+        lock.release()
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """What `note_start` wrote.
+    """What `at_work` wrote.
 
     Raises:
         QuickstudyError: there is none, or it is damaged.

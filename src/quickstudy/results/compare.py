@@ -22,7 +22,7 @@ from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, cloc
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
-from quickstudy.io.provenance import at_work, note_start
+from quickstudy.io.provenance import at_work
 from quickstudy.method import Method
 from quickstudy.methods import get as method_called
 from quickstudy.methods import records
@@ -118,15 +118,16 @@ def compare(
     splits = list(protocol.splits) or made.test_splits
     for split in splits:
         made.tasks(split, protocol.tasks)  # more tasks than exist are told before an hour of training
-    _remember(folder, {name: experiment.settings for name, experiment in first.items()})
-    about = {"methods": list(first), "splits": splits, "protocol": asdict(protocol)}
-    note_start(folder, "comparison", command, {**about, "asked": dict(asked)} if asked else about)
+    settings = _with_those_before(folder, {name: experiment.settings for name, experiment in first.items()})
+    about: dict[str, Any] = {"methods": list(first), "splits": splits, "protocol": asdict(protocol)}
+    about |= {"asked": dict(asked)} if asked else {}
     source = functools.cache(
         lambda: next(e for e in first.values() if e.method.uses == "all" and not e.by_trial).source()
     )
     done: dict[str, list[_Run]] = {}
     left: list[str] = []
-    with clock(folder / "seconds.json"), at_work(folder):
+    with at_work(folder, "comparison", command, about), clock(folder / "seconds.json"):
+        files.write_json(folder / "settings.json", settings, indent=1)
         for seed in range(protocol.seeds):
             for record in chosen:
                 run = _Run(make, named, record, seed, protocol, folder, source, budget)
@@ -189,8 +190,8 @@ def _cell_of(
     return write_cell(family, split, made, seconds, folder, command, reference)
 
 
-def _remember(folder: Path, settings: dict[str, Settings]) -> None:
-    """Notes the methods' settings in the folder, so that what lies there is only gone on with under the same ones."""
+def _with_those_before(folder: Path, settings: dict[str, Settings]) -> dict[str, Any]:
+    """The methods' settings with those that the folder has, which is only gone on with under the same ones."""
     path = folder / "settings.json"
     then = json.loads(path.read_text()) if path.exists() else {}
     changed = [m for m, now in settings.items() if m in then and settings_from_plain(then[m], str(path)) != now]
@@ -198,7 +199,7 @@ def _remember(folder: Path, settings: dict[str, Settings]) -> None:
         raise QuickstudyError(
             f"'{folder}' holds results of {', '.join(changed)} with other settings; name another folder, or remove it."
         )
-    files.write_json(path, then | {method: asdict(s) for method, s in settings.items()}, indent=1)
+    return {**then, **{method: asdict(s) for method, s in settings.items()}}
 
 
 class _Run:

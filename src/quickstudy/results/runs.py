@@ -13,12 +13,12 @@ to go on with either (`quickstudy resume RUN`) or to repeat it (`quickstudy resu
 
 import dataclasses
 import json
-import os
 import re
 import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,22 +28,22 @@ from rich.markup import escape
 
 from quickstudy import families, methods, outside
 from quickstudy.data import Seen
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.experiment import Experiment
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.recorded import RecordedDemonstrations
 from quickstudy.families.remote import RemoteFamily, about_of
-from quickstudy.io import checkpoint
+from quickstudy.io import checkpoint, files
 from quickstudy.io.migration import migrated
 from quickstudy.io.progress import console
-from quickstudy.io.provenance import NOTE, at_work, note_start, read_note
+from quickstudy.io.provenance import NOTE, at_work, read_note
 from quickstudy.results.evidence import Cell
 from quickstudy.results.rows import rows, rows_by_task, write_cell
 from quickstudy.results.tables import in_words
 from quickstudy.settings import Settings, flat, from_plain
 from quickstudy.task import TaskFamily
 
-State = Literal["finished", "running", "stopped"]
+State = Literal["finished", "running", "stopped", "damaged"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Run:
         folder: where it is.
         kind: 'training' or 'comparison'.
         family, method: what was asked for; the methods of a comparison, joined.
-        state: 'running' where the process that does it is alive on this machine.
+        state: 'running' where the process that does it is alive on this machine; 'damaged' where it cannot be read.
         progress: done and wanted: outer steps, or (method, seed, split) evaluations.
-        headline: its best figure so far, in words.
+        headline: its best figure so far, in words; of a damaged one, what is wrong.
         changed: when something in it changed last, seconds since 1970.
     """
 
@@ -76,7 +76,25 @@ def listed(root: Path) -> list[Run]:
     folders |= {path.parent.parent for path in root.glob("**/checkpoints/*") if path.is_dir()}
     comparisons = {path.parent for path in root.glob("**/settings.json") if any(path.parent.glob("*-seed*"))}
     own = (folders | comparisons) - {f for f in folders if f.parent in comparisons}
-    return sorted((_described(folder) for folder in own), key=lambda run: -run.changed)
+    return sorted(map(_listed, own), key=lambda run: -run.changed)
+
+
+def _listed(folder: Path) -> Run:
+    """A run as it is listed; one that is damaged hides no other."""
+    try:
+        return _described(folder)
+    except Exception as error:  # files that others wrote, changed or cut off hold anything
+        said = str(error) if isinstance(error, QuickstudyError) else f"{type(error).__name__}: {one_line(error)}"
+        return Run(folder, "training", "", "", "damaged", (0, 0), said, _changed(folder))
+
+
+def _changed(folder: Path) -> float:
+    """When something in a folder changed last; what vanishes meanwhile, or leads nowhere, does not count."""
+    times = [0.0]
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _described(folder: Path) -> Run:
@@ -95,8 +113,7 @@ def _described(folder: Path) -> Run:
         at_once = where == "best" and "step" not in config  # a method that is not trained
         progress = (1, 1) if at_once else (int(config.get("step", 0)), steps)
     state: State = "finished" if progress[0] >= progress[1] > 0 else "running" if _alive(note) else "stopped"
-    changed = max((p.stat().st_mtime for p in folder.rglob("*")), default=0.0)
-    return Run(folder, kind, family, method, state, progress, _headline(folder, where), changed)
+    return Run(folder, kind, family, method, state, progress, _headline(folder, where), _changed(folder))
 
 
 def is_comparison(folder: Path) -> bool:
@@ -117,13 +134,7 @@ def _alive(note: Mapping[str, Any]) -> bool:
     process = note.get("process")
     if note.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return files.is_alive(process)
 
 
 def _headline(folder: Path, where: str | None) -> str:
@@ -288,9 +299,9 @@ def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, 
     check_folder(folder, settings, resume)
     experiment.start(device)  # what cannot be had is told before anything is written
     source = experiment.source()
-    note_start(folder, "training", command, {"settings": asdict(settings)})
     goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"
-    with at_work(folder):
+    with at_work(folder, "training", command, {"settings": asdict(settings)}):
+        check_folder(folder, settings, resume)  # another one may have begun since
         experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
     if not experiment.by_trial:
         save_example(experiment.family, folder)
