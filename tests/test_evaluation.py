@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from quickstudy import methods
+from quickstudy import families, methods
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import Evaluation, SkillPolicy, evaluate
 from quickstudy.families.classic import PointNavigation
+from quickstudy.io import files
 from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.methods.demonstrations.baselines import (
     FineTuneConfig,
@@ -137,3 +138,62 @@ def test_rows_keep_seeds_apart_until_the_last_moment():
     assert row.value == pytest.approx(0.625)
     assert (row.seeds, row.tasks, row.episodes, row.shots, row.ms) == (2, 2, 2, 1, 6.0)
     assert row.ci95[0] <= 0.625 <= row.ci95[1]
+
+
+class Diverges(GoesThere):
+    """Does what `GoesThere` does, but not where it is shown a goal to the left."""
+
+    def adapt(self, support: Batch):
+        place = super().adapt(support)
+        return torch.where(place[0] < 0, place * torch.nan, place)
+
+
+def test_a_task_without_finite_actions_has_failed_and_the_others_have_their_figures(tmp_path):
+    sound, result = (
+        evaluate(kind(recorded_base(2)), FAMILY, "test", shots=[0, 1], tasks=12, episodes=2)
+        for kind in (GoesThere, Diverges)
+    )
+    broken = [name in result.broken for name in result.tasks]
+    assert 0 < sum(broken) < 12
+    fine = ~np.array(broken)
+    np.testing.assert_array_equal(result.metrics["success"][1, fine], sound.metrics["success"][1, fine])
+    assert result.metrics["success"][1, broken].max() == 0.0
+    np.testing.assert_array_equal(result.metrics["success"][0], sound.metrics["success"][0], "it was not adapted")
+    first = result.tasks[broken.index(True)]
+    assert f"{sum(broken)} of 12 tasks counted as failed: {first} (what the learner does is not finite)" in result.note
+    result.save(tmp_path / "it.json")
+    assert "NaN" not in (tmp_path / "it.json").read_text()
+    assert Evaluation.load(tmp_path / "it.json").broken == result.broken
+    (_, row) = rows(methods.get("maml"), FAMILY, [result])
+    assert row.note == result.note
+
+
+def test_evaluations_are_compared_on_the_tasks_that_all_have():
+    values = np.array([[[1.0], [2.0], [4.0]]])
+    whole = Evaluation("test", ["s/test/0", "s/test/1", "s/test/2"], [1], {"mse": values}, [1.0])
+    part = whole.only(["s/test/0", "s/test/2"])
+    assert [task.index for task in part.drawn(families.get("sinusoid"))] == [0, 2]
+    (row,) = rows(methods.get("maml"), families.get("sinusoid"), [whole, part])
+    assert (row.value, row.tasks) == (2.5, 2)
+    assert not whole.note
+
+
+def test_a_figure_that_does_not_exist_is_null_in_the_file(tmp_path):
+    odd = Evaluation("test", ["a"], [1], {"success": np.ones((1, 1, 1)), "time": np.full((1, 1, 1), np.nan)}, [1.0])
+    odd.save(tmp_path / "it.json")
+    assert '"time": [[[null]]]' in (tmp_path / "it.json").read_text()
+    assert np.isnan(Evaluation.load(tmp_path / "it.json").metrics["time"]).all()
+    with pytest.raises(QuickstudyError, match="a number that is not finite"):
+        files.write_json(tmp_path / "bad.json", {"x": float("inf")})
+    assert not (tmp_path / "bad.json").exists()
+
+
+def test_a_setting_without_finite_figures_is_never_tuned_to(monkeypatch, tmp_path):
+    def fake(learner, *_):
+        return 0.5 if learner.config.rate == 3e-3 else float("nan")
+
+    monkeypatch.setattr("quickstudy.results.tuning.on_validation", fake)
+    for _ in range(2):  # the second time from the record
+        learner = Transfer(BaseLearner(MLP(2, 2, [4]), 2))
+        assert tune(learner, FAMILY, Tuning(steps=(20,)), 1, record=tmp_path / "tuning.json").rate == 3e-3
+    assert "NaN" not in (tmp_path / "tuning.json").read_text()

@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quickstudy import batching
+from quickstudy.batching import Outer
 from quickstudy.data import DemonstrationSet, SupportQuery
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, TrainingError
 from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.classic.fresh import FreshSinusoids
-from quickstudy.io import checkpoint
+from quickstudy.io import checkpoint, progress
 from quickstudy.settings import TrainConfig
 from quickstudy.train import DemonstrationSteps, Validation, meta_train, run
 
@@ -231,3 +233,61 @@ def test_the_number_of_shots_varies_where_it_is_asked_to():
     learner = Experiment.of(Sinusoid(), "no-adaptation", changes={"network": {"hidden": (4,), "context": 0}}).build()
     meta_train(learner, Watched(), TrainConfig(steps=60, meta_batch=2, shots=2, most_shots=4, queries=1))
     assert set(seen) == {2, 3, 4}
+
+
+# ---- nothing came of it
+
+
+def test_a_training_without_a_finite_figure_on_validation_tasks_is_no_result(source, tmp_path):
+    with pytest.raises(TrainingError, match=r"Nothing came of 30 steps: no look .* gave a finite success") as error:
+        meta_train(learner(), source, CONFIG, folder=tmp_path, validation=Validation("success", lambda it: math.nan))
+    assert error.value.status == 1
+    assert not checkpoint.exists(tmp_path / "checkpoints/best")
+
+
+def outer(finite: list[bool]) -> Outer:
+    return Outer(torch.ones(len(finite)), {}, torch.tensor(finite))
+
+
+def test_tasks_left_out_are_told_thrice_and_the_training_stops_where_they_are_most(source, capsys):
+    it = learner()
+    steps = DemonstrationSteps(it, source, replace(CONFIG, steps=400, meta_batch=4))
+    steps.outer = lambda batch: outer([True, False, False, False])
+    rng = torch.Generator().manual_seed(0)
+    for number in range(1, 100):
+        steps.step(rng, number)
+    with pytest.raises(TrainingError, match="300 of 400 tasks of the last 100 steps up to step 100 had to be left out"):
+        steps.step(rng, 100)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("left out of this step") == 4, "three times, and at the hundredth"
+    steps.outer = lambda batch: outer([False] * 4)
+    with pytest.raises(TrainingError, match=r"not finite; training stopped .* try a lower --inner-rate than 0\.1"):
+        steps.step(rng, 101)
+
+
+def test_seconds_that_come_but_once_are_no_part_of_the_time_left(capsys, monkeypatch):
+    now = iter([0.0, 60.0, 61.0, 81.5])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.progress("training", 1000) as advance:
+        advance(1, once=59.0)
+        advance(1)
+        advance(1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("training: 1/1000, 60 s, 999 s left")
+    assert lines[1].startswith("training: 3/1000, 82 s, 7478 s left")
+
+
+def test_compiling_is_announced_and_timed(source, capsys, monkeypatch):
+    def compiled(learner, batched, tasks, matmul):
+        return lambda tasks: batching._pass(learner.loss, batched, tasks, list(learner.parameters()))
+
+    monkeypatch.setattr(batching, "_CompiledPass", compiled)
+    steps = DemonstrationSteps(learner(), source, CONFIG)
+    steps.outer.compiled = True
+    rng = torch.Generator().manual_seed(0)
+    steps.step(rng, 1)
+    assert capsys.readouterr().out == "compiling the step, about a minute\n"
+    assert steps.once() > 0.0
+    steps.step(rng, 2)
+    assert steps.once() == 0.0
+    assert not capsys.readouterr().out

@@ -254,8 +254,11 @@ def _too_far(
     shown: Sequence[Sequence[Demonstration]],
     shots: int,
 ) -> dict[str, str]:
-    """Which tasks' first `shots` demonstrations lie too far outside of training, and by which channel."""
-    if learner.seen is None or shots == 0:
+    """Which tasks' first `shots` demonstrations lie too far outside of training, and by which channel.
+
+    A family of this house has held-out tasks on purpose, and its episodes tell what becomes of them.
+    """
+    if learner.seen is None or shots == 0 or not family.scales_actions:
         return {}
     found = [outside.farthest(learner.seen, some[:shots], family) for some in shown]
     return {task.name: str(one) for task, one in zip(tasks, found, strict=True) if one.too_far}

@@ -218,8 +218,13 @@ class Experiment:
         budget, folder = budget or Budget(), None if folder is None else Path(folder)
         learner, place = self.start(device)
         source = source or self.source()
-        if isinstance(source, DemonstrationSet) and source.scaling is not None:
-            if resume and folder is not None and _is_unscaled(folder / "checkpoints/last"):
+        if isinstance(source, DemonstrationSet):
+            if (
+                source.scaling is not None
+                and resume
+                and folder is not None
+                and _is_unscaled(folder / "checkpoints/last")
+            ):
                 source = source.unscaled()
             learner.scaling = copy.deepcopy(source.scaling)
         if source is not None and source.batch is not None:

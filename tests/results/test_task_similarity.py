@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from commands import quickstudy
+from linear import CHANGES, demonstration, write_csv
 from quickstudy.data import DemonstrationSet
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
@@ -11,9 +13,10 @@ from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
-from quickstudy.methods.demonstrations.task_similarity import starting_skills, train_matcher
+from quickstudy.methods.demonstrations.task_similarity import calibrate, starting_skills, train_matcher
 from quickstudy.nets import MLP
-from quickstudy.results.task_similarity import compare_starts, match_run
+from quickstudy.results.runs import load
+from quickstudy.results.task_similarity import TaskMatch, compare_starts, match_run
 
 FAMILY = PointNavigation()
 
@@ -86,3 +89,49 @@ def test_mistakes_are_told(runs):
         match_run(runs / "transfer", [])
     with pytest.raises(QuickstudyError, match="not a run folder"):
         match_run(runs, [runs / "it.npz"])
+
+
+def placed(task: int, seed: int) -> Demonstration:
+    """One whose task shows in where x and y are."""
+    one, place = demonstration(task, seed), 3 * np.random.default_rng(100 + task).uniform(-1, 1, 2)
+    return Demonstration(one.observations * [0.1, 0.1, 1.0] + [*place, 0.0], one.actions)
+
+
+def test_a_task_that_is_none_of_the_known_ones_is_called_that(tmp_path, capsys):
+    every = [(f"t{task}", placed(task, seed)) for task in range(20) for seed in range(5)]
+    training = write_csv(tmp_path / "train.csv", every)
+    Experiment.of(str(training), "transfer", changes=CHANGES).train(tmp_path / "run")
+    experiment, _ = load(tmp_path / "run")
+    labels = {
+        split: [task.parameters["label"] for task in experiment.family.tasks(split, size)]
+        for split, size in experiment.family.sizes.items()
+    }
+    taken: dict[str, int] = {}
+    for split in ("train", "test"):
+        for label in labels[split][:4]:
+            new = write_csv(tmp_path / "new.csv", [("t", placed(int(label[1:]), 77))])
+            found = match_run(tmp_path / "run", [new])
+            assert found.calibration.unknown == 4
+            taken[split] = taken.get(split, 0) + (found.ranking[0][2] == label and found.is_known)
+            kind = (
+                "It is a known task, train/train/" if found.is_known else "It is none of the known tasks; train/train/"
+            )
+            assert found.verdict.startswith(kind)
+    assert taken["train"] >= 3
+    assert taken["test"] == 0
+    quickstudy("match", tmp_path / "run", tmp_path / "new.csv")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "by this rule 0 % of 4 validation tasks would be taken for a known one" in said
+
+
+def test_what_matching_cannot_tell_is_not_told():
+    known, unknown = torch.tensor([4.0, 5.0, 6.0]), torch.tensor([-3.0, -2.0, -4.0])
+    apart = calibrate(known, unknown)
+    assert -2.0 < apart.threshold < 4.0
+    assert (apart.taken, apart.missed, apart.known, apart.unknown) == (0.0, 0.0, 3, 3)
+    mixed = calibrate(torch.arange(-10.0, 10.0), torch.arange(-9.0, 11.0))
+    assert mixed.threshold >= 9.0, "an unknown task is rarely taken for a known one, whatever that costs"
+    assert mixed.missed > 0.9
+    match = TaskMatch([(FAMILY.task("train", 0), 0.99, "goal")], None)
+    assert match.is_known is None
+    assert "cannot be told" in match.verdict

@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 import sys
+import textwrap
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -56,21 +57,25 @@ def parsed(kind: Any, **options: Any) -> Any:
 
 def _sentence(box: str) -> str:
     """The sentence that a box of tyro's says, with the first of its hints and where help is."""
-    lines = [line.strip("│╭╮╰╯").rstrip() for line in box.splitlines() if "╭" not in line and "╰" not in line]
+    framed = "╭" in box  # where the terminal has such signs; else a title and a line stand above
+    lines = [line.strip("│").rstrip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     parts: list[list[str]] = [[]]
-    for line in lines:
-        if set(line.strip()) == {"─"}:
+    for line in textwrap.dedent("\n".join(line for line in lines if line.strip())).splitlines():
+        if set(line.strip()) <= set("─-"):
             parts.append([])
-        elif line.strip():
-            parts[-1].append(line[1:] if line.startswith(" ") else line)
-    least = min((len(line) - len(line.lstrip()) for line in parts[0] if line.startswith(" ")), default=0)
-    first = [line.strip() for line in parts[0] if not line.startswith(" ")]
-    wanted = [line.strip() for line in parts[0] if line.startswith(" ") and len(line) - len(line.lstrip()) == least]
-    text = " ".join(first + ([", ".join(wanted)] if wanted else [])).rstrip(".")
-    hints = [some for some in parts[1:] if some and some[0].startswith("Perhaps you meant")]
-    nearest = f"; did you mean {hints[0][1].split()[0]}?" if hints and len(hints[0]) > 1 else "."
+        else:
+            parts[-1].append(line)
+    said, *others = [textwrap.dedent("\n".join(part)).splitlines() for part in (parts if framed else parts[1:])]
+    text = " ".join(line for line in said if not line.startswith(" "))
+    wanted = [line.strip() for line in said if re.match(" {4}[^ ]", line)]
+    hints = [some for some in others if some and some[0].startswith("Perhaps you meant")]
+    nearest = f"; did you mean {hints[0][1].split()[0].strip(',')}?" if hints and len(hints[0]) > 1 else "."
     found = re.search(r"quickstudy [a-z]+(?: [a-z]+)* --help", " ".join(lines))
-    return f"{text}{nearest}" + (f" '{found.group()}' shows what there is." if found else "")
+    return (
+        " ".join([text, ", ".join(wanted)]).strip().rstrip(".")
+        + nearest
+        + (f" '{found.group()}' shows what there is." if found else "")
+    )
 
 
 def reading_of(observation: str | None, action: str | None, rate: float | None, time_unit: str) -> "ReadingConfig":

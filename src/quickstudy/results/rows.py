@@ -86,9 +86,9 @@ def figures(values: np.ndarray, groups: Sequence[Hashable] | None = None, shares
     numbers = {key: i for i, key in enumerate(dict.fromkeys(range(tasks) if groups is None else groups))}
     apart = len(numbers) == tasks
     return {
-        "value": round(float(values.mean()), 4),
+        "value": round(float(kept.mean()), 4),
         "ci95": _rounded(statistics.bootstrap(kept, groups=groups, shares=shares)),
-        "iqm": round(float(statistics.iqm(values)), 4),
+        "iqm": round(float(statistics.iqm(kept)), 4),
         "iqm_ci95": _rounded(statistics.iqm_interval(kept, groups=groups, shares=shares)),
         "seeds": seeds,
         "tasks": tasks,

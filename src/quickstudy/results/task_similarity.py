@@ -83,7 +83,8 @@ class TaskMatch(NamedTuple):
         )
         if self.is_known:
             return f"It is a known task, {self.start} ({sure})."
-        return f"It is none of the known tasks; {self.start} is the most similar ({sure})."
+        limits = ", as far as can be told" if c.missed > 0.5 else ""
+        return f"It is none of the known tasks{limits}; {self.start} is the most similar ({sure})."
 
 
 def match_run(

@@ -15,6 +15,7 @@ from quickstudy.methods.demonstrations.baselines import FineTuneConfig, Transfer
 from quickstudy.methods.demonstrations.task_similarity import (
     TaskSiamese,
     adapt_from,
+    as_support,
     log_odds,
     rank,
     starting_skills,
@@ -100,7 +101,7 @@ def test_the_most_similar_known_task_has_a_goal_nearby(matcher, known):
     demonstrations = FAMILY.demonstrate(tasks, 1, seed=3)
     with torch.no_grad():
         embedded = matcher.embed(known.batch)
-    rankings = [rank(matcher, known.tasks, embedded, shots) for shots in demonstrations]
+    rankings = [rank(matcher, known.tasks, embedded, as_support(shots)) for shots in demonstrations]
     best = goals([ranking[0][0] for ranking in rankings])
     distance = np.linalg.norm(best - goals(tasks), axis=-1).mean()
     usual = np.linalg.norm(goals(known.tasks)[None] - goals(tasks)[:, None], axis=-1).mean()
