@@ -82,6 +82,23 @@ def test_an_interrupted_training_resumes_exactly(source, tmp_path):
     assert histories[0] == histories[1]
 
 
+def test_a_damaged_last_checkpoint_resumes_exactly_from_the_one_before(source, tmp_path, capsys):
+    whole, again = learner(), learner()
+    meta_train(whole, source, CONFIG, folder=tmp_path / "whole")
+    meta_train(learner(), InterruptedSource(source, 27), CONFIG, folder=tmp_path / "parts")
+    last = tmp_path / "parts/checkpoints/last"
+    (last / "model.safetensors").write_bytes(b"damaged")
+    trained = meta_train(again, source, CONFIG, folder=tmp_path / "parts", resume=True)
+    assert trained.steps == 30
+    assert torch.equal(parameters(again), parameters(whole))
+    assert "The checkpoint before it is whole and is taken" in " ".join(capsys.readouterr().out.split())
+    for folder in (last, last.with_name(".last.before")):
+        (folder / "model.safetensors").write_bytes(b"damaged")
+    checkpoint.save(last.with_name("best"), again.state_dict(), {})
+    with pytest.raises(QuickstudyError, match=r"damaged.*best' is whole: 'quickstudy evaluate' and 'adapt' use it"):
+        meta_train(learner(), source, CONFIG, folder=tmp_path / "parts", resume=True)
+
+
 def test_the_same_seed_gives_the_same_learner_and_another_does_not(source):
     results = []
     for seed in (0, 0, 1):

@@ -6,7 +6,8 @@
 
 A save writes the sibling `.NAME.partial`, flushes it to the disk and renames it. A folder that is there already steps
 aside as `.NAME.previous` for the moment between two renames; `load` and `exists` find it there, so that a whole
-checkpoint can be read whenever the machine stops.
+checkpoint can be read whenever the machine stops. One with a training state stays as `.NAME.before` until the next
+save, and is taken where the newer one turns out to be damaged.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from quickstudy.errors import QuickstudyError, listed
 from quickstudy.io.files import reason
 from quickstudy.io.migration import renamed
+from quickstudy.io.progress import console
 from quickstudy.io.provenance import versions
 
 FORMAT = "quickstudy-checkpoint-1"
@@ -77,7 +79,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any],
         for name, content in files.items():
             _write(partial / name, content)
         _sync_folder(partial)
-        _replace(folder, partial)
+        _replace(folder, partial, keep=training is not None)
     except OSError as error:
         _remove(partial)
         kept = "; the checkpoint that was there before is untouched" if exists(folder) else ""
@@ -92,10 +94,31 @@ def exists(folder: Path) -> bool:
 def load(folder: Path) -> Checkpoint:
     """Reads what `save` wrote, onto the CPU; never unpickles.
 
+    Where it is damaged and the one before it is there, that one is taken, which is said.
+
     Raises:
         QuickstudyError: there is no such folder, it is not a checkpoint, or a file of it is missing or damaged.
     """
     folder = _present(Path(folder))
+    before = _sibling(folder, "before")
+    try:
+        return _load(folder)
+    except QuickstudyError as error:
+        if not folder.is_dir() or not _is_whole(before):
+            raise
+        console.print(f"{error} The checkpoint before it is whole and is taken.", markup=False, soft_wrap=True)
+        return _load(before)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _load(folder)
+    except QuickstudyError:
+        return False
+    return True
+
+
+def _load(folder: Path) -> Checkpoint:
     if folder.is_file():
         raise QuickstudyError(f"'{folder}' is a file; a checkpoint is a folder that holds {CONFIG} and {MODEL}.")
     if not folder.is_dir():
@@ -123,7 +146,13 @@ def load_to_resume(folder: Path, now: Mapping[str, Any], defaults: Mapping[str, 
     Raises:
         QuickstudyError: as `load` does; or without a training state, or trained with other settings.
     """
-    saved = load(folder)
+    try:
+        saved = load(folder)
+    except QuickstudyError as error:
+        best = folder.with_name("best")
+        if not _is_whole(best):
+            raise
+        raise QuickstudyError(f"{error} '{best}' is whole: 'quickstudy evaluate' and 'adapt' use it.") from error
     if saved.training is None:
         raise QuickstudyError(f"'{folder}' has no training state to resume from.")
     then = {**defaults, **renamed(saved.config.get("training", {}))}
@@ -293,7 +322,7 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(folder: Path, partial: Path) -> None:
+def _replace(folder: Path, partial: Path, keep: bool) -> None:
     """Renames `partial` to `folder`; at every moment one of `folder` and its `.previous` is a whole checkpoint."""
     previous = _sibling(folder, "previous")
     if folder.exists():
@@ -306,6 +335,10 @@ def _replace(folder: Path, partial: Path) -> None:
             previous.rename(folder)
         raise
     _sync_folder(folder.parent)
+    if keep and previous.exists():
+        before = _sibling(folder, "before")
+        _remove(before)
+        previous.rename(before)
     _remove(previous)
 
 
