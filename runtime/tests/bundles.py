@@ -28,21 +28,22 @@ def _model(nodes, inputs, outputs, constants=()):
 def adapt_graph():
     node = helper.make_node
     nodes = [
-        node("Slice", ["x", "start", "end", "axis"], ["near"]),
+        node("Slice", ["support", "start", "end", "axis"], ["near"]),
+        node("Slice", ["support", "y_start", "y_end", "axis"], ["y"]),
+        node("Slice", ["support", "y_end", "m_end", "axis"], ["wide"]),
         node("Sub", ["y", "near"], ["apart"]),
-        node("Unsqueeze", ["mask", "last"], ["wide"]),
         node("Mul", ["apart", "wide"], ["real"]),
         node("ReduceSum", ["real", "steps"], ["sum"], keepdims=0),
-        node("ReduceSum", ["mask"], ["count"], keepdims=0),
+        node("ReduceSum", ["wide"], ["count"], keepdims=0),
         node("Div", ["sum", "count"], ["bias"]),
         node("Identity", ["zero"], ["clock"]),
     ]
     constants = [
-        ("start", np.array([0])), ("end", np.array([2])), ("axis", np.array([2])), ("last", np.array([2])),
+        ("start", np.array([0])), ("end", np.array([2])), ("axis", np.array([2])), ("y_start", np.array([3])),
+        ("y_end", np.array([5])), ("m_end", np.array([6])),
         ("steps", np.array([0, 1])), ("zero", np.zeros(1, "f4")),
     ]  # fmt: skip
-    inputs = [("x", ["shot", "step", 3]), ("y", ["shot", "step", 2]), ("mask", ["shot", "step"])]
-    return _model(nodes, inputs, [("bias", [2]), ("clock", [1])], constants)
+    return _model(nodes, [("support", ["shot", "step", 6])], [("bias", [2]), ("clock", [1])], constants)
 
 
 def act_graph():
@@ -63,7 +64,8 @@ def manifest(**changes):
         "format": "quickstudy-bundle", "version": 1, "quickstudy": "0.2.0", "run": "runs/small", "family": "small",
         "method": "mean", "learns_from": "demonstrations", "rate": 20.0,
         "observation": {"names": ["arm.0", "arm.1", "grip"], "units": ["rad", "rad", ""], "low": [-1, -1, 0],
-                        "high": [1, 1, 1]},
+                        "high": [1, 1, 1], "met_low": [-1, -1, 0], "met_high": [1, 1, 1], "mean": [0, 0, 0.5],
+                        "deviation": [0.4, 0.4, 0.3]},
         "action": {"names": ["dx", "dy"], "units": [], "low": [-2, -2], "high": [2, 2], "rest": [0, None]},
         "skill": [{"name": "bias", "shape": [2], "dtype": "float32"},
                   {"name": "clock", "shape": [1], "dtype": "float32"}],

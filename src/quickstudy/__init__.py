@@ -32,6 +32,8 @@ _HOME = {
     "adapt": "evaluation",
     "compare": "results.compare",
     "evaluate": "evaluation",
+    "load": "robot",
+    "load_skill": "robot",
     "meta_train": "train",
 }
 """Where each public name lives; it is imported when it is first used, so that `import quickstudy` costs nothing."""
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from quickstudy.learner import BaseLearner, MetaLearner, Skill
     from quickstudy.method import Method
     from quickstudy.results.compare import compare
+    from quickstudy.robot import load, load_skill
     from quickstudy.settings import TrainConfig
     from quickstudy.task import Policy, Task, TaskFamily
     from quickstudy.train import Validation, meta_train

@@ -116,7 +116,7 @@ class SkillPolicy:
     def __init__(self, learner: MetaLearner, skills: Skill, transductive: bool = False) -> None:
         self.learner, self.skills, self.transductive = learner, skills, transductive
         self._size = sum(p.numel() for p in learner.parameters())
-        self._stateful = type(learner).act is not MetaLearner.act
+        self.stateful = type(learner).act is not MetaLearner.act
         self._spread = False
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class SkillPolicy:
         return actions if scaling is None else scaling.restored(actions)
 
     def _act(self, x: Tensor) -> np.ndarray:
-        if not self._stateful:
+        if not self.stateful:
             predict = self.learner.predict if self.transductive else vmap(self.learner.predict, (None, 0))
             return vmap(predict)(self.skills, x).cpu().numpy()
         if not self._spread:

@@ -114,6 +114,8 @@ class TaskFamily(ABC):
     learners do not see it."""
     observation_size: int
     action_size: int
+    rest: tuple[float | None, ...] | None = None
+    """The action that keeps the robot where it is, None for a number that keeps its last value; None if nobody said."""
     hidden_size: int
     """Width of `hidden`, what an oracle sees of a task."""
     horizon: int

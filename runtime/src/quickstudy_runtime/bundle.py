@@ -29,7 +29,8 @@ class Channels:
         units: such as 'rad' or 'm', '' where nobody said.
         low, high: [channel]: of an observation, the range met in training; of an action, the limits that none leaves.
             Infinite where unknown.
-        offset: [channel] float64, which is taken off before a value becomes float32.
+        offset, scale: [channel] float64; a value less the one, over the other, is what the graphs take, float32.
+        mean, deviation, met_low, met_high: [channel], what training met; NaN or infinite where unknown.
         rest: [channel], of an action: what keeps the robot where it is; NaN where its last value does. None where
             nobody said.
     """
@@ -39,6 +40,11 @@ class Channels:
     low: np.ndarray
     high: np.ndarray
     offset: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    met_low: np.ndarray
+    met_high: np.ndarray
     rest: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -47,7 +53,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor of a skill: its name, shape and type."""
+    """One tensor of a skill: its name, its shape, -1 where that follows the demonstrations, and its type."""
 
     name: str
     shape: tuple[int, ...]
@@ -181,7 +187,12 @@ def _channels(reader: _Reader, is_action: bool) -> Channels:
         rest = reader.numbers("rest", width, math.nan)
         if (rest < low).any() or (rest > high).any():
             raise BundleError(f"{reader.where} is damaged: what keeps the robot at rest lies outside its limits.")
-    return Channels(names, units, low, high, reader.numbers("offset", width, 0.0), rest)
+    scale = reader.numbers("scale", width, 1.0)
+    if not (scale > 0).all():
+        raise BundleError(f"{reader.where} is damaged: its scale must be positive.")
+    met = [reader.numbers(name, width, missing) for name, missing in
+           (("mean", math.nan), ("deviation", math.nan), ("met_low", -math.inf), ("met_high", math.inf))]  # fmt: skip
+    return Channels(names, units, low, high, reader.numbers("offset", width, 0.0), scale, *met, rest)
 
 
 def _leaves(reader: _Reader) -> tuple[Leaf, ...]:
@@ -189,7 +200,7 @@ def _leaves(reader: _Reader) -> tuple[Leaf, ...]:
     for one in reader.get("skill", list, "a list"):
         leaf = _Reader(one, f"{reader.where}, skill")
         shape, dtype = leaf.get("shape", list, "a list"), leaf.text("dtype")
-        if not all(type(n) is int and 0 <= n <= _MOST_BYTES for n in shape) or dtype not in (
+        if not all(type(n) is int and -1 <= n <= _MOST_BYTES for n in shape) or dtype not in (
             "float32",
             "int64",
             "bool",
@@ -237,7 +248,8 @@ def check_leaves(arrays: Mapping[str, np.ndarray], leaves: tuple[Leaf, ...], whe
     """Raises BundleError unless arrays are the tensors of a skill, finite."""
     for leaf in leaves:
         array = arrays.get(leaf.name)
-        if array is None or array.shape != leaf.shape or array.dtype != np.dtype(leaf.dtype):
+        fits = array is not None and array.ndim == len(leaf.shape) and array.dtype == np.dtype(leaf.dtype)
+        if array is None or not fits or any(n not in (-1, m) for n, m in zip(leaf.shape, array.shape, strict=True)):
             raise BundleError(f"{where} does not hold the tensor {shown(leaf.name)} in the form {leaf.shape}.")
         if not np.isfinite(array).all():
             raise BundleError(f"{where} is damaged: the tensor {shown(leaf.name)} is not finite.")

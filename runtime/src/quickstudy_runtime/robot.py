@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from quickstudy_runtime import tensors
-from quickstudy_runtime.bundle import Bundle, check_leaves, read
+from quickstudy_runtime.bundle import Bundle, Channels, check_leaves, read
 from quickstudy_runtime.errors import BundleError, InputError
 from quickstudy_runtime.guard import Gate, Guard, Names
 
 _MOST_STEPS = 1_000_000
-_FAR = 10.0
-"""How far outside the range met in training a demonstration may go, in widths of that range."""
+_TOO_FAR = (30.0, 8.0)
+"""Deviations from training's mean, and widths of its range beyond it, from which on, both together, a demonstration is
+too far from training to adapt to; as `quickstudy adapt` has it."""
 
 Demonstration = Any
 """(observations, actions), a mapping with these two keys, or the path of an .npz file that holds them."""
@@ -54,8 +55,7 @@ class Robot:
             raise InputError(
                 f"'{self.bundle.method}' does not learn from demonstrations; begin() gives the skill that it acts with."
             )
-        x, y, mask = self._collate(list(demonstrations))
-        made = self._adapt({"x": x, "y": y, "mask": mask, **self.bundle.parameters})
+        made = self._adapt({"support": self._collate(list(demonstrations)), **self.bundle.parameters})
         leaves = {leaf.name: made[leaf.name] for leaf in self.bundle.skill}
         for name, array in leaves.items():
             if not np.isfinite(array).all():
@@ -98,19 +98,17 @@ class Robot:
         Skill(self, dict(self.bundle.begin), Guard(on_bad="refuse")).act(middle)
         return time.perf_counter() - started
 
-    def _collate(self, given: Sequence[Demonstration]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Demonstrations padded to one length: x [shot, step, obs], y [shot, step, act], mask [shot, step]."""
+    def _collate(self, given: Sequence[Demonstration]) -> np.ndarray:
+        """Demonstrations padded to one length: observations, actions, mask side by side, [shot, step, obs + act + 1]."""
         if not given:
             raise InputError("Adaptation needs at least one demonstration; got none.")
         pairs = [self._checked(one, i) for i, one in enumerate(given)]
         steps = max(len(x) for x, _ in pairs)
-        shape = (len(pairs), steps)
-        x = np.zeros((*shape, len(self.bundle.observation)), np.float32)
-        y = np.zeros((*shape, len(self.bundle.action)), np.float32)
-        mask = np.zeros(shape, np.float32)
-        for i, (one, other) in enumerate(pairs):
-            x[i, : len(one)], y[i, : len(one)], mask[i, : len(one)] = one, other, 1.0
-        return x, y, mask
+        width = len(self.bundle.observation) + len(self.bundle.action)
+        support = np.zeros((len(pairs), steps, width + 1), np.float32)
+        for i, (x, y) in enumerate(pairs):
+            support[i, : len(x), :width], support[i, : len(x), width] = np.concatenate([x, y], 1), 1.0
+        return support
 
     def _checked(self, given: Demonstration, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Observations and actions [step, width], centred as the graphs take them."""
@@ -136,18 +134,15 @@ class Robot:
             if len(bad):
                 step, channel = bad[0]
                 raise fault("", f"in step {step}, channel '{channels.names[channel]}' is {table[step, channel]}")
-            width = channels.high - channels.low
-            known = np.isfinite(width) & (width > 0)
-            far = np.maximum(table - channels.high, channels.low - table)[:, known] / width[known]
-            if far.size and far.max() > _FAR:
-                step, place = np.unravel_index(far.argmax(), far.shape)
-                channel = np.flatnonzero(known)[place]
+            far = _farthest(table, channels)
+            if far is not None:
+                step, channel = far
                 raise fault(
                     "",
                     f"in step {step}, channel '{channels.names[channel]}' is {table[step, channel]:g}; training had "
-                    f"{channels.low[channel]:g} to {channels.high[channel]:g}",
+                    f"{channels.met_low[channel]:g} to {channels.met_high[channel]:g}",
                 )
-            tables.append((table - channels.offset).astype(np.float32))
+            tables.append(((table - channels.offset) / channels.scale).astype(np.float32))
         if not 1 <= len(tables[0]) <= _MOST_STEPS or len(tables[0]) != len(tables[1]):
             raise fault("", f"it has {len(tables[0])} observations and {len(tables[1])} actions")
         return tables[0], tables[1]
@@ -219,7 +214,7 @@ class Skill:
         given = {
             **self._leaves,
             **bundle.parameters,
-            "observation": (values - bundle.observation.offset).astype(np.float32),
+            "observation": ((values - bundle.observation.offset) / bundle.observation.scale).astype(np.float32),
             "previous_action": self._previous,
             "reward": np.array([reward], np.float32),
             "done": np.array([done], np.float32),
@@ -233,7 +228,7 @@ class Skill:
         if np.isfinite(action).all():  # or what it remembers is lost as well
             self._leaves |= {name: made[f"next.{name}"] for name in bundle.changes}
             self._previous = action
-        return action + bundle.action.offset
+        return action * bundle.action.scale + bundle.action.offset
 
     def copy(self) -> "Skill":
         """The same skill for another robot, with memories, clocks and counts of its own."""
@@ -268,7 +263,7 @@ class _Graph:
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
         allowed = {leaf.name for leaf in bundle.skill} | set(bundle.parameters)
-        allowed |= {"observation", "previous_action", "reward", "done"} if name == "act" else {"x", "y", "mask"}
+        allowed |= {"observation", "previous_action", "reward", "done"} if name == "act" else {"support"}
         wanted = (
             {"action", *(f"next.{n}" for n in bundle.changes)}
             if name == "act"
@@ -295,7 +290,23 @@ def load(path: str | Path, guard: Guard | None = None, threads: int = 1) -> Robo
     return Robot(read(path), guard, threads)
 
 
-def _middle(channels: Any) -> np.ndarray:
+def _farthest(table: np.ndarray, channels: Channels) -> tuple[int, int] | None:
+    """Step and channel of values [step, channel] that lie too far outside of training; None where none does."""
+    width = channels.met_high - channels.met_low
+    known = np.isfinite(width) & (width > 0) & (channels.deviation > 0)
+    if not known.any():
+        return None
+    part, low, high = table[:, known], channels.met_low[known], channels.met_high[known]
+    deviations = np.abs(part - channels.mean[known]) / channels.deviation[known]
+    widths = np.maximum(part - high, low - part) / width[known]
+    too_far = np.where((deviations > _TOO_FAR[0]) & (widths > _TOO_FAR[1]), deviations, 0.0)
+    if not too_far.any():
+        return None
+    step, place = np.unravel_index(too_far.argmax(), too_far.shape)
+    return int(step), int(np.flatnonzero(known)[place])
+
+
+def _middle(channels: Channels) -> np.ndarray:
     low = np.where(np.isfinite(channels.low), channels.low, np.where(np.isfinite(channels.high), channels.high, 0.0))
     high = np.where(np.isfinite(channels.high), channels.high, low)
     return (low + high) / 2

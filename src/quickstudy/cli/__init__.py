@@ -16,6 +16,7 @@ from tyro.conf import subcommand
 
 from quickstudy.cli.learning import Adapt, Compare, Evaluate, Match, Profile, Resume, Train
 from quickstudy.cli.outcome import Demo, Pull, Push, Report, Runs
+from quickstudy.cli.robot import Export
 from quickstudy.cli.tasks import Check, Data, Families, Record
 from quickstudy.cli.words import parsed
 from quickstudy.errors import QuickstudyError, unknown
@@ -29,7 +30,7 @@ _ABOUT = (
 _COMMANDS = {
     "demo": Demo, "families": Families, "check": Check, "record": Record, "data": Data, "train": Train,
     "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "runs": Runs,
-    "report": Report, "push": Push, "pull": Pull, "profile": Profile,
+    "report": Report, "export": Export, "push": Push, "pull": Pull, "profile": Profile,
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from a random network. `Oracle` receives the hidden parameters of a task, which 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method, needs_skills
 from quickstudy.methods.demonstrations.base_network import base_learner
+from quickstudy.scanning import scan
 from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, Settings
 from quickstudy.task import TaskFamily
 
@@ -34,29 +35,40 @@ class FineTuneConfig(Config):
     rate: PositiveFloat = 1e-3
 
 
-def fine_tune(loss: Callable[[Parameters], Tensor], start: Parameters, config: FineTuneConfig) -> Parameters:
+def fine_tune(
+    loss: Callable[..., Tensor], start: Parameters, config: FineTuneConfig, *given: Batch
+) -> dict[str, Tensor]:
     """Adam (Kingma & Ba 2015, Algorithm 1, default betas) as a pure function, so that it can be batched over tasks.
 
     Args:
-        loss: of parameters, a scalar.
+        loss: of parameters, and what is `given`, a scalar.
         start: parameters before the first step.
 
     Returns:
         the parameters after the last one.
     """
     parameters = {n: p.detach() for n, p in start.items()}
-    first = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    second = dict(first)
-    for t in range(1, config.steps + 1):
-        gradient = grad(loss)(parameters)
-        for n, g in gradient.items():
-            # m_t = beta_1 m_{t-1} + (1 - beta_1) g_t, v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2
-            first = {**first, n: 0.9 * first[n] + 0.1 * g}
-            second = {**second, n: 0.999 * second[n] + 0.001 * g.square()}
-            # m^ = m_t / (1 - beta_1^t), v^ = v_t / (1 - beta_2^t), theta_t = theta_{t-1} - rate m^ / (sqrt(v^) + eps)
-            unbiased, scale = first[n] / (1 - 0.9**t), (second[n] / (1 - 0.999**t)).sqrt() + 1e-8
-            parameters = {**parameters, n: parameters[n] - config.rate * unbiased / scale}
-    return parameters
+    if not config.steps:
+        return parameters
+
+    def step(state: tuple[Parameters, ...], unbias: Tensor, *given: Batch) -> tuple[tuple[Parameters, ...], Any]:
+        parameters, first, second = state
+        gradient = grad(loss)(parameters, *given)
+        # m_t = beta_1 m_{t-1} + (1 - beta_1) g_t, v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2
+        first = {n: 0.9 * first[n] + 0.1 * g for n, g in gradient.items()}
+        second = {n: 0.999 * second[n] + 0.001 * g.square() for n, g in gradient.items()}
+        # m^ = m_t / (1 - beta_1^t), v^ = v_t / (1 - beta_2^t), theta_t = theta_{t-1} - rate m^ / (sqrt(v^) + eps)
+        moved = {
+            n: p - config.rate * (first[n] / unbias[0]) / ((second[n] / unbias[1]).sqrt() + 1e-8)
+            for n, p in parameters.items()
+        }
+        return (moved, first, second), ()
+
+    nothing = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    like = next(iter(parameters.values()))
+    unbias = [[1 - 0.9**t, 1 - 0.999**t] for t in range(1, config.steps + 1)]
+    rows = torch.tensor(unbias, dtype=like.dtype, device=like.device)
+    return scan(step, (parameters, nothing, {n: z.clone() for n, z in nothing.items()}), rows, *given)[0][0]
 
 
 def pooled(task: SupportQuery) -> Batch:
@@ -94,7 +106,7 @@ class Transfer(NoAdaptation):
         self.config = config
 
     def adapt(self, support: Batch) -> Parameters:
-        return fine_tune(lambda parameters: self.base.loss(parameters, support), self.begin(), self.config)
+        return fine_tune(self.base.loss, self.begin(), self.config, support)
 
 
 class FromScratch(Transfer):
@@ -181,8 +193,8 @@ class Replay(MetaLearner):
 
     def predict(self, skill: Recorded, x: Tensor) -> Tensor:
         """The action at the step of the clock, for any observation: [..., obs] to [..., act]."""
-        last = skill.mask[skill.shot].sum().long() - 1
-        action = skill.y[skill.shot, torch.minimum(skill.clock, last)]
+        mask, actions = (row(part, skill.shot) for part in (skill.mask, skill.y))
+        action = row(actions, torch.minimum(skill.clock, mask.sum().long() - 1))
         return action.expand(*x.shape[:-1], -1)
 
     def act(self, skill: Recorded, x: Tensor) -> tuple[Tensor, Recorded]:
@@ -202,6 +214,11 @@ class Replay(MetaLearner):
         return ((recorded - x) / self.base.deviation).square().sum(-1)
 
 
+def row(table: Tensor, place: Tensor) -> Tensor:
+    """A row of a table [row, ...] whose place is a tensor [], spelt so that it can be a graph."""
+    return table.index_select(0, place.reshape(1))[0]
+
+
 class NearestNeighbour(Replay):
     """Floor: repeats the action of the demonstrated step whose standardised observation is nearest."""
 
@@ -211,7 +228,11 @@ class NearestNeighbour(Replay):
         steps, actions, real = skill.x.flatten(0, 1), skill.y.flatten(0, 1), skill.mask.flatten()
         distance = self._distance(steps, x.unsqueeze(-2))
         nearest = torch.where(real > 0, distance, torch.inf).argmin(-1)
-        return actions[nearest]
+        return (
+            actions.index_select(0, nearest.flatten()).unflatten(0, nearest.shape)
+            if nearest.ndim
+            else row(actions, nearest)
+        )
 
     def act(self, skill: Recorded, x: Tensor) -> tuple[Tensor, Recorded]:
         return self.predict(skill, x), skill

@@ -31,6 +31,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import embedder, raw_learner
+from quickstudy.scanning import scan
 from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 
@@ -192,13 +193,13 @@ class MANN(MetaLearner):
 
     def _present(self, skill: Memory, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Memory, Tensor]:
         """Shows a sequence x [step, ..., obs]: the skill, and what was predicted for each y [step, ..., act]."""
-        predictions = []
-        inputs, labels, real = self.inputs(self.base(x)), y / self.action_deviation, mask.bool()
-        for t in range(len(x)):
-            prediction, following = self._step(skill, inputs[t])
-            skill = _where(real[t], following._replace(label=labels[t]), skill)
-            predictions.append(prediction)
-        return skill, torch.stack(predictions)
+        rows = self.inputs(self.base(x)), y / self.action_deviation, mask.bool()
+        return scan(self._shown, skill, rows)
+
+    def _shown(self, skill: Memory, row: tuple[Tensor, Tensor, Tensor]) -> tuple[Memory, Tensor]:
+        inputs, label, real = row
+        prediction, following = self._step(skill, inputs)
+        return _where(real, following._replace(label=label), skill), prediction
 
     def _step(self, skill: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
         """Reads, then writes."""

@@ -24,6 +24,7 @@ from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.method import Method, needs_skills
 from quickstudy.methods.demonstrations.base_network import embedder
 from quickstudy.nets import MLP, masked_softmax, unit
+from quickstudy.scanning import scan
 from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Widths
 from quickstudy.task import TaskFamily
 
@@ -167,13 +168,14 @@ class BidirectionalLSTM(nn.Module):
 
     @staticmethod
     def _states(cell: LSTMCell, inputs: Tensor, real: Tensor) -> Tensor:
-        h = c = torch.zeros_like(inputs[0])
-        states = []
-        for x, is_real in zip(inputs, real, strict=True):
+        def step(state: tuple[Tensor, Tensor], row: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            (h, c), (x, is_real) = state, row
             after = cell(x, h, c)
             h, c = (torch.where(is_real > 0, new, old) for new, old in zip(after, (h, c), strict=True))
-            states.append(h)
-        return torch.stack(states)
+            return (h, c), h
+
+        nothing = torch.zeros_like(inputs[0])
+        return scan(step, (nothing, nothing.clone()), (inputs, real))[1]
 
 
 class AttentionLSTM(nn.Module):

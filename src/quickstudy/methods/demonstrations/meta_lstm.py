@@ -14,7 +14,7 @@ remember their own last values as in the paper (at first 0); the authors' code r
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import base_learner
+from quickstudy.scanning import scan
 from quickstudy.settings import Config, OpenFraction, PositiveInt
 
 
@@ -110,16 +111,18 @@ class MetaLSTM(MetaLearner):
         theta = _flatten(self.begin())
         nothing = theta.new_zeros(1, len(theta))
         wide = nothing.expand(self.config.hidden, -1)
-        weights, state = Weights(**self.weights), State(wide, wide, nothing.expand(2, -1), theta)
-        for _ in range(steps):
-            # Algorithm 1, lines 8 and 9: loss and gradient on the support; constants for the outer loop (section 3.3)
-            learner = self._unflatten(state.theta.detach())
-            gradient, loss = grad_and_value(lambda parameters: self.base.loss(parameters, support))(learner)
-            flat = _flatten(gradient).detach()
-            x = torch.cat([preprocess(flat), preprocess(loss.detach()).unsqueeze(-1).expand(-1, len(flat))])
-            # Algorithm 1, lines 10 and 11: the cell's next state, which is the updated theta
-            state = update(flat, x, weights, state)
-        return self._unflatten(state.theta)
+        state = State(wide, wide, nothing.expand(2, -1), theta)
+        times = torch.arange(steps, device=theta.device)
+        return self._unflatten(scan(self._updated, state, times, support)[0].theta)
+
+    def _updated(self, state: State, t: Tensor, support: Batch) -> tuple[State, Any]:
+        # Algorithm 1, lines 8 and 9: loss and gradient on the support; constants for the outer loop (section 3.3)
+        learner = self._unflatten(state.theta.detach())
+        gradient, loss = grad_and_value(self.base.loss)(learner, support)
+        flat = _flatten(gradient).detach()
+        x = torch.cat([preprocess(flat), preprocess(loss.detach()).unsqueeze(-1).expand(-1, len(flat))])
+        # Algorithm 1, lines 10 and 11: the cell's next state, which is the updated theta
+        return update(flat, x, Weights(**self.weights), state), ()
 
     def predict(self, skill: Parameters, x: Tensor) -> Tensor:
         return self.base.predict(skill, x)

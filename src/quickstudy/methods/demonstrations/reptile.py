@@ -18,7 +18,7 @@ What deviates from the authors' code:
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import pooled
+from quickstudy.scanning import is_exporting, scan
 from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 
@@ -97,12 +98,13 @@ class Reptile(MetaLearner):
     def descend(self, data: Batch, steps: int) -> Inner:
         """U^k of the paper: the inner loop on mini-batches. Nothing here is differentiated by the outer loop."""
         now = tree_map(Tensor.detach, self.theta())
-        points = real_first(data)
-        for t in range(steps):
-            # Algorithm 1: phi = U^k(theta), k steps of SGD or Adam
-            gradient = grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch))
-            now = self._sgd(now, gradient) if self.config.inner_optimiser == "sgd" else self._adam(now, gradient)
-        return now
+        times = torch.arange(steps, device=data.x.device)
+        return scan(self._descended, now, times, real_first(data))[0] if steps else now
+
+    def _descended(self, now: Inner, t: Tensor, points: Batch) -> tuple[Inner, Any]:
+        # Algorithm 1: phi = U^k(theta), k steps of SGD or Adam
+        gradient = grad(self.base.loss)(now.parameters, mini_batch(points, t, self.config.batch))
+        return self._sgd(now, gradient) if self.config.inner_optimiser == "sgd" else self._adam(now, gradient), ()
 
     def loss(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
         """The loss on the task after its inner loop, as a number; its gradient is theta - phi."""
@@ -133,11 +135,13 @@ class Reptile(MetaLearner):
 def real_first(data: Batch) -> Batch:
     """The steps of all demonstrations as points, [point, ...], padding at the end."""
     mask = data.mask.flatten()
-    order = (1 - mask).sort(stable=True).indices
+    # A stable sort by (1 - mask), spelt so that it can be a graph: no two numbers are equal.
+    n = mask.shape[0]
+    order = ((1 - mask) * n + torch.arange(n, device=mask.device)).argsort()
     return Batch(data.x.flatten(0, 1)[order], data.y.flatten(0, 1)[order], mask[order], data.hidden)
 
 
-def mini_batch(points: Batch, t: int, size: int) -> Batch:
+def mini_batch(points: Batch, t: Tensor | int, size: int) -> Batch:
     """The mini-batch of step t: of the M that an epoch needs, every M-th real point, the first being t modulo M.
 
     Consecutive steps of a demonstration are alike, so a mini-batch is spread over all of them. Where there are fewer
@@ -145,7 +149,8 @@ def mini_batch(points: Batch, t: int, size: int) -> Batch:
     """
     n = points.mask.sum().long().clamp(min=1)
     stride = (n + size - 1) // size
-    index = t % stride + stride * torch.arange(min(size, len(points.mask)), device=n.device)
+    most = size if is_exporting() else min(size, len(points.mask))
+    index = t % stride + stride * torch.arange(most, device=n.device)
     chosen, exists = index % n, (index < n).to(points.mask.dtype)
     return Batch(points.x[chosen], points.y[chosen], points.mask[chosen] * exists, points.hidden)
 

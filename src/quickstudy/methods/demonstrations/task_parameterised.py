@@ -128,7 +128,7 @@ class TaskParameterisedMatching(MetaLearner):
     def adapt(self, support: Batch) -> Shown:
         x, y, mask, _ = support
         keys, values = self._embed(x, x[:, :1]), self._values(x, y, mask)
-        return Shown(x, mask, keys, values, x.new_zeros(len(x)), x.new_zeros(()), x[0, 0])
+        return Shown(x, mask, keys, values, x.new_zeros(x.shape[0]), x.new_zeros(()), x[0, 0])
 
     def predict(self, skill: Shown, x: Tensor) -> Tensor:
         """The action for x at the clock of the skill: [..., obs] to [..., act]."""

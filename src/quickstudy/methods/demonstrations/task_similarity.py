@@ -166,7 +166,7 @@ def adapt_from(
 
     From the pre-trained parameters this is `Transfer.adapt`.
     """
-    return fine_tune(lambda parameters: learner.base.loss(parameters, support), start, config or learner.config)
+    return fine_tune(learner.base.loss, start, config or learner.config, support)
 
 
 def starting_skills(

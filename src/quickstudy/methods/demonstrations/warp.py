@@ -8,7 +8,7 @@ from torch import Tensor
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics
 from quickstudy.method import Method, needs_layout
-from quickstudy.methods.demonstrations.baselines import Recorded, Replay, recorded_base
+from quickstudy.methods.demonstrations.baselines import Recorded, Replay, recorded_base, row
 from quickstudy.settings import Settings
 from quickstudy.task import ObservationLayout, TaskFamily
 
@@ -70,16 +70,16 @@ class Warp(Replay):
         """Where the hand should be at the step of the clock, [3]."""
         (x, _, mask, clock, shot), first = skill
         hand, thing, goal, _ = self.observation_layout
-        shown, last = x[shot], mask[shot].sum().long() - 1
+        shown, last = row(x, shot), row(mask, shot).sum().long() - 1
         step = torch.minimum(clock, last)
         way = (shown[:, thing] - shown[0, thing]).norm(dim=-1)
         reached = (shown[:, hand] - shown[0, hand]).norm(dim=-1)
-        moves = way[last] > self.still
+        moves = row(way, last) > self.still
         way = torch.where(moves, way, reached)
         # the share of its way that the object (or the hand) has gone blends the shifts of object and goal
-        share = (way[step] / way[last].clamp(min=1e-6)).clamp(0.0, 1.0)
+        share = (row(way, step) / row(way, last).clamp(min=1e-6)).clamp(0.0, 1.0)
         shift = first - shown[0]
-        return shown[step, hand] + (1.0 - share) * moves * shift[thing] + share * shift[goal]
+        return row(shown, step)[hand] + (1.0 - share) * moves * shift[thing] + share * shift[goal]
 
 
 def _build(s: Settings, family: TaskFamily) -> Warp:

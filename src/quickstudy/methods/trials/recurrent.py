@@ -19,6 +19,7 @@ from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory
 from quickstudy.methods.trials.learner import TrialLearner
 from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.rollout import Episodes, PolicyInput, collect
+from quickstudy.scanning import is_exporting
 from quickstudy.settings import Config, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
 
@@ -70,6 +71,13 @@ class LSTMCore(Core):
         return zeros, zeros
 
     def advance(self, state: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Any]:
+        if is_exporting():  # the same in plain products, which any graph has
+            (h, c), (w, v, a, b) = state, self.cell.all_weights[0]
+            gates = x @ w.mT + a + h @ v.mT + b
+            i, f, g, o = gates.chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            return h, (h.clone(), c)
         features, following = self.cell(x[:, None], tuple(s[None] for s in state))
         return features[:, 0], tuple(s[0] for s in following)
 
