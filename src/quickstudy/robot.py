@@ -8,18 +8,13 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
-import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from quickstudy import __version__
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import SkillPolicy, adapt
-from quickstudy.export.graphs import leaf_names
-from quickstudy.io import files
 from quickstudy.results import runs
-from quickstudy.results.adaptation import demonstrations_in
+from quickstudy.results.adaptation import about_learner, demonstrations_in, leaf_names, save_skill
 from quickstudy.task import TaskFamily
 
 Given = Demonstration | tuple[Any, Any] | Mapping[str, Any] | Path | str
@@ -126,10 +121,7 @@ class LearnedSkill:
 
     def save(self, path: Path | str) -> None:
         """Writes the skill as .safetensors with what it is of; the file appears whole or not at all."""
-        leaves = [leaf.detach().contiguous().numpy() for leaf in tree_flatten(self._skill)[0]]
-        tensors = dict(zip(leaf_names(self._skill), leaves, strict=True))
-        about = json.dumps(self.robot.about | {"run_folder": str(self.robot.run.resolve())}, allow_nan=False)
-        files.write(Path(path), safetensors.numpy.save(tensors, {"quickstudy": about}))
+        save_skill(self._skill, Path(path), self.robot.about)
 
 
 def load(run: Path | str, *, warm_up: bool = False) -> Robot:
@@ -148,14 +140,7 @@ def load(run: Path | str, *, warm_up: bool = False) -> Robot:
             f"'{run}' holds a '{experiment.method.name}', which learns by its own trials: 'quickstudy export' makes a "
             "bundle of it, whose rewards a robot's program gives step by step."
         )
-    family = experiment.family
-    about = {
-        "method": experiment.settings.method, "family": family.name, "quickstudy": __version__,
-        "torch": torch.__version__, "rate": family.rate, "observation": list(family.observation_channels),
-        "action": list(family.action_channels), "observation_units": list(family.observation_units),
-        "action_units": list(family.action_units), "learner": _digest(learner),
-    }  # fmt: skip
-    robot = Robot(run, learner, family, about)
+    robot = Robot(run, learner, experiment.family, about_learner(run, experiment, learner))
     if warm_up:
         robot.warm_up()
     return robot
@@ -179,7 +164,7 @@ def load_skill(path: Path | str, robot: Robot | None = None) -> LearnedSkill:
         raise QuickstudyError(f"'{path}' is not a skill: it cannot be read as .safetensors.") from error
     if not isinstance(about, dict) or "learner" not in about:
         raise QuickstudyError(f"'{path}' does not say which learner's skill it is; 'quickstudy adapt' writes it anew.")
-    robot = robot or load(Path(str(about.get("run_folder", ""))))
+    robot = robot or load(Path(str(about.get("run", ""))))
     if robot.about["learner"] != about["learner"]:
         raise QuickstudyError(f"'{path}' is a skill of another learner than that of '{robot.run}'.")
     begun = robot.learner.begin()
@@ -189,17 +174,6 @@ def load_skill(path: Path | str, robot: Robot | None = None) -> LearnedSkill:
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise QuickstudyError(f"'{path}' is damaged: a number in it is not finite.")
     return LearnedSkill(robot, tree_unflatten([tensors[name] for name in names], spec))
-
-
-def _digest(learner: torch.nn.Module) -> str:
-    """Names a learner by its parameters."""
-    import hashlib
-
-    made = hashlib.sha256()
-    for name, tensor in sorted(learner.state_dict().items()):
-        made.update(name.encode())
-        made.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return made.hexdigest()
 
 
 def _in_order(given: Any, names: Sequence[str], width: int, what: str) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_a_skill_or_an_error_that_is_not_finite_is_no_result(run, tmp_path, caps
     path = write_csv(tmp_path / "one.csv", [("t20", demonstration(20, 5))])
     bad = {"w": torch.tensor([1.0, float("nan")])}
     with pytest.raises(QuickstudyError, match=r"the skill's '.*w.*' holds a number that is not finite"):
-        save_skill(bad, tmp_path / "bad.safetensors")
+        save_skill(bad, tmp_path / "bad.safetensors", {})
     assert not (tmp_path / "bad.safetensors").exists()
     whole = MAML.adapt
     monkeypatch.setattr(MAML, "adapt", lambda *a, **k: {n: p * torch.inf for n, p in whole(*a, **k).items()})

@@ -190,9 +190,11 @@ def _channels(reader: _Reader, is_action: bool) -> Channels:
     scale = reader.numbers("scale", width, 1.0)
     if not (scale > 0).all():
         raise BundleError(f"{reader.where} is damaged: its scale must be positive.")
-    met = [reader.numbers(name, width, missing) for name, missing in
-           (("mean", math.nan), ("deviation", math.nan), ("met_low", -math.inf), ("met_high", math.inf))]  # fmt: skip
-    return Channels(names, units, low, high, reader.numbers("offset", width, 0.0), scale, *met, rest)
+    return Channels(
+        names, units, low, high, reader.numbers("offset", width, 0.0), scale, reader.numbers("mean", width, math.nan),
+        reader.numbers("deviation", width, math.nan), reader.numbers("met_low", width, -math.inf),
+        reader.numbers("met_high", width, math.inf), rest,
+    )  # fmt: skip
 
 
 def _leaves(reader: _Reader) -> tuple[Leaf, ...]:

@@ -99,7 +99,7 @@ class Robot:
         return time.perf_counter() - started
 
     def _collate(self, given: Sequence[Demonstration]) -> np.ndarray:
-        """Demonstrations padded to one length: observations, actions, mask side by side, [shot, step, obs + act + 1]."""
+        """Demonstrations padded to one length: observations, actions, mask side by side, [shot, step, ...]."""
         if not given:
             raise InputError("Adaptation needs at least one demonstration; got none.")
         pairs = [self._checked(one, i) for i, one in enumerate(given)]

@@ -34,8 +34,8 @@ class Export:
         made = export(self.run_folder, self.output or self.run_folder / name, self.precision, self.rest)
         adapted = "" if made.adapt_ms is None else f"adapting takes {made.adapt_ms:.1f} ms and "
         console.print(
-            f"{escape(str(made.path))}: {made.size / 1e6:.2f} MB; {adapted}acting {made.act_ms:.3f} ms on one thread; at "
-            f"most {max(made.act_difference, made.adapt_difference or 0):.1e} from PyTorch.",
+            f"{escape(str(made.path))}: {made.size / 1e6:.2f} MB; {adapted}acting {made.act_ms:.3f} ms on one thread; "
+            f"at most {max(made.act_difference, made.adapt_difference or 0):.1e} from PyTorch.",
             soft_wrap=True,
         )
         words = shlex.join(["quickstudy-runtime", "info", str(made.path)])

@@ -55,4 +55,8 @@ def record(
                     yield from (Episode(label, one.observations, one.actions) for one in shown)
                 advance(len(some))
 
-    datasets.save(path, episodes(), About(stated), format)
+    about = About(
+        stated, family.observation_channels, family.action_channels,
+        observation_units=family.observation_units, action_units=family.action_units,
+    )  # fmt: skip
+    datasets.save(path, episodes(), about, format)

@@ -6,7 +6,6 @@ node each, see `quickstudy.scanning`.
 """
 
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,20 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path
 
 from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.scanning import PlainProducts, exporting
 
 _DYNAMIC = torch.export.Dim.DYNAMIC
-
-
-def leaf_names(tree: Any) -> list[str]:
-    """A name for each tensor of a tree, in its order, of letters, digits, dots and underscores."""
-    made = [
-        re.sub(r"[^\w.]+", "_", keystr(where)).strip("_.") or "skill" for where, _ in tree_flatten_with_path(tree)[0]
-    ]
-    return [name if made.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(made)]
 
 
 def graph(
@@ -144,8 +134,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def same_as(tree: Any, like: Any) -> bool:
-    """Whether two trees have the same structure."""
-    return tree_flatten(tree)[1] == tree_flatten(like)[1]

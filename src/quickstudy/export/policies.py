@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
-from quickstudy.export.graphs import graph, leaf_names
+from quickstudy.export.graphs import graph
 from quickstudy.learner import MetaLearner
+from quickstudy.results.adaptation import leaf_names
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37)
 """Numbers of demonstrations and of steps to trace with: none may be the length of anything else, or the tracer takes

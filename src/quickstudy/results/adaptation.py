@@ -1,16 +1,20 @@
 """The command `adapt`: a skill from a user's own demonstrations, and what is to be told about them."""
 
+import hashlib
+import json
+import re
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from quickstudy import datasets, outside
 from quickstudy.data import collate
@@ -22,6 +26,7 @@ from quickstudy.evaluation import adapt
 from quickstudy.experiment import Experiment
 from quickstudy.families.remote import about_of
 from quickstudy.io import files
+from quickstudy.io.provenance import versions
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.results import runs
 from quickstudy.settings import ReadingConfig
@@ -100,7 +105,7 @@ def adapt_run(run: Path, demos: Sequence[Path], output: Path | None, reading: Re
         )
     far = None if learner.seen is None else outside.farthest(learner.seen, demonstrations, family)
     path = output or run / "skill.safetensors"
-    save_skill(skill, path)
+    save_skill(skill, path, about_learner(run, experiment, learner))
     return Adapted(path, before, after, milliseconds, far, _unseen(learner, demonstrations, family))
 
 
@@ -194,15 +199,35 @@ def _left_out(
         yield parts, [Demonstration(whole.observations[first:last], whole.actions[first:last])]
 
 
-def save_skill(skill: Skill, path: Path) -> None:
-    """Writes a skill's tensors by their place in its tree; the file appears whole or not at all.
+def about_learner(run: Path, experiment: Experiment, learner: MetaLearner) -> dict[str, Any]:
+    """What a skill file says of the learner that it is of, as plain data."""
+    family, made = experiment.family, hashlib.sha256()
+    for name, tensor in sorted(learner.state_dict().items()):
+        made.update(name.encode())
+        made.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "run": str(run.resolve()), "method": experiment.settings.method, "family": family.name, "rate": family.rate,
+        "observation": list(family.observation_channels), "action": list(family.action_channels),
+        "observation_units": list(family.observation_units), "action_units": list(family.action_units),
+        "learner": made.hexdigest(), "versions": versions(),
+    }  # fmt: skip
+
+
+def save_skill(skill: Skill, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes a skill's tensors by their place in its tree, and what it is of; the file appears whole or not at all.
 
     Raises:
         QuickstudyError: one holds a number that is not finite.
     """
-    leaves, _ = tree_flatten_with_path(skill)
-    tensors = {keystr(where): leaf.detach().contiguous().clone() for where, leaf in leaves}
+    tensors = {n: t.detach().contiguous().clone() for n, t in zip(leaf_names(skill), tree_leaves(skill), strict=True)}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise QuickstudyError(f"'{path}' was not written: the skill's '{name}' holds a number that is not finite.")
-    files.write(path, safetensors.torch.save(tensors))
+    files.write(path, safetensors.torch.save(tensors, {"quickstudy": json.dumps(about, allow_nan=False)}))
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """A name for each tensor of a tree, in its order, of letters, digits, dots and underscores."""
+    places = [keystr(where) for where, _ in tree_flatten_with_path(tree)[0]]
+    made = [re.sub(r"[^\w.]+", "_", place).strip("_.") or "skill" for place in places]
+    return [name if made.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(made)]

@@ -32,7 +32,7 @@ from quickstudy.methods.demonstrations.task_similarity import (
     train_matcher,
 )
 from quickstudy.results import runs
-from quickstudy.results.adaptation import all_demonstrations, imitation_error, save_skill
+from quickstudy.results.adaptation import about_learner, all_demonstrations, imitation_error, save_skill
 from quickstudy.settings import ReadingConfig
 from quickstudy.task import Task, TaskFamily
 
@@ -114,6 +114,7 @@ def match_run(
         raise QuickstudyError(f"Tasks of '{family.name}' are sets of classes; matching is for families of skills.")
     if "demonstrations" not in family.learned_from:
         raise QuickstudyError(f"Tasks of '{family.name}' have no demonstrations, and matching needs some of each.")
+    other = experiment
     if skills_run is not None:
         other, learner = runs.load(skills_run)
         if other.settings.family != experiment.settings.family:
@@ -144,7 +145,7 @@ def match_run(
     if not np.isfinite([before, after, without]).all():
         raise QuickstudyError("No skill came of the demonstration: its imitation error is not finite.")
     path = output or run / "matched-skill.safetensors"
-    save_skill(skill, path)
+    save_skill(skill, path, about_learner(skills_run or run, other, learner))
     return TaskMatch(ranking, path, calibration, before, after, without)
 
 

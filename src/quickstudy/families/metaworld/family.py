@@ -53,6 +53,7 @@ class Manipulation(SimulatedFamily):
     rate = 80.0
     observation_size = OBSERVATION
     action_size = ACTION
+    rest = (0.0, 0.0, 0.0, None)
     attempts = 16
     demonstrated_at_once = 200
     film_every, film_ends_with_success = 4, True

@@ -59,6 +59,8 @@ class Navigation(SimulatedFamily):
     observation_size = len(OBSERVATION)
     observation_limit = OBSERVATION_LIMIT
     action_size = len(ACTION)
+    observation_channels, action_channels = OBSERVATION, ACTION
+    rest = (0.0, 0.0)
     hidden_size = 2 * WAYPOINTS
     horizon = HORIZON
     disturbance = 0.15
