@@ -6,7 +6,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment
+from quickstudy.export.bundle import export
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.report import films
@@ -69,10 +71,24 @@ def demo(folder: Path, video: bool) -> Path:
     report = write_report(folder, "quickstudy demo", video)
     console.print(f"\n{headline(cells)} ({(time.perf_counter() - started) / 60:.1f} minutes)")
     console.print(f"The report, with plots and videos of the arm: [bold]{escape(str(report))}[/]", soft_wrap=True)
+    bundle = run / f"{FAMILY}.quickstudy"
+    try:
+        if not bundle.exists():
+            made = export(run, bundle)
+            console.print(
+                f"For a robot without PyTorch: [bold]{escape(str(bundle))}[/], {made.size / 1e6:.2f} MB, learns from a "
+                f"demonstration in {made.adapt_ms or 0:.1f} ms and acts in {made.act_ms:.3f} ms.",
+                soft_wrap=True,
+            )
+        run_it = shlex.join(["quickstudy-runtime", "serve", str(bundle), "--demo", str(example)])
+        console.print(f"What runs it there, for policy clients over a socket: {escape(run_it)}", soft_wrap=True)
+    except QuickstudyError as error:  # its packages are an extra
+        console.print(str(error), markup=False, soft_wrap=True)
     console.print("Next, with the learner that was just trained (see quickstudy --help for more):", soft_wrap=True)
     for words in (
         ("adapt", run, "--demo", example),
         ("evaluate", run, "--shots", 0, 1, 3),
+        ("export", run),
         ("families", FAMILY),
     ):
         command = shlex.join(["quickstudy", *map(str, words)])

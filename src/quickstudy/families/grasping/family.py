@@ -57,8 +57,9 @@ class Grasping(SimulatedFamily):
     observation_size = len(OBSERVATION)
     observation_limit = OBSERVATION_LIMIT
     action_size = len(ACTION)
-    observation_channels, action_channels = OBSERVATION, ACTION
-    rest = (0.0, 0.0, 0.0, 0.0, None)
+    observation_channels: tuple[str, ...] = OBSERVATION
+    action_channels: tuple[str, ...] = ACTION
+    rest: tuple[float | None, ...] | None = (0.0, 0.0, 0.0, 0.0, None)
     hidden_size = len(HIDDEN)
     horizon = HORIZON
     disturbance = 0.15

@@ -264,6 +264,7 @@ class GraspingTries(Grasping):
     secondary_metrics = ("success", "return")
     observation_size, observation_limit = len(OBSERVATION), np.inf
     action_size, horizon = len(DECISION), TriesEnv.horizon
+    observation_channels, action_channels, rest = OBSERVATION, DECISION, None
     learned_from = ("trials",)
     default_method = "rl2-dagger"
     method_settings: Mapping[str, Changes] = BY_TRIES
