@@ -53,6 +53,13 @@ class Robot:
         except InputError as error:
             raise BundleError(f"The bundle does not act: {error}") from error
 
+    def __repr__(self) -> str:
+        bundle = self.bundle
+        return (
+            f"Robot({bundle.method} on {bundle.family}: {len(bundle.observation)} observation channels, "
+            f"{len(bundle.action)} action channels)"
+        )
+
     def adapt(self, demonstrations: Iterable[Demonstration] | Demonstration, guard: Guard | None = None) -> "Skill":
         """Learns one task from its demonstrations.
 
@@ -188,6 +195,9 @@ class Skill:
         self._robot, self._start, self._clocks = robot, dict(leaves), (clock, timer)
         self._gate = Gate(robot.bundle.observation, robot.bundle.action, guard, clock, timer)
         self.reset()
+
+    def __repr__(self) -> str:
+        return f"Skill({self._robot!r}, {dict(self.counts)})"
 
     @property
     def counts(self) -> Counter[str]:
