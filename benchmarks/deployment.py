@@ -127,7 +127,7 @@ def timed(call: Callable[[], object], times: int) -> np.ndarray:
 
 
 def latency(folder: Path, bundle: Path, name: str, method: str, what: What) -> list[Row]:
-    """`act` with all checks, and `adapt` from five demonstrations, beside eager PyTorch; median and 99.9th percentile."""
+    """`act` with all checks, and `adapt` from five demonstrations, beside eager PyTorch."""
     torch.set_num_threads(1)
     robot, there = quickstudy.load(folder), runtime.load(bundle, GUARD)
     family = robot.family
@@ -173,9 +173,9 @@ def main(what: What) -> None:
             metric="success",
             unit="fraction",
             protocol=(
-                f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library, "
-                "through quickstudy-runtime, and through a WebSocket; learners of a short training of one seed, so that "
-                "the figures say how alike the three are, not how good a learner gets."
+                f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library,"
+                " through quickstudy-runtime, and through a WebSocket; learners of a short training of one seed, so "
+                "that the figures say how alike the three are, not how good a learner gets."
             ),
             command=command,
             seconds=seconds,
@@ -186,8 +186,8 @@ def main(what: What) -> None:
             metric="milliseconds a call",
             unit="ms",
             protocol=(
-                f"One thread; median of {what.calls} actions with all of the runtime's checks and of 50 adaptations from "
-                "five demonstrations; the ratio is to eager PyTorch in the same run, higher is faster."
+                f"One thread; median of {what.calls} actions with all of the runtime's checks and of 50 adaptations "
+                "from five demonstrations; the ratio is to eager PyTorch in the same run, higher is faster."
             ),
             command=command,
             seconds=seconds,
