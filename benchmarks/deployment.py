@@ -43,7 +43,7 @@ class What:
     """Outer steps of each training."""
     tasks: int = 10
     """Held-out tasks."""
-    episodes: int = 5
+    episodes: int = 3
     """Episodes of each."""
     calls: int = 5000
     """Actions that are timed."""
@@ -96,7 +96,6 @@ def compared(folder: Path, bundle: Path, name: str, method: str, what: What) -> 
         "runtime": lambda i: there.adapt([shown[i]]).act,
         "socket": over_the_wire,
     }
-    what = What(**{**vars(what), "episodes": min(what.episodes, 3)}) if name == "navigation" else what
     found = {way: success(family, split, what, act) for way, act in ways.items()}
     served.shutdown()
     thread.join()
