@@ -293,6 +293,12 @@ class Within(gymnasium.Env):
         spaces.Box(0.0, 1e-3, (1,), np.float32),
         spaces.Box(-0.1, 0.7, (1,), np.float64),
         spaces.Box(-3.4e38, 3.4e38, (1,), np.float32),
+        spaces.Box(-1e300, 1e300, (1,), np.float64),
+        spaces.Box(100.0, np.inf, (1,), np.float32),
+        spaces.Box(-np.inf, -7, (1,), np.float64),
+        spaces.Box(-5, 5, (2, 2), np.int32),
+        spaces.Box(3, 3, (1,), np.int64),
+        spaces.Box(-128, 127, (1,), np.int8),
         spaces.Box(np.array([-np.inf, 0.0, 2.0], "f4"), np.array([1.0, np.inf, 2.0], "f4")),
     ],
 )
@@ -310,6 +316,22 @@ def test_every_action_lies_in_the_environments_own_space(space):
     assert np.isfinite(demonstration.actions).all()
     assert len(Within.inside) >= 30
     assert all(Within.inside)
+
+
+def test_what_has_one_bound_is_counted_from_it():
+    scale = Scale.of(spaces.Box(np.array([100.0, -np.inf], "f4"), np.array([np.inf, -7.0], "f4")))
+    np.testing.assert_allclose(scale.undo(np.zeros(2)), [100.0, -7.0])
+    np.testing.assert_allclose(scale.undo(np.array([2.5, -2.5])), [102.5, -9.5])
+    np.testing.assert_allclose(scale(np.array([102.5, -9.5])), [2.5, -2.5])
+    np.testing.assert_array_equal(scale.box.low, np.array([0.0, -np.inf], "f4"))
+    np.testing.assert_array_equal(scale.box.high, np.array([np.inf, 0.0], "f4"))
+
+
+def test_a_bound_that_is_no_number_is_refused():
+    space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    space.high[1] = np.nan
+    with pytest.raises(QuickstudyError, match="actions have the bounds -1 to nan in place 1"):
+        Scale.of(space)
 
 
 class Reaching(gymnasium.Env):
@@ -355,13 +377,45 @@ def test_observations_by_key_without_the_goal_that_is_hidden():
             "'extra', of shape \\(64, 64, 3\\), looks like one.*FilterObservation",
         ),
         (spaces.Box(0.0, 5.0, (24, 32), np.float32), "looks like one"),
-        (spaces.Discrete(3), "'extra' is Discrete\\(3\\).*FlattenObservation"),
+        (spaces.Discrete(3), "'extra' is Discrete\\(3\\).*FilterObservation leaves it out"),
         (spaces.Text(5), "'extra' is Text"),
     ],
 )
 def test_what_is_no_numbers_is_refused_by_name(extra, sentence):
     with pytest.raises(QuickstudyError, match=sentence):
         families.from_gymnasium(lambda goal: Reaching(goal, extra=extra), {"goal": (0.0, 1.0)}, horizon=3)
+
+
+class Camera(Reaching):
+    """Sees a picture alone."""
+
+    def __init__(self, goal: float) -> None:
+        super().__init__(goal)
+        self.observation_space = spaces.Box(0, 255, (24, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, gymnasium.wrappers.FlattenObservation])
+def test_a_camera_is_no_2304_observations(wrap):
+    with pytest.raises(QuickstudyError, match=r"what is observed, of shape \(24, 32, 3\), looks like one"):
+        families.from_gymnasium(lambda goal: wrap(Camera(goal)), {"goal": (0.0, 1.0)}, horizon=3)
+
+
+def test_a_picture_in_a_dict_is_seen_through_the_wrapper():
+    extra = spaces.Box(0, 255, (8, 8), np.uint8)
+    with pytest.raises(QuickstudyError, match="'extra', of shape"):
+        families.from_gymnasium(
+            lambda goal: gymnasium.wrappers.FlattenObservation(Reaching(goal, extra=extra)), {"goal": (0.0, 1.0)},
+            horizon=3,
+        )  # fmt: skip
+
+
+def test_a_goal_that_a_wrapper_shows_is_not_called_hidden(capsys):
+    family = families.from_gymnasium(
+        lambda goal: gymnasium.wrappers.FlattenObservation(Reaching(goal)), {"goal": (0.0, 1.0)}, horizon=3
+    )
+    assert family.observation_size == 6
+    assert family.protocol.startswith("goal not hidden, because FlattenObservation shows 'desired_goal'")
+    assert "without the wrapper a Dict is read by key" in capsys.readouterr().out
 
 
 def test_nested_observations_are_read_by_their_path():
@@ -381,6 +435,28 @@ def test_actions_of_choices_are_refused_with_the_wrapper_that_helps(space):
 def test_a_list_of_pairs_may_be_points_or_ranges_and_is_refused(goals):
     with pytest.raises(QuickstudyError, match="may be points or ranges"):
         Space({"goal": goals, "mass": (1.0, 2.0)}, None)
+
+
+@pytest.mark.parametrize(
+    ("goals", "sentence"),
+    [
+        (((0.1, 0.9), (0.3, 0.7)), "which overlap; points to choose from are lists"),
+        (((0.0, 0.5, 1.0), (0.0, 0.1, 0.2)), "low below high"),
+        (([0.1, 0.9], [0.3, 0.7]), "low below high"),
+        ([[0.1, np.nan], [0.3, 0.7]], "finite numbers, points of such, or texts"),
+        ([1.0, np.inf], "finite numbers, points of such, or texts"),
+        ([[0.1, 0.9], [0.3]], "must be texts or numbers"),
+    ],
+)
+def test_what_is_neither_points_nor_ranges_is_refused(goals, sentence):
+    with pytest.raises(QuickstudyError, match=sentence):
+        Space({"goal": goals, "mass": (1.0, 2.0)}, None)
+
+
+def test_a_range_has_no_point_or_text_in_common():
+    assert not overlap((0.0, 1.0), [[0.5, 0.5]])
+    assert not overlap(["a"], (0.0, 1.0))
+    assert overlap([np.float32(0.5)], (np.float32(0.0), 1.0))
 
 
 def test_points_are_chosen_from_and_ranges_are_drawn_from():

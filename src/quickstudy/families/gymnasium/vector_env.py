@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.gymnasium.spaces import Parts, Scale
@@ -34,10 +33,8 @@ class Flat(gymnasium.Wrapper):
         super().__init__(env)
         self.scale, self.parts = Scale.of(env.action_space), Parts(env.observation_space, without)
         self._horizon, self._left = horizon, horizon
-        low, high = self.parts.low.astype("f4"), self.parts.high.astype("f4")
-        self.observation_size = len(low)
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.action_space = spaces.Box(-self.scale.reach, self.scale.reach, dtype=np.float32)
+        self.observation_size = len(self.parts)
+        self.observation_space, self.action_space = self.parts.box, self.scale.box
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
