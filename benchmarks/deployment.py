@@ -194,7 +194,7 @@ def main(what: What) -> None:
         ),
     ]
     for cell in cells:
-        cell.write(what.results)
+        cell.write(what.results / f"{cell.cell}.json")
         print_table(cell)
 
 

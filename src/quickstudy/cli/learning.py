@@ -204,8 +204,8 @@ class Compare:
     """Training seeds 0, 1, ... of each method."""
     splits: Names = ()
     """Test splits; all of them by default."""
-    shots: tuple[int, ...] = (0, 1, 3, 5)
-    """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
+    shots: Annotated[tuple[int, ...] | None, optional("[INT [INT ...]]")] = None
+    """Numbers of demonstrations, or of rounds of own trials, to adapt from; 0 1 3 5, as far as there are so many."""
     tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
@@ -222,6 +222,16 @@ class Compare:
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
     unit: Unit = "m"
     """Of length in these files."""
+    observation: MaybeText = None
+    """Of your own data: features, keys or topics that are the observation, as a,b."""
+    action: MaybeText = None
+    """Likewise of the action."""
+    rate: MaybeFloat = None
+    """Steps a second that your own recordings are brought to."""
+    time_unit: TimeUnit = ""
+    """Of their time stamps."""
+    mask: MaybeText = None
+    """The group of their episodes that is read, such as 'train'."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -231,7 +241,8 @@ class Compare:
         from quickstudy.results.tuning import Tuning
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
-        family = families.get(self.family, self.objects, self.unit)
+        reading = reading_of(self.observation, self.action, self.rate, self.time_unit, self.mask)
+        family = families.get(self.family, self.objects, self.unit, reading)
         chosen: Sequence[str] = self.methods
         if not chosen or chosen == ("all",):
             chosen = [m.name for m in (compare.suited(family) if chosen else compare.usual(family))]
@@ -240,12 +251,13 @@ class Compare:
         sizes = [family.sizes.get(split, 100) for split in splits or family.test_splits]
         tasks = min(100, *sizes) if self.tasks is None else self.tasks
         tuning = Tuning(tasks=max(1, min(Tuning.tasks, family.sizes.get("validation", 0))))
-        protocol = compare.Protocol(
-            self.seeds, splits, self.shots, tasks, self.episodes, self.trial_episodes or 0, tuning
-        )
+        most = family.most_shown or 5
+        shots = self.shots or tuple(k for k in (0, 1, 3, 5) if k <= most)
+        protocol = compare.Protocol(self.seeds, splits, shots, tasks, self.episodes, self.trial_episodes or 0, tuning)
 
         def experiment_for(method: Any, seed: int) -> Experiment:
-            changes = {} if self.steps is None else {"training": {"steps": self.steps}}
+            changes = {"reading": asdict(reading)}
+            changes |= {} if self.steps is None else {"training": {"steps": self.steps}}
             return Experiment.of(family, method, seed, changes).named(families.located(self.family))
 
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
