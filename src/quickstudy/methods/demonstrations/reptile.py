@@ -31,7 +31,7 @@ from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import pooled
-from quickstudy.scanning import is_exporting, scan
+from quickstudy.methods.scanning import is_exporting, scan
 from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 
