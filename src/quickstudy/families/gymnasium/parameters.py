@@ -158,7 +158,9 @@ def overlap(one: Values, other: Values) -> bool:
         return any(a[0] < b[1] and b[0] < a[1] for a in bands(one) for b in bands(other))
     if is_continuous(one) != is_continuous(other):
         parts, values = (bands(one), other) if is_continuous(one) else (bands(other), one)
-        return any(low <= float(value) < high for low, high in parts for value in values if isinstance(value, Real))
+        return any(
+            low <= value < high for low, high in parts for value in values if isinstance(value, int | float | np.number)
+        )
     return any(plain(value) in [plain(v) for v in other] for value in one)
 
 
