@@ -172,8 +172,8 @@ def main(what: What) -> None:
             metric="success",
             unit="fraction",
             protocol=(
-                f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library,"
-                " through quickstudy-runtime, and through a WebSocket; learners of a short training of one seed, so "
+                f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library"
+                ", through quickstudy-runtime, and through a WebSocket; learners of a short training of one seed, so "
                 "that the figures say how alike the three are, not how good a learner gets."
             ),
             command=command,

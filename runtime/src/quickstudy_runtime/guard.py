@@ -220,7 +220,7 @@ class Gate:
             self.counts["refused"] += 1
             raise error
         self.counts["held"] += 1
-        held = np.where(np.isnan(self._rest), self._last, self._rest) if keeps else self._rest
+        held = self._rest if self._last is None else np.where(np.isnan(self._rest), self._last, self._rest)
         self._last, self._when = np.clip(held, self._action.low, self._action.high), self._timer()
         return self._last.copy()
 

@@ -1,8 +1,9 @@
 """Commands that learn: train, profile, evaluate, adapt, match, compare, resume."""
 
 import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -326,3 +327,41 @@ class Resume:
         family = families.get(settings.family, reading=settings.reading)
         experiment = Experiment(family, methods.get(settings.method), settings)
         Train(experiment, folder, runs.begun(folder), self.device).run()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Repeat a run from its folder alone, and tell whether its figures come again. Exit status 1 where they do not."""
+
+    run_folder: RunFolder
+    output_dir: MaybePath = None
+    """Where the repetition goes; beside the run, with '-again' after its name, by default."""
+    device: str = "cpu"
+    """What torch trains on."""
+
+    def run(self) -> None:
+        import tyro
+
+        from quickstudy.results import reproduction, runs
+
+        again = self.output_dir or self.run_folder.with_name(f"{self.run_folder.absolute().name}-again")
+        if not runs.is_finished(self.run_folder):
+            raise QuickstudyError(f"'{self.run_folder}' is not finished; 'quickstudy resume' goes on with it first.")
+        Resume(self.run_folder, anew=again, device=self.device).run()
+        for command in reproduction.commands(self.run_folder):
+            words = shlex.split(command)
+            if words[:2] == ["quickstudy", "evaluate"]:
+                asked = tyro.cli(Evaluate, args=words[2:])
+                replace(asked, run_folder=again).run()
+        table = Table("figure", "then", "its interval", "now", "")
+        found = reproduction.figures(self.run_folder, again)
+        for one in found:
+            interval = "-" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
+            sign = "[green]agrees[/]" if one.agrees else "[red]differs[/]"
+            table.add_row(one.what, f"{one.before:.4g}", interval, f"{one.now:.4g}", sign)
+        if found:
+            console.print(table)
+        same = reproduction.same_bits(self.run_folder, again)
+        console.print("The learner is the same, bit for bit." if same else "The learner differs in some bits.")
+        if not all(one.agrees for one in found):
+            sys.exit(1)
