@@ -238,7 +238,7 @@ def _grey(path: Path) -> np.ndarray:
             if not ((grey >= 0) & (grey <= 1)).all():
                 found = np.asarray(image)
                 raise QuickstudyError(
-                    f"'{path}' has brightness from {found.min():g} to {found.max():g}; pictures of its type must keep to "
+                    f"'{path}' has brightness from {found.min():g} to {found.max():g}; pictures of its type keep to "
                     f"0..{65535 if whole else 1}."
                 )
             return grey
