@@ -222,8 +222,9 @@ def _grey(path: Path) -> np.ndarray:
         raise QuickstudyError(f"There is no image '{path}'.")
     try:
         with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise QuickstudyError(f"'{path}' has {image.n_frames} pages; a map is one picture.")
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise QuickstudyError(f"'{path}' has {pages} pages; a map is one picture.")
             layered = "A" in image.getbands() or "transparency" in image.info
             if layered and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise QuickstudyError(
