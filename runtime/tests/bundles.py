@@ -46,7 +46,7 @@ def adapt_graph():
     return _model(nodes, [("support", ["shot", "step", 6])], [("bias", [2]), ("clock", [1])], constants)
 
 
-def act_graph():
+def act_graph(tick=0.5):
     node = helper.make_node
     nodes = [
         node("Slice", ["observation", "start", "end"], ["near"]),
@@ -54,7 +54,7 @@ def act_graph():
         node("Add", ["sum", "clock"], ["action"]),
         node("Add", ["clock", "tick"], ["next.clock"]),
     ]
-    constants = [("start", np.array([0])), ("end", np.array([2])), ("tick", np.array([0.5], "f4"))]
+    constants = [("start", np.array([0])), ("end", np.array([2])), ("tick", np.array([tick], "f4"))]
     inputs = [("bias", [2]), ("clock", [1]), ("observation", [3])]
     return _model(nodes, inputs, [("action", [2]), ("next.clock", [1])], constants)
 

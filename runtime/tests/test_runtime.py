@@ -48,7 +48,11 @@ def test_channels_by_name_in_any_order(robot):
 def test_a_demonstration_in_a_file(robot, tmp_path):
     file = tmp_path / "one.npz"
     np.savez(file, observations=DEMONSTRATION[0], actions=DEMONSTRATION[1][:, ::-1], action_names=["dy", "dx"])
-    np.testing.assert_allclose(robot.adapt([file]).act(np.zeros(3)), [0.1, 0.2], atol=1e-6)
+    for one in ([file], file, str(file)):
+        np.testing.assert_allclose(robot.adapt(one).act(np.zeros(3)), [0.1, 0.2], atol=1e-6)
+    np.savez(file, observations=DEMONSTRATION[0], actions=DEMONSTRATION[1], action_names=["dy"])
+    with pytest.raises(InputError, match="action_names do not fit"):
+        robot.adapt([file])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,8 @@ def test_a_demonstration_in_a_file(robot, tmp_path):
         ([("a", "b")], "not numbers"),
         (["nowhere.npz"], "There is no file"),
         ([3], r"\(observations, actions\)"),
+        (3, "a list of them"),
+        ([DEMONSTRATION] * 500_001, "are too many"),
     ],
 )
 def test_demonstrations_that_cannot_be_used(robot, given, said):
@@ -83,7 +89,7 @@ def test_demonstrations_that_cannot_be_used(robot, given, said):
 )
 def test_a_bad_observation_holds_the_robot_or_is_refused(robot, given, reason):
     skill = robot.adapt([DEMONSTRATION])
-    acted = skill.act([0.5, 0.5, 0.5])
+    acted = skill.act([0.5, 0.5, 0.5], sequence=np.int64(3), stamp=np.float32(2))
     np.testing.assert_allclose(skill.act(given), [0.0, acted[1]])  # dx rests at 0, dy keeps its last value
     assert skill.counts[reason] == skill.counts["held"] == 1
     assert "not used" in skill.status
@@ -108,7 +114,7 @@ def test_stale_repeated_and_out_of_order(robot):
 
 def test_limits_slew_and_rate(robot):
     now = [0.0]
-    skill = runtime.Skill(robot, robot.bundle.begin, Guard(slew=1.0, max_rate=10, margin=9), clock=lambda: now[0])
+    skill = runtime.Skill(robot, robot.bundle.begin, Guard(slew=1.0, max_rate=10, margin=9), timer=lambda: now[0])
     np.testing.assert_allclose(skill.act([5, -5, 0]), [2, -2])
     now[0] = 0.05
     np.testing.assert_allclose(skill.act([-5, 5, 0]), [2, -2])  # too soon: the last one again
@@ -117,14 +123,81 @@ def test_limits_slew_and_rate(robot):
     assert (skill.counts["clipped"], skill.counts["slewed"], skill.counts["repeated"]) == (2, 1, 1)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.floats(width=64), min_size=0, max_size=4), min_size=1, max_size=6), st.floats(0, 100))
-def test_every_action_is_finite_and_within_the_limits(robot, observations, margin):
-    skill = robot.adapt([DEMONSTRATION], Guard(on_bad="hold", margin=margin))
-    for observation in observations:
-        action = skill.act(observation)
+NUMBERS = st.floats(width=64) | st.integers() | st.sampled_from([1e308, -1e308, 5e-324, 2**63, "x", None])
+OBSERVATIONS = st.lists(NUMBERS, max_size=4) | st.dictionaries(
+    st.sampled_from(["arm", "arm.0", "arm.1", "grip", "else"]), NUMBERS | st.lists(NUMBERS, max_size=2)
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(OBSERVATIONS, st.none() | NUMBERS, st.none() | NUMBERS, st.floats(-10, 10)), max_size=8),
+    st.floats(0), st.none() | st.floats(0), st.none() | st.floats(0, exclude_min=True), st.none() | st.floats(0),
+)  # fmt: skip
+def test_every_action_is_finite_and_within_the_limits(robot, calls, margin, slew, max_rate, max_age):
+    """Whatever comes, in whatever order, with whatever clocks: an action that could be sent, or one sentence."""
+    now = [0.0]
+    skill = runtime.Skill(
+        robot, robot.adapt([DEMONSTRATION])._start, Guard("hold", None, margin, max_age, max_rate, slew),
+        lambda: now[0], lambda: now[0],
+    )  # fmt: skip
+    skill.reset(last=[0.5, 0.5])
+    for observation, stamp, sequence, passed in calls:
+        now[0] += passed
+        action = skill.act(observation, stamp=stamp, sequence=sequence)
         assert np.isfinite(action).all()
         assert (np.abs(action) <= 2).all()
+        assert len(skill.status) <= 300
+        assert skill.status.isprintable()
+    assert sum(skill.counts[name] for name in ("acted", "held", "repeated")) == len(calls)
+
+
+def test_no_value_is_made_up_for_a_channel_that_keeps_its_last_one(robot):
+    skill = robot.begin()
+    with pytest.raises(InputError, match="not used"):
+        skill.act([np.nan] * 3)
+    skill.reset(last=[0.3, 0.7])
+    np.testing.assert_allclose(skill.act([np.nan] * 3), [0.0, 0.7])
+    skill.reset()
+    with pytest.raises(InputError, match="not used"):
+        skill.act([np.nan] * 3)
+    for last in ([1], [np.nan, 0], "x"):
+        with pytest.raises(InputError, match="last must be"):
+            skill.reset(last=last)
+
+
+def test_a_clock_that_is_set_back_stops_nothing(robot):
+    wall, passed = [1e9], [0.0]
+    skill = runtime.Skill(
+        robot, robot.bundle.begin, Guard(max_rate=10, max_age=0.2), lambda: wall[0], lambda: passed[0]
+    )
+    skill.act(np.zeros(3), stamp=wall[0])
+    wall[0], passed[0] = wall[0] - 3600, 1.0
+    np.testing.assert_allclose(skill.act([0.5, 0.5, 0]), [1.0, 1.0])
+    skill.reset(last=[0, 0])
+    skill.act(np.zeros(3), stamp=wall[0] + 5)
+    assert "in the future" in skill.status
+
+
+def test_numbers_too_large_for_the_learner_are_bad_input(tmp_path):
+    about = bundles.manifest(observation={"names": ["a", "b", "c"]})
+    skill = runtime.load(bundles.write(tmp_path / "b", about)).begin()
+    skill.reset(last=[0, 0])
+    skill.act([1e300, 0, 0])
+    assert "too large" in skill.status
+    with pytest.raises(InputError, match="too large"):
+        runtime.load(tmp_path / "b").adapt([([[1e300, 0, 0]], [[0, 0]])])
+
+
+def test_a_learner_that_forgets_itself_is_noticed(tmp_path):
+    """An action may be finite while what is remembered is not; the next one would be lost."""
+    begin = {"bias": np.zeros(2, "f4"), "clock": np.full(1, 3.4e38, "f4")}
+    robot = runtime.load(bundles.write(tmp_path / "b", begin=begin))
+    skill = robot.begin()
+    assert np.isfinite(skill.act(np.zeros(3))).all()
+    infinite = bundles.write(tmp_path / "c", graphs={"act.onnx": bundles.act_graph(tick=np.inf)})
+    with pytest.raises(BundleError, match="does not act"):
+        runtime.load(infinite)
 
 
 def test_a_skill_is_saved_and_loaded(robot, path, tmp_path):
@@ -136,6 +209,8 @@ def test_a_skill_is_saved_and_loaded(robot, path, tmp_path):
     other = runtime.load(bundles.write(tmp_path / "other", bundles.manifest(run="another")))
     with pytest.raises(BundleError, match="another learner"):
         other.load_skill(tmp_path / "skill.safetensors")
+    with pytest.raises(BundleError, match="cannot be written"):
+        skill.save(tmp_path / "nowhere" / "skill.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +227,9 @@ def test_a_skill_is_saved_and_loaded(robot, path, tmp_path):
         ({"observation": {"names": []}}, "need names"),
         ({"observation": {"names": ["a", "b", "c"], "low": [1, 1]}}, "'low' must be 3"),
         ({"action": {"names": ["dx", "dy"], "low": [1, 1], "high": [0, 0]}}, "limits"),
+        ({"run": "two\nlines"}, "short plain text"),
+        ({"observation": {"names": ["a", "b", "\ud800"]}}, "short plain text"),
+        ({"version": 10**400}, "version a int|version 1000"),
         ({"action": {"names": ["dx", "dy"], "low": [0, 0], "high": [1, 1], "rest": [5, 5]}}, "rest"),
     ],
 )
@@ -176,8 +254,23 @@ def test_tampered_truncated_and_foreign_files(path, tmp_path):
         new.writestr("../evil.py", "x")
     with pytest.raises(BundleError, match="other files"):
         runtime.load(tmp_path / "more")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "less", "w") as new:
+        for name in old.namelist():
+            if name != "adapt.onnx":
+                new.writestr(name, old.read(name))
+    with pytest.raises(BundleError, match="other files than its manifest"):
+        runtime.load(tmp_path / "less")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "lzma", "w", zipfile.ZIP_LZMA) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(BundleError, match="packed in a way"):
+        runtime.load(tmp_path / "lzma")
     with pytest.raises(BundleError, match="no file"):
         runtime.load(tmp_path / "nowhere")
+    with pytest.raises(BundleError) as raised:
+        runtime.load("long/" * 400 + "\nname")
+    assert len(str(raised.value)) <= 300
+    assert "\n" not in str(raised.value)
     with pytest.raises(BundleError, match="a folder"):
         runtime.load(tmp_path)
     with pytest.raises(BundleError, match="cannot be run"):
@@ -201,8 +294,12 @@ def test_a_guard_that_does_not_fit_is_told_at_once(path):
                         (Guard(slew=[1, 2, 3]), "one number or 2")]:  # fmt: skip
         with pytest.raises(InputError, match=said):
             runtime.load(path, guard)
-    with pytest.raises(InputError, match="at least 0"):
-        Guard(margin=-1)
+    for wrong in ({"margin": -1}, {"margin": "x"}, {"max_age": np.nan}, {"max_rate": 0}, {"slew": "x"},
+                  {"slew": [1, np.nan]}, {"on_bad": 3}, {"margin": None}):  # fmt: skip
+        with pytest.raises(InputError, match="must be"):
+            Guard(**wrong)
+    with pytest.raises(InputError, match="finite"):
+        runtime.load(path, Guard(rest=[np.inf, 0]))
 
 
 def test_without_a_known_rest_nothing_is_held(tmp_path):

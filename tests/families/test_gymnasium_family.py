@@ -469,3 +469,38 @@ def test_points_are_chosen_from_and_ranges_are_drawn_from():
     assert {one < 1 for one in drawn} == {True, False}
     solid = Space({"at": [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)], "mass": (1.0, 2.0)}, None)
     assert tuple(solid.sample("train", np.random.default_rng(0))["at"]) in [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)]
+
+
+class Broken(gymnasium.Env):
+    """Fails in one of the ways that users' environments do."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, mark: float, kind: str) -> None:
+        self.kind = kind
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        seen = np.zeros(2, np.float32)
+        return {
+            "none": None, "four": (seen, 0.0, False, {}), "nan": (seen, float("nan"), False, False, {}),
+            "no reward": (seen, None, False, False, {}), "shape": (np.zeros(5), 0.0, False, False, {}),
+            "text": (np.array(["a", "b"]), 0.0, False, False, {}),
+        }[self.kind]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("none", "step must return"), ("four", "got a tuple of 4"), ("nan", "a reward must be a finite number; got nan"),
+     ("no reward", "got None"), ("shape", "must have 2 numbers; got 5"), ("text", "could not convert")],
+)  # fmt: skip
+def test_an_environment_that_breaks_its_interface_is_named_and_counted(kind, said):
+    family = families.from_gymnasium(
+        lambda mark: Broken(mark, kind), {"mark": (0.0, 1.0)}, horizon=4, name="broken", metric="return"
+    )
+    tasks = family.tasks("test", 20)
+    with pytest.raises(QuickstudyError, match=rf"The environment of broken/test/\d+ failed .*{said}.*20 are the limit"):
+        family.run(tasks, 1, lambda seen: np.zeros((*seen.shape[:2], 1)), 0)

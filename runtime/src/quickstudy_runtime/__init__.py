@@ -11,6 +11,7 @@ from quickstudy_runtime.bundle import Bundle, read
 from quickstudy_runtime.errors import BundleError, InputError, QuickstudyError
 from quickstudy_runtime.guard import Guard
 from quickstudy_runtime.robot import Robot, Skill, load
+from quickstudy_runtime.version import VERSION
 
-__version__ = "0.2.0"
+__version__ = VERSION
 __all__ = ["Bundle", "BundleError", "Guard", "InputError", "QuickstudyError", "Robot", "Skill", "load", "read"]

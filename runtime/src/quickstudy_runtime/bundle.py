@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from quickstudy_runtime import tensors
-from quickstudy_runtime.errors import BundleError, shown
+from quickstudy_runtime.errors import BundleError, place, shown
 
 FORMAT, VERSION = "quickstudy-bundle", 1
 _MEMBERS = ("manifest.json", "manifest.sha256", "begin.safetensors", "parameters.safetensors", "adapt.onnx", "act.onnx")
-_MOST_MANIFEST, _MOST_BYTES, _MOST_WIDTH = 1 << 20, 1 << 28, 100_000
+_MOST_MANIFEST, _MOST_BYTES, _MOST_WIDTH, _MOST_TEXT = 1 << 20, 1 << 28, 100_000, 200
+_MOST_NUMBER = 1e300
+_ELSEWHERE = b"\n\x08location\x12"
+"""How an ONNX graph says that its weights lie in another file; a bundle's never do."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read(path: str | Path) -> Bundle:
         BundleError: there is none, it is cut off or was changed, or it is of another version.
     """
     members = _members(Path(path))
-    where = f"'{path}'"
+    where = place(path)
     for name in ("manifest.json", "manifest.sha256", "begin.safetensors", "act.onnx"):
         if name not in members:
             raise BundleError(f"{where} is not a bundle of quickstudy: it has no {name}.")
@@ -108,32 +110,41 @@ def read(path: str | Path) -> Bundle:
         manifest = json.loads(members["manifest.json"])
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is damaged: its manifest is not JSON.") from error
+    for name in members:
+        if name.endswith(".onnx") and _ELSEWHERE in members[name]:
+            raise BundleError(f"{where} is not a bundle of quickstudy: {name} refers to another file.")
     return _checked(_Reader(manifest, where), members, digest)
 
 
 def _members(path: Path) -> dict[str, bytes]:
     """The members by name; sizes are checked before anything is unpacked."""
+    where = place(path)
     try:
         with zipfile.ZipFile(path) as file:
             infos = file.infolist()
             names = [info.filename for info in infos]
             if len(set(names)) != len(names) or not set(names) <= set(_MEMBERS):
-                raise BundleError(f"'{path}' is not a bundle of quickstudy: it holds other files than a bundle has.")
-            if sum(info.file_size for info in infos) > _MOST_BYTES:
-                raise BundleError(f"'{path}' unpacks to more than {_MOST_BYTES >> 20} MB, which no bundle does.")
+                raise BundleError(f"{where} is not a bundle of quickstudy: it holds other files than a bundle has.")
+            if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+                raise BundleError(f"{where} is not a bundle of quickstudy: it is packed in a way that no bundle is.")
+            sizes = {info.filename: info.file_size for info in infos}
+            if sum(sizes.values()) > _MOST_BYTES or sizes.get("manifest.json", 0) > _MOST_MANIFEST:
+                raise BundleError(f"{where} unpacks to more than a bundle does ({_MOST_BYTES >> 20} MB).")
             found = {}
             for info in infos:
                 with file.open(info) as member:
                     found[info.filename] = member.read(info.file_size)
-                    if member.read(1):
-                        raise BundleError(f"'{path}' is damaged: {info.filename} is longer than it says.")
+                    if len(found[info.filename]) != info.file_size or member.read(1):
+                        raise BundleError(f"{where} is damaged: {info.filename} is not as long as it says.")
             return found
+    except BundleError:
+        raise
     except FileNotFoundError:
-        raise BundleError(f"There is no file '{path}'.") from None
+        raise BundleError(f"There is no file {where}.") from None
     except IsADirectoryError:
-        raise BundleError(f"'{path}' is a folder; a bundle is one file.") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise BundleError(f"'{path}' is not a whole bundle: it cannot be unpacked.") from error
+        raise BundleError(f"{where} is a folder; a bundle is one file.") from None
+    except Exception as error:  # zipfile lets those of struct, zlib and the system through
+        raise BundleError(f"{where} is not a whole bundle: it cannot be unpacked.") from error
 
 
 class _Reader:
@@ -151,16 +162,20 @@ class _Reader:
         return value
 
     def text(self, key: str) -> str:
-        return str(self.get(key, str, "a text"))
+        return self._plain(key, self.get(key, str, "a text"))
 
     def part(self, key: str) -> "_Reader":
         return _Reader(self.get(key, dict, "an object"), f"{self.where}, {key}")
 
     def texts(self, key: str) -> tuple[str, ...]:
         found = self.get(key, list, "a list of texts")
-        if not all(isinstance(one, str) for one in found):
-            raise BundleError(f"{self.where} is damaged: '{key}' must be a list of texts.")
-        return tuple(found)
+        return tuple(self._plain(key, one) for one in found)
+
+    def _plain(self, key: str, text: Any) -> str:
+        """A text that can be shown to a person."""
+        if not isinstance(text, str) or len(text) > _MOST_TEXT or not text.isprintable():
+            raise BundleError(f"{self.where} is damaged: '{key}' must be short plain text; got {shown(text)}.")
+        return text
 
     def numbers(self, key: str, width: int, missing: float) -> np.ndarray:
         """[width] float64; a null is `missing`, and so is all of it where there is none."""
@@ -168,7 +183,7 @@ class _Reader:
         if found is None:
             return np.full(width, missing)
         good = isinstance(found, list) and len(found) == width
-        if not good or not all(n is None or (type(n) in (int, float) and abs(n) < 1e300) for n in found):
+        if not good or not all(n is None or (type(n) in (int, float) and abs(n) < _MOST_NUMBER) for n in found):
             raise BundleError(f"{self.where} is damaged: '{key}' must be {width} finite numbers.")
         return np.array([missing if n is None else float(n) for n in found])
 
@@ -218,9 +233,11 @@ def _checked(manifest: _Reader, members: Mapping[str, bytes], digest: str) -> Bu
         raise BundleError(f"{where} is not a bundle of quickstudy.")
     version = manifest.get("version", int, "a whole number")
     if version != VERSION:
-        raise BundleError(f"{where} is a bundle of version {version}; this runtime reads version {VERSION}.")
-    files = manifest.part("files")
-    for name in set(members) - {"manifest.json", "manifest.sha256"}:
+        raise BundleError(f"{where} is a bundle of version {shown(version)}; this runtime reads version {VERSION}.")
+    files, held = manifest.part("files"), set(members) - {"manifest.json", "manifest.sha256"}
+    if files.values.keys() != held:
+        raise BundleError(f"{where} was changed after it was exported: it holds other files than its manifest says.")
+    for name in sorted(held):
         said = files.part(name)
         if said.text("sha256") != hashlib.sha256(members[name]).hexdigest():
             raise BundleError(f"{where} was changed after it was exported: the hash of {name} differs.")
@@ -228,7 +245,7 @@ def _checked(manifest: _Reader, members: Mapping[str, bytes], digest: str) -> Bu
     if learns_from not in ("demonstrations", "trials"):
         raise BundleError(f"{where} is damaged: 'learns_from' must be demonstrations or trials.")
     rate = manifest.values.get("rate")
-    if rate is not None and not (type(rate) in (int, float) and 0 < rate < 1e9):
+    if rate is not None and not (type(rate) in (int, float) and 1e-9 < rate < 1e9):
         raise BundleError(f"{where} is damaged: 'rate' must be a positive number; got {shown(rate)}.")
     leaves, changes = _leaves(manifest), manifest.texts("changes")
     begin, _ = tensors.load(members["begin.safetensors"], f"{where}, begin.safetensors")
@@ -252,7 +269,7 @@ def check_leaves(arrays: Mapping[str, np.ndarray], leaves: tuple[Leaf, ...], whe
         array = arrays.get(leaf.name)
         fits = array is not None and array.ndim == len(leaf.shape) and array.dtype == np.dtype(leaf.dtype)
         if array is None or not fits or any(n not in (-1, m) for n, m in zip(leaf.shape, array.shape, strict=True)):
-            raise BundleError(f"{where} does not hold the tensor {shown(leaf.name)} in the form {leaf.shape}.")
+            raise BundleError(f"{where} does not hold the tensor {shown(leaf.name)} in the form {shown(leaf.shape)}.")
         if not np.isfinite(array).all():
             raise BundleError(f"{where} is damaged: the tensor {shown(leaf.name)} is not finite.")
     if len(arrays) != len(leaves):

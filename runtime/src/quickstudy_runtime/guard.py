@@ -12,6 +12,9 @@ import numpy as np
 from quickstudy_runtime.bundle import Channels
 from quickstudy_runtime.errors import InputError, shown
 
+_MOST_SLEW, _MOST_SECONDS = 1e100, 1e6
+"""So that no product of a slew and a time is infinite."""
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -23,7 +26,7 @@ class Guard:
         rest: [action], the action that keeps the robot where it is, in place of the bundle's; NaN for a channel that
             keeps its last value.
         margin: how far outside the range met in training an observation may be, in widths of that range.
-        max_age: the oldest time stamp, in seconds, that an observation may have.
+        max_age: the oldest time stamp, in seconds, that an observation may have, and how far it may lie in the future.
         max_rate: actions a second; an observation that comes sooner gets the last action again.
         slew: the largest change of each action channel in a second, one number for all or one for each.
     """
@@ -40,9 +43,13 @@ class Guard:
             raise InputError(f"on_bad must be 'hold' or 'refuse'; got {shown(self.on_bad)}.")
         for name in ("margin", "max_age", "max_rate"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name} must be a number of at least 0; got {shown(value)}.")
-        if self.slew is not None and not (np.asarray(self.slew, float) >= 0).all():
+            if value is None and name != "margin":
+                continue
+            number = _number(value)
+            if number is None or not number >= 0 or (name == "max_rate" and number == 0):
+                least = "above 0" if name == "max_rate" else "of at least 0"
+                raise InputError(f"{name} must be a number {least}; got {shown(value)}.")
+        if self.slew is not None and not (_row(self.slew, "slew") >= 0).all():
             raise InputError(f"slew must be at least 0 for every channel; got {shown(self.slew)}.")
 
 
@@ -52,11 +59,13 @@ class Gate:
     Args:
         observation, action: the channels.
         guard: how strict it is.
-        clock: seconds, for the age of observations and the rate of actions.
+        clock: seconds, for the age of observations: the clock that their time stamps are of.
+        timer: seconds that never jump, for the rate of actions and their slew.
 
     Attributes:
         counts: 'acted', 'held' and 'refused'; 'clipped', 'slewed' and 'repeated' actions; and each reason to hold or
-            refuse: 'not finite', 'width', 'missing channel', 'range', 'stale', 'out of order', 'not numbers'.
+            refuse: 'not finite', 'width', 'missing channel', 'range', 'stale', 'out of order', 'not numbers', 'reward',
+            'learner' (it gave no finite action).
         status: what the last call did: '' where it acted, else why not.
     """
 
@@ -66,20 +75,24 @@ class Gate:
         action: Channels,
         guard: Guard | None = None,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.guard, self._clock, self._action = guard or Guard(), clock, action
+        self.guard, self._clock, self._timer, self._action = guard or Guard(), clock, timer, action
         self.counts: Counter[str] = Counter()
         self.status = ""
         self._names = Names(observation)
-        width = np.where(np.isfinite(observation.high - observation.low), observation.high - observation.low, 0.0)
-        spare = self.guard.margin * width
-        # A channel that never moved in training says nothing of how far it may move.
-        free = width == 0
-        self._low = np.where(free, -math.inf, observation.low - spare)
-        self._high = np.where(free, math.inf, observation.high + spare)
-        rest = action.rest if self.guard.rest is None else np.asarray(self.guard.rest, float)
+        with np.errstate(invalid="ignore", over="ignore"):
+            width = observation.high - observation.low
+            spare = self.guard.margin * width
+            # A channel that never moved in training says nothing of how far it may move.
+            known = np.isfinite(width) & (width > 0) & np.isfinite(spare)
+            self._low = np.where(known, observation.low - spare, -math.inf)
+            self._high = np.where(known, observation.high + spare, math.inf)
+        rest = action.rest if self.guard.rest is None else _row(self.guard.rest, "rest")
         if rest is not None and rest.shape != (len(action),):
             raise InputError(f"rest must have {len(action)} numbers, one for each action channel; got {rest.shape}.")
+        if rest is not None and np.isinf(rest).any():
+            raise InputError("rest must be finite, or nan for a channel that keeps its last value.")
         if rest is not None and ((rest < action.low) | (rest > action.high)).any():
             raise InputError("rest lies outside the limits of the actions.")
         self._rest, self._holds = rest, (self.guard.on_bad or ("refuse" if rest is None else "hold")) == "hold"
@@ -90,15 +103,28 @@ class Gate:
         self._slew = None
         if self.guard.slew is not None:
             try:
-                self._slew = np.broadcast_to(np.asarray(self.guard.slew, float), len(action))
+                self._slew = np.minimum(np.broadcast_to(_row(self.guard.slew, "slew"), len(action)), _MOST_SLEW)
             except ValueError:
                 raise InputError(f"slew must be one number or {len(action)}; got {shown(self.guard.slew)}.") from None
         self.restart()
 
-    def restart(self) -> None:
-        """A new episode: time stamps and the last action are forgotten; counts stay."""
+    def restart(self, last: Any = None) -> None:
+        """A new episode: time stamps and the last action are forgotten; counts stay.
+
+        Args:
+            last: [act], what the robot was told before, which a channel without a rest keeps until the first action.
+
+        Raises:
+            InputError: it is no action.
+        """
+        kept = None
+        if last is not None:
+            kept = _row(last, "last")
+            if kept.shape != (len(self._action),) or not np.isfinite(kept).all():
+                raise InputError(f"last must be {len(self._action)} finite numbers; got {shown(last)}.")
+            kept = np.clip(kept, self._action.low, self._action.high)
         self._stamp, self._sequence, self._when = -math.inf, -1, -math.inf
-        self._last: np.ndarray | None = None
+        self._last: np.ndarray | None = kept
 
     def admit(self, observation: Any, stamp: float | None, sequence: int | None) -> np.ndarray:
         """The observation as [obs] float64.
@@ -117,33 +143,41 @@ class Gate:
                 "range",
                 f"channel '{self._names.of(i)}' is {values[i]:g}; {self._low[i]:g} to {self._high[i]:g} is allowed",
             )
+        moment = None
         if stamp is not None:
-            if not isinstance(stamp, int | float) or not math.isfinite(stamp):
+            moment = _number(stamp)
+            if moment is None or not math.isfinite(moment):
                 raise self._count("stale", f"the time stamp is {shown(stamp)}")
-            if stamp <= self._stamp:
-                raise self._count("out of order", f"the time stamp {stamp:.6f} s is not after {self._stamp:.6f} s")
-            age = self._clock() - stamp
-            if self.guard.max_age is not None and age > self.guard.max_age:
-                raise self._count("stale", f"the observation is {age:.3f} s old; {self.guard.max_age:g} s is allowed")
+            if moment <= self._stamp:
+                raise self._count("out of order", f"the time stamp {moment:.16g} s is not after {self._stamp:.16g} s")
+            age = self._clock() - moment
+            if self.guard.max_age is not None and abs(age) > self.guard.max_age:
+                when = "old" if age > 0 else "in the future"
+                raise self._count(
+                    "stale", f"the observation is {abs(age):.3f} s {when}; {self.guard.max_age:g} s is allowed"
+                )
         if sequence is not None:
-            if type(sequence) is not int or sequence <= self._sequence:
+            if isinstance(sequence, bool) or not isinstance(sequence, int | np.integer) or sequence <= self._sequence:
                 raise self._count("out of order", f"number {shown(sequence)} came after number {self._sequence}")
-            self._sequence = sequence
-        if stamp is not None:
-            self._stamp = stamp
+            self._sequence = int(sequence)
+        if moment is not None:
+            self._stamp = moment
         return values
 
     def _count(self, reason: str, sentence: str) -> InputError:
         self.counts[reason] += 1
-        error = InputError(f"The observation is not used: {sentence}.")
-        error.reason = reason  # type: ignore[attr-defined]
-        return error
+        return InputError(f"The observation is not used: {sentence}.")
+
+    def fault(self, reason: str, sentence: str) -> InputError:
+        """What is wrong apart from the observation, counted."""
+        self.counts[reason] += 1
+        return InputError(sentence)
 
     def too_soon(self) -> bool:
         """Whether less time passed since the last action than `max_rate` allows."""
         if self.guard.max_rate is None or self._last is None:
             return False
-        return (self._clock() - self._when) * self.guard.max_rate < 1 - 1e-9
+        return (self._timer() - self._when) * self.guard.max_rate < 1 - 1e-9
 
     def repeat(self) -> np.ndarray:
         """The last action once more."""
@@ -160,12 +194,12 @@ class Gate:
         """
         action = np.asarray(action, float)
         if not np.isfinite(action).all():
-            raise self._count("not finite", "the learner's action is not finite")
+            raise self.fault("learner", "The learner's action is not finite; it is not used.")
         inside = np.clip(action, self._action.low, self._action.high)
         self.counts["clipped"] += bool((inside != action).any())
-        now = self._clock()
+        now = self._timer()
         if self._slew is not None and self._last is not None:
-            most = self._slew * max(now - self._when, 0.0)
+            most = self._slew * min(max(now - self._when, 0.0), _MOST_SECONDS)
             slow = np.clip(inside, self._last - most, self._last + most)
             self.counts["slewed"] += bool((slow != inside).any())
             inside = slow
@@ -177,19 +211,18 @@ class Gate:
         """What the robot gets in place of an action: that of rest, where it is known and configured.
 
         Raises:
-            InputError: the error itself, where the robot's program is to decide.
+            InputError: the error itself, where the robot's program is to decide, or where a channel is to keep its last
+            value and has none yet.
         """
         self.status = str(error)
-        if not self._holds:
+        keeps = self._rest is not None and np.isnan(self._rest).any()
+        if not self._holds or self._rest is None or (keeps and self._last is None):
             self.counts["refused"] += 1
             raise error
-        assert self._rest is not None
         self.counts["held"] += 1
-        kept = np.zeros(len(self._action)) if self._last is None else self._last
-        held = np.where(np.isnan(self._rest), kept, self._rest)
-        held = np.clip(held, self._action.low, self._action.high)
-        self._last, self._when = held, self._clock()
-        return held.copy()
+        held = self._rest if self._last is None else np.where(np.isnan(self._rest), self._last, self._rest)
+        self._last, self._when = np.clip(held, self._action.low, self._action.high), self._timer()
+        return self._last.copy()
 
 
 class Names:
@@ -253,8 +286,27 @@ class Names:
 def _numbers(given: Any, fault: Callable[[str, str], InputError]) -> np.ndarray:
     try:
         values = np.asarray(given)
-    except (ValueError, TypeError, RecursionError):
+    except Exception:  # whatever an object that is no array says when it is asked for one
         raise fault("not numbers", "it is not an array of numbers") from None
     if values.dtype.kind not in "fiub":
-        raise fault("not numbers", f"it is not numbers but {values.dtype}")
-    return values.astype(np.float64)
+        raise fault("not numbers", f"it is not numbers but {shown(values.dtype.name)}")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float64)
+
+
+def _number(value: Any) -> float | None:
+    """A plain number as float; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _row(given: Any, name: str) -> np.ndarray:
+    """Numbers for channels, float64; a channel's None is NaN."""
+    try:
+        return np.array(given, float)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"{name} must be numbers; got {shown(given)}.") from None

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +14,12 @@ import numpy as np
 
 from quickstudy_runtime import tensors
 from quickstudy_runtime.bundle import Bundle, Channels, check_leaves, read
-from quickstudy_runtime.errors import BundleError, InputError
+from quickstudy_runtime.errors import BundleError, InputError, place, shown
 from quickstudy_runtime.guard import Gate, Guard, Names
+from quickstudy_runtime.version import VERSION
 
-_MOST_STEPS = 1_000_000
+_MOST_STEPS, _MOST_FILE = 1_000_000, 1 << 30
+"""Steps of all demonstrations, each counted as the longest; bytes that a file of them unpacks to."""
 _TOO_FAR = (30.0, 8.0)
 """Deviations from training's mean, and widths of its range beyond it, from which on, both together, a demonstration is
 too far from training to adapt to; as `quickstudy adapt` has it."""
@@ -38,15 +42,23 @@ class Robot:
 
     def __init__(self, bundle: Bundle, guard: Guard | None = None, threads: int = 1) -> None:
         self.bundle, self.guard = bundle, guard
+        self._order = [(channels, Names(channels)) for channels in (bundle.observation, bundle.action)]
+        self.by_trial = bundle.learns_from == "trials"
         Gate(bundle.observation, bundle.action, guard)  # a guard that does not fit is told now
         self._act = _Graph(bundle, "act", threads)
         self._adapt = _Graph(bundle, "adapt", threads) if "adapt" in bundle.graphs else None
+        try:
+            skill = Skill(self, bundle.begin, Guard(on_bad="refuse", margin=math.inf))
+            skill._policy(_middle(bundle.observation), 0.0, False)
+        except InputError as error:
+            raise BundleError(f"The bundle does not act: {error}") from error
 
-    def adapt(self, demonstrations: Iterable[Demonstration], guard: Guard | None = None) -> "Skill":
+    def adapt(self, demonstrations: Iterable[Demonstration] | Demonstration, guard: Guard | None = None) -> "Skill":
         """Learns one task from its demonstrations.
 
         Args:
-            demonstrations: each of [step, obs] and [step, act], arrays or named channels; or paths of .npz files.
+            demonstrations: each of [step, obs] and [step, act], arrays or named channels; or paths of .npz files. One
+                path or mapping alone is one demonstration.
 
         Raises:
             InputError: none at all, or one that cannot be used.
@@ -55,11 +67,16 @@ class Robot:
             raise InputError(
                 f"'{self.bundle.method}' does not learn from demonstrations; begin() gives the skill that it acts with."
             )
+        if isinstance(demonstrations, str | Path | Mapping):
+            demonstrations = [demonstrations]
+        if not isinstance(demonstrations, Iterable):
+            raise InputError(f"Demonstrations must be a list of them; got {shown(demonstrations)}.")
         made = self._adapt({"support": self._collate(list(demonstrations)), **self.bundle.parameters})
         leaves = {leaf.name: made[leaf.name] for leaf in self.bundle.skill}
-        for name, array in leaves.items():
-            if not np.isfinite(array).all():
-                raise InputError(f"Adaptation gave a skill that is not finite (in '{name}'); nothing was learned.")
+        try:
+            check_leaves(leaves, self.bundle.skill, "what adaptation made")
+        except BundleError as error:
+            raise InputError(f"Nothing was learned from these demonstrations: {error}") from error
         return Skill(self, leaves, guard or self.guard)
 
     def begin(self, guard: Guard | None = None) -> "Skill":
@@ -72,21 +89,20 @@ class Robot:
         Raises:
             BundleError: no such file, damaged, or a skill of another bundle.
         """
+        where = place(path)
         try:
             data = Path(path).read_bytes()
-        except OSError as error:
-            raise BundleError(f"'{path}' cannot be read ({error.strerror}).") from None
-        arrays, metadata = tensors.load(data, f"'{path}'")
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{where} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+        arrays, metadata = tensors.load(data, where)
         try:
             about = json.loads(metadata.get("quickstudy", "{}"))
             whose = about.get("bundle")
         except (ValueError, AttributeError, RecursionError):
-            raise BundleError(f"'{path}' does not say what skill it is.") from None
+            raise BundleError(f"{where} does not say what skill it is.") from None
         if whose != self.bundle.hash:
-            raise BundleError(
-                f"'{path}' is a skill of another learner than this bundle's, and would not act as taught."
-            )
-        check_leaves(arrays, self.bundle.skill, f"'{path}'")
+            raise BundleError(f"{where} is a skill of another learner, and would not act as taught with this bundle.")
+        check_leaves(arrays, self.bundle.skill, where)
         return Skill(self, arrays, guard or self.guard)
 
     def warm_up(self) -> float:
@@ -95,7 +111,7 @@ class Robot:
         middle = _middle(self.bundle.observation)
         if self._adapt is not None:
             self.adapt([(np.tile(middle, (2, 1)), np.tile(_middle(self.bundle.action), (2, 1)))])
-        Skill(self, dict(self.bundle.begin), Guard(on_bad="refuse")).act(middle)
+        Skill(self, self.bundle.begin, Guard(on_bad="refuse", margin=math.inf)).act(middle)
         return time.perf_counter() - started
 
     def _collate(self, given: Sequence[Demonstration]) -> np.ndarray:
@@ -104,6 +120,11 @@ class Robot:
             raise InputError("Adaptation needs at least one demonstration; got none.")
         pairs = [self._checked(one, i) for i, one in enumerate(given)]
         steps = max(len(x) for x, _ in pairs)
+        if steps * len(pairs) > _MOST_STEPS:
+            raise InputError(
+                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many; {_MOST_STEPS:,} steps in all, "
+                "each counted as the longest, are allowed."
+            )
         width = len(self.bundle.observation) + len(self.bundle.action)
         support = np.zeros((len(pairs), steps, width + 1), np.float32)
         for i, (x, y) in enumerate(pairs):
@@ -114,7 +135,7 @@ class Robot:
         """Observations and actions [step, width], centred as the graphs take them."""
         where = f"Demonstration {number}"
         if isinstance(given, str | Path):
-            where, given = f"'{given}'", _arrays(Path(given))
+            where, given = place(given), _arrays(Path(given))
 
         def fault(reason: str, sentence: str, what: str = "") -> InputError:
             return InputError(f"{where} cannot be used: {f'of its {what}, ' if what else ''}{sentence}.")
@@ -126,10 +147,8 @@ class Robot:
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise fault("", "it must be (observations, actions)")
         tables = []
-        for what, channels, part in zip(
-            ("observations", "actions"), (self.bundle.observation, self.bundle.action), given, strict=True
-        ):
-            table = Names(channels).table(part, functools.partial(fault, what=what))
+        for what, (channels, names), part in zip(("observations", "actions"), self._order, given, strict=True):
+            table = names.table(part, functools.partial(fault, what=what))
             bad = np.argwhere(~np.isfinite(table))
             if len(bad):
                 step, channel = bad[0]
@@ -142,8 +161,10 @@ class Robot:
                     f"in step {step}, channel '{channels.names[channel]}' is {table[step, channel]:g}; training had "
                     f"{channels.met_low[channel]:g} to {channels.met_high[channel]:g}",
                 )
-            tables.append(((table - channels.offset) / channels.scale).astype(np.float32))
-        if not 1 <= len(tables[0]) <= _MOST_STEPS or len(tables[0]) != len(tables[1]):
+            tables.append(_scaled(table, channels))
+            if not np.isfinite(tables[-1]).all():
+                raise fault("", "a number in it is too large", what)
+        if not len(tables[0]) or len(tables[0]) != len(tables[1]):
             raise fault("", f"it has {len(tables[0])} observations and {len(tables[1])} actions")
         return tables[0], tables[1]
 
@@ -162,9 +183,10 @@ class Skill:
         leaves: Mapping[str, np.ndarray],
         guard: Guard | None = None,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._robot, self._start = robot, dict(leaves)
-        self._gate = Gate(robot.bundle.observation, robot.bundle.action, guard, clock)
+        self._robot, self._start, self._clocks = robot, dict(leaves), (clock, timer)
+        self._gate = Gate(robot.bundle.observation, robot.bundle.action, guard, clock, timer)
         self.reset()
 
     @property
@@ -175,10 +197,18 @@ class Skill:
     def status(self) -> str:
         return self._gate.status
 
-    def reset(self) -> None:
-        """A new episode: memories and clocks start again; what was learned stays."""
+    def reset(self, last: Any = None) -> None:
+        """A new episode: memories and clocks start again; what was learned stays.
+
+        Args:
+            last: [act], what the robot was told before. Where a bad observation is to keep the last value of a channel,
+                that is it until the first action; without it such an observation is refused.
+
+        Raises:
+            InputError: `last` is no action.
+        """
+        self._gate.restart(last)
         self._leaves = dict(self._start)
-        self._gate.restart()
         self._previous = np.zeros(len(self._robot.bundle.action), np.float32)
 
     def act(
@@ -205,45 +235,63 @@ class Skill:
             values = self._gate.admit(observation, stamp, sequence)
             if self._gate.too_soon():
                 return self._gate.repeat()
-            return self._gate.release(self._policy(values, reward, done))
+            action = self._gate.release(self._policy(values, reward, done))
         except InputError as error:
-            return self._gate.instead(error)
+            action = self._gate.instead(error)
+        if self._robot.by_trial:
+            self._previous = _scaled(action, self._robot.bundle.action)
+        return action
 
     def _policy(self, values: np.ndarray, reward: float, done: bool) -> np.ndarray:
-        bundle, graph = self._robot.bundle, self._robot._act
-        given = {
-            **self._leaves,
-            **bundle.parameters,
-            "observation": ((values - bundle.observation.offset) / bundle.observation.scale).astype(np.float32),
-            "previous_action": self._previous,
-            "reward": np.array([reward], np.float32),
-            "done": np.array([done], np.float32),
-        }
-        made = graph(given)
-        action = made["action"]
+        bundle = self._robot.bundle
+        observation = _scaled(values, bundle.observation)
+        if not np.isfinite(observation).all():
+            raise self._gate.fault("range", "The observation is not used: a number in it is too large.")
+        given = {**self._leaves, **bundle.parameters, "observation": observation}
+        if self._robot.by_trial:
+            try:
+                given["reward"] = np.array([float(reward)], np.float32)
+                given["done"] = np.array([bool(done)], np.float32)
+            except (TypeError, ValueError, OverflowError):
+                given["reward"] = np.array([np.nan])
+            if not np.isfinite(given["reward"]).all():
+                raise self._gate.fault("reward", f"The reward must be a finite number; got {shown(reward)}.")
+            given["previous_action"] = self._previous
+        made = self._robot._act(given)
+        action, changed = made["action"], {name: made[f"next.{name}"] for name in bundle.changes}
         if action.shape != (len(bundle.action),):
-            raise InputError(
-                f"The learner's action has the shape {action.shape}; {len(bundle.action)} numbers are needed."
-            )
-        if np.isfinite(action).all():  # or what it remembers is lost as well
-            self._leaves |= {name: made[f"next.{name}"] for name in bundle.changes}
-            self._previous = action
-        return action * bundle.action.scale + bundle.action.offset
+            raise self._gate.fault("learner", f"The learner's action has the shape {shown(action.shape)}.")
+        if not all(np.isfinite(array).all() for array in (action, *changed.values())):
+            raise self._gate.fault("learner", "What the learner does or remembers is not finite; it is not used.")
+        self._leaves |= changed
+        with np.errstate(over="ignore"):
+            return action * bundle.action.scale + bundle.action.offset
 
     def copy(self) -> "Skill":
         """The same skill for another robot, with memories, clocks and counts of its own."""
-        return Skill(self._robot, self._start, self._gate.guard)
+        return Skill(self._robot, self._start, self._gate.guard, *self._clocks)
 
     def save(self, path: str | Path) -> None:
-        """Writes the skill as .safetensors with what it is of, whole or not at all."""
+        """Writes the skill as .safetensors with what it is of, whole or not at all.
+
+        Raises:
+            BundleError: it cannot be written there.
+        """
         bundle, path = self._robot.bundle, Path(path)
         about = {
             "bundle": bundle.hash, "run": bundle.run, "method": bundle.method, "family": bundle.family,
-            "observation": bundle.observation.names, "action": bundle.action.names, "rate": bundle.rate,
+            "rate": bundle.rate, "runtime": VERSION,
+            **{what: {"names": channels.names, "units": channels.units, "offset": channels.offset.tolist(),
+                      "scale": channels.scale.tolist()}
+               for what, channels in (("observation", bundle.observation), ("action", bundle.action))},
         }  # fmt: skip
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_bytes(tensors.save(self._start, {"quickstudy": json.dumps(about)}))
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(tensors.save(self._start, {"quickstudy": json.dumps(about)}))
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise BundleError(f"The skill cannot be written to {place(path)} ({error.strerror}).") from None
 
 
 class _Graph:
@@ -290,6 +338,13 @@ def load(path: str | Path, guard: Guard | None = None, threads: int = 1) -> Robo
     return Robot(read(path), guard, threads)
 
 
+def _scaled(values: np.ndarray, channels: Channels) -> np.ndarray:
+    """Numbers [..., channel] as the graphs take them; too large ones are infinite."""
+    with np.errstate(over="ignore"):
+        scaled: np.ndarray = ((values - channels.offset) / channels.scale).astype(np.float32)
+    return scaled
+
+
 def _farthest(table: np.ndarray, channels: Channels) -> tuple[int, int] | None:
     """Step and channel of values [step, channel] that lie too far outside of training; None where none does."""
     width = channels.met_high - channels.met_low
@@ -314,16 +369,25 @@ def _middle(channels: Channels) -> np.ndarray:
 
 def _arrays(path: Path) -> dict[str, Any]:
     """Observations and actions of an .npz, by name where it names their channels."""
+    keys = ("observations", "actions", "observation_names", "action_names")
     try:
+        with zipfile.ZipFile(path) as members:
+            size = sum(one.file_size for one in members.infolist())
+        if size > _MOST_FILE:
+            raise InputError(f"{place(path)} unpacks to more than a demonstration has ({_MOST_FILE >> 20} MB).")
         with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files if key in
-                     ("observations", "actions", "observation_names", "action_names")}  # fmt: skip
+            found = {key: file[key] for key in file.files if key in keys}
+    except InputError:
+        raise
     except FileNotFoundError:
-        raise InputError(f"There is no file '{path}'.") from None
-    except Exception as error:  # zipfile, zlib, struct and NumPy each have their own
-        raise InputError(f"'{path}' is not an .npz of arrays.") from error
+        raise InputError(f"There is no file {place(path)}.") from None
+    except Exception:  # zipfile, zlib, struct and NumPy each have their own
+        raise InputError(f"{place(path)} is not an .npz of arrays.") from None
     for what in ("observation", "action"):
         names, table = found.get(f"{what}_names"), found.get(f"{what}s")
-        if names is not None and table is not None and table.ndim == 2 and names.shape == (table.shape[1],):
-            found[f"{what}s"] = {str(name): table[:, i] for i, name in enumerate(names)}
+        if names is None or table is None:
+            continue
+        if table.ndim != 2 or names.shape != (table.shape[1],):
+            raise InputError(f"{place(path)} cannot be used: its {what}_names do not fit its {what}s.")
+        found[f"{what}s"] = {str(name): table[:, i] for i, name in enumerate(names)}
     return found

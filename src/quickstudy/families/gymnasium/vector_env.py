@@ -41,13 +41,26 @@ class Flat(gymnasium.Wrapper):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self._left = self._horizon
         self.raw, info = self.env.reset(seed=seed, options=options)
-        return self.parts(self.raw), info
+        return self._numbers(), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.raw, reward, terminated, truncated, info = self.env.step(self.scale.undo(action))
+        result = self.env.step(self.scale.undo(action))
+        if not isinstance(result, tuple) or len(result) != 5:
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise ValueError(f"step must return (observation, reward, terminated, truncated, info); got {got}")
+        self.raw, reward, terminated, truncated, info = result
+        if reward is None or not np.isfinite(float(reward)):
+            raise ValueError(f"a reward must be a finite number; got {reward}")
         self._left -= 1
         over = bool(truncated) or (self._left <= 0 and not terminated)
-        return self.parts(self.raw), float(reward), bool(terminated), over, info
+        return self._numbers(), float(reward), bool(terminated), over, info
+
+    def _numbers(self) -> np.ndarray:
+        """The last observation as learners see it."""
+        seen = self.parts(self.raw)
+        if seen.shape != (self.observation_size,):
+            raise ValueError(f"an observation must have {self.observation_size} numbers; got {len(seen)}")
+        return seen
 
 
 Expert = Callable[[gymnasium.Env, np.ndarray], np.ndarray]
