@@ -397,7 +397,7 @@ def test_transparent_parts_are_refused_and_other_forms_are_alike(tmp_path: Path)
     Image.fromarray(np.where(wall, 0.0, 0.9).astype("f4")).save(tmp_path / "fractions.tif")
     assert (maps.read(path, 0.05)[0].free == ~wall).all()
     Image.fromarray(np.where(wall, 0.0, 254.0).astype("f4")).save(tmp_path / "fractions.tif")
-    with pytest.raises(QuickstudyError, match=r"brightness from 0 to 254; pictures of its type must keep to 0\.\.1\."):
+    with pytest.raises(QuickstudyError, match=r"brightness from 0 to 254; pictures of its type keep to 0\.\.1\."):
         maps.read(path, 0.05)
     pages = [Image.fromarray(grey), Image.fromarray(grey)]
     pages[0].save(tmp_path / "fractions.tif", save_all=True, append_images=pages[1:])

@@ -222,9 +222,8 @@ def _grey(path: Path) -> np.ndarray:
         raise QuickstudyError(f"There is no image '{path}'.")
     try:
         with Image.open(path) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise QuickstudyError(f"'{path}' has {pages} pages; a map is one picture.")
+            if getattr(image, "n_frames", 1) > 1:
+                raise QuickstudyError(f"'{path}' has {image.n_frames} pages; a map is one picture.")
             layered = "A" in image.getbands() or "transparency" in image.info
             if layered and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise QuickstudyError(
@@ -239,8 +238,8 @@ def _grey(path: Path) -> np.ndarray:
             if not ((grey >= 0) & (grey <= 1)).all():
                 found = np.asarray(image)
                 raise QuickstudyError(
-                    f"'{path}' has brightness from {found.min():g} to {found.max():g}; pictures of its type must keep "
-                    f"to 0..{65535 if whole else 1}."
+                    f"'{path}' has brightness from {found.min():g} to {found.max():g}; pictures of its type keep to "
+                    f"0..{65535 if whole else 1}."
                 )
             return grey
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
