@@ -287,7 +287,8 @@ def _turns(points: np.ndarray, mesh: Any) -> np.ndarray:
 def _check_once(path: Path, mesh: Any) -> None:
     """Raises QuickstudyError where parts of the inside would count twice, or against the rest."""
     count = int(np.clip(2_000_000 // len(mesh.faces), 100, 1000))
-    points = np.random.default_rng(0).uniform(*mesh.bounds, (count, 3))  # type: ignore[call-overload]
+    low, high = np.asarray(mesh.bounds)
+    points = np.random.default_rng(0).uniform(low, high, (count, 3))
     turns = np.round(_turns(points, mesh))
     wrong = float(((turns < 0) | (turns > 1)).sum() / max(1, (turns != 0).sum()))
     if wrong > 0.01:
