@@ -215,13 +215,14 @@ class Gate:
             value and has none yet.
         """
         self.status = str(error)
-        keeps = self._rest is not None and np.isnan(self._rest).any()
-        if not self._holds or self._rest is None or (keeps and self._last is None):
+        rest, last = self._rest, self._last
+        if self._holds and rest is not None and np.isnan(rest).any():
+            rest = None if last is None else np.where(np.isnan(rest), last, rest)
+        if not self._holds or rest is None:
             self.counts["refused"] += 1
             raise error
         self.counts["held"] += 1
-        held = self._rest if self._last is None else np.where(np.isnan(self._rest), self._last, self._rest)
-        self._last, self._when = np.clip(held, self._action.low, self._action.high), self._timer()
+        self._last, self._when = np.clip(rest, self._action.low, self._action.high), self._timer()
         return self._last.copy()
 
 

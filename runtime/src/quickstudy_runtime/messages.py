@@ -32,7 +32,7 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, object_hook=_array, strict_map_key=False)
     except InputError:
         raise
-    except Exception as error:  # msgpack raises ValueError, its own kinds, TypeError and more
+    except Exception as error:  # msgpack and NumPy raise ValueError, kinds of their own, TypeError and more
         raise InputError("The message is not msgpack of plain values and arrays.") from error
 
 
@@ -62,8 +62,9 @@ def _array(found: dict[Any, Any]) -> Any:
 
 def _kind(found: dict[Any, Any]) -> np.dtype:
     kind: np.dtype = np.dtype(object)
+    said = found.get(b"dtype")
     with contextlib.suppress(TypeError, ValueError, SyntaxError):
-        kind = np.dtype(found.get(b"dtype"))
+        kind = np.dtype(said) if isinstance(said, str) and len(said) < 10 else kind
     if kind.kind not in "fiub" or kind.names is not None or kind.subdtype is not None:
         raise InputError("An array of the message is of no type of plain numbers.")
     return kind

@@ -101,7 +101,7 @@ class Robot:
         except (ValueError, AttributeError, RecursionError):
             raise BundleError(f"{where} does not say what skill it is.") from None
         if whose != self.bundle.hash:
-            raise BundleError(f"{where} is a skill of another learner, and would not act as taught with this bundle.")
+            raise BundleError(f"{where} is a skill of another learner than this bundle holds.")
         check_leaves(arrays, self.bundle.skill, where)
         return Skill(self, arrays, guard or self.guard)
 

@@ -6,11 +6,15 @@ dict, or with a text where it could not. What a message may hold:
     an observation   {'observation': [obs]} or named channels; perhaps 'stamp' (seconds) and 'sequence' (a number that
                      rises) -> {'actions': [horizon, act], 'status': '' or why the robot is held}
     {'adapt': [{'observations': [step, obs], 'actions': [step, act]}, ...]} -> {'adapted': how many, 'milliseconds': t}
-    {'reset': True}  a new episode -> {'reset': True, 'counts': {...}}
+    {'reset': True}  a new episode, perhaps with 'last' (the action that the robot was told before)
+                     -> {'reset': True, 'counts': {...}}
 """
 
+import contextlib
 import hmac
 import http
+import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +28,11 @@ from quickstudy_runtime.messages import MOST_BYTES, pack, unpack
 from quickstudy_runtime.robot import Demonstration, Robot, Skill
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_MOST_CONNECTIONS = 32
+_MOST_CONNECTIONS, _MOST_HORIZON = 32, 1000
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.addHandler(logging.NullHandler())
+_LOGGER.propagate = False
+"""What the library of the wire would print, tracebacks of port scanners included; `say` tells what a person needs."""
 _STATES = ("observation", "observation.state", "observation/state", "state")
 """Keys that clients of the field give a whole observation under."""
 
@@ -45,7 +53,8 @@ def start(
         port: 0 takes any free one; `server.socket.getsockname()[1]` tells it.
         token: what clients must send in the header 'Authorization: Api-Key TOKEN'.
         demonstrations: of the task that every connection starts with; without any, with the skill before them.
-        horizon: actions in an answer, for slow links: the action at the observation, repeated.
+        horizon: actions in an answer, for slow links. A skill that changes while it acts goes on through them on the
+            same observation; of any other, or where a guard slows it, it is the same action throughout.
         say: told of connections that come and go.
 
     Raises:
@@ -53,21 +62,23 @@ def start(
     """
     if host not in LOCAL and not token:
         raise QuickstudyError(f"Listening on {host} lets others move the robot; it needs a token (--token).")
-    if horizon < 1:
-        raise QuickstudyError(f"An answer needs at least 1 action; got a horizon of {horizon}.")
+    if not 1 <= horizon <= _MOST_HORIZON:
+        raise QuickstudyError(
+            f"An answer needs at least 1 action, at most {_MOST_HORIZON}; got a horizon of {horizon}."
+        )
     taught = robot.adapt(demonstrations) if demonstrations else robot.begin()
     about = {
         "quickstudy": 1, "method": robot.bundle.method, "family": robot.bundle.family, "rate": robot.bundle.rate,
         "observation": list(robot.bundle.observation.names), "action": list(robot.bundle.action.names),
         "horizon": horizon, "hash": robot.bundle.hash,
     }  # fmt: skip
-    open_connections = 0
+    lock, open_connections = threading.Lock(), 0
 
     def allowed(connection: ServerConnection, request: Any) -> Any:
         if token is not None:
-            given = request.headers.get("Authorization", "")
-            wanted = (f"Api-Key {token}", f"Bearer {token}")
-            if not any(hmac.compare_digest(given.encode(), one.encode()) for one in wanted):
+            given = request.headers.get("Authorization", "").encode(errors="replace")
+            sent = given.removeprefix(b"Api-Key ").removeprefix(b"Bearer ")
+            if not hmac.compare_digest(sent, token.encode(errors="replace")):
                 return connection.respond(http.HTTPStatus.UNAUTHORIZED, "The token is missing or wrong.\n")
         if request.headers.get("Origin") is not None:  # a web page must not drive a robot behind its visitor's back
             return connection.respond(http.HTTPStatus.FORBIDDEN, "Web pages may not connect.\n")
@@ -77,9 +88,10 @@ def start(
 
     def handle(connection: ServerConnection) -> None:
         nonlocal open_connections
-        open_connections += 1
-        say(f"connected: {connection.remote_address}")
-        session = _Session(robot, taught, horizon)
+        with lock:
+            open_connections += 1
+        session, whose = _Session(robot, taught, horizon), connection.remote_address
+        _tell(say, f"connected: {whose}")
         try:
             connection.send(pack(about))
             for message in connection:
@@ -87,15 +99,25 @@ def start(
         except ConnectionClosed:
             pass
         finally:
-            open_connections -= 1
-            say(f"disconnected: {connection.remote_address}, {session.told()}")
+            with lock:
+                open_connections -= 1
+            _tell(say, f"disconnected: {whose}, {session.told()}")
 
     try:
         return serve(
-            handle, host, port, process_request=allowed, max_size=MOST_BYTES, compression=None, open_timeout=10
-        )
-    except OSError as error:
-        raise QuickstudyError(f"Cannot listen on {host}:{port} ({error.strerror}).") from error
+            handle, host, port, process_request=allowed, max_size=MOST_BYTES, compression=None, open_timeout=10,
+            logger=_LOGGER,
+        )  # fmt: skip
+    except (OSError, OverflowError) as error:
+        raise QuickstudyError(
+            f"Cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error})."
+        ) from error
+
+
+def _tell(say: Callable[[str], None], sentence: str) -> None:
+    """A closed terminal must not end a robot's connection."""
+    with contextlib.suppress(OSError, ValueError):
+        say(sentence)
 
 
 class _Session:
@@ -104,6 +126,9 @@ class _Session:
     def __init__(self, robot: Robot, taught: Skill, horizon: int) -> None:
         self._robot, self._horizon = robot, horizon
         self._skill = taught.copy()
+        self._states = [key for key in _STATES if key not in robot.bundle.observation.names]
+        slowed = robot.guard is not None and (robot.guard.slew is not None or robot.guard.max_rate is not None)
+        self._through = horizon if robot.bundle.changes and not slowed else 1
 
     def answer(self, message: str | bytes) -> str | bytes:
         """Bytes with an answer, or a text with what is wrong; nothing a client sends ends the server."""
@@ -113,6 +138,8 @@ class _Session:
             return pack(self._answer(unpack(message)))
         except QuickstudyError as fault:
             return str(fault)
+        except Exception as error:
+            return f"The server failed on this message ({type(error).__name__}); nothing was done."
 
     def _answer(self, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
@@ -120,7 +147,7 @@ class _Session:
         if "adapt" in message:
             return self._adapt(message["adapt"])
         if message.get("reset") is True:
-            self._skill.reset()
+            self._skill.reset(message.get("last"))
             return {"reset": True, "counts": dict(self._skill.counts)}
         return self._act(message)
 
@@ -129,22 +156,22 @@ class _Session:
         if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
             raise QuickstudyError("'adapt' must hold demonstrations, each {'observations': ..., 'actions': ...}.")
         started = time.perf_counter()
+        counts = self._skill.counts
         self._skill = self._robot.adapt(given)
+        self._skill.counts.update(counts)
         return {"adapted": len(given), "milliseconds": 1e3 * (time.perf_counter() - started)}
 
     def _act(self, message: dict[Any, Any]) -> dict[str, Any]:
-        observation: Any = next((message[key] for key in _STATES if key in message), message)
-        reward, done = message.get("reward", 0.0), message.get("done", False)
-        if not isinstance(reward, int | float) or not isinstance(done, bool | np.bool_):
-            raise QuickstudyError("'reward' must be a number and 'done' true or false.")
-        action = self._skill.act(
-            observation,
-            stamp=message.get("stamp"),
-            sequence=message.get("sequence"),
-            reward=float(reward),
-            done=bool(done),
-        )
-        return {"actions": np.tile(action, (self._horizon, 1)), "status": self._skill.status}
+        observation: Any = next((message[key] for key in self._states if key in message), message)
+        given = {"reward": message.get("reward", 0.0), "done": message.get("done", False)}
+        first = self._skill.act(observation, stamp=message.get("stamp"), sequence=message.get("sequence"), **given)
+        answer: dict[str, Any] = {"status": self._skill.status}
+        actions = [first]
+        if not answer["status"]:
+            actions += [self._skill.act(observation, **given) for _ in range(1, self._through)]
+        rows = np.stack(actions)
+        answer["actions"] = rows if len(rows) == self._horizon else np.repeat(rows[:1], self._horizon, 0)
+        return answer
 
     def told(self) -> str:
         counts = self._skill.counts
