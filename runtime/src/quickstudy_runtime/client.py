@@ -81,8 +81,9 @@ class Remote:
         reason, self.status = "lost", "the connection to the server is lost"
         connection = self._connection
         if connection is not None:
-            message = {**(observation if isinstance(observation, Mapping) else {"observation": np.asarray(observation)}),
-                       "stamp": time.time() if stamp is None else stamp, "reward": reward, "done": done}  # fmt: skip
+            named = observation if isinstance(observation, Mapping) else {"observation": np.asarray(observation)}
+            when = time.time() if stamp is None else stamp
+            message = {**named, "stamp": when, "reward": reward, "done": done}
             if sequence is not None:
                 message["sequence"] = sequence
             try:
