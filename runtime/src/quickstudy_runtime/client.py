@@ -82,8 +82,7 @@ class Remote:
         connection = self._connection
         if connection is not None:
             named = observation if isinstance(observation, Mapping) else {"observation": np.asarray(observation)}
-            when = time.time() if stamp is None else stamp
-            message = {**named, "stamp": when, "reward": reward, "done": done}
+            message = {**named, "stamp": time.time() if stamp is None else stamp, "reward": reward, "done": done}
             if sequence is not None:
                 message["sequence"] = sequence
             try:

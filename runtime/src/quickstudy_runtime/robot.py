@@ -122,8 +122,8 @@ class Robot:
         steps = max(len(x) for x, _ in pairs)
         if steps * len(pairs) > _MOST_STEPS:
             raise InputError(
-                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many; {_MOST_STEPS:,} steps in all, "
-                "each counted as the longest, are allowed."
+                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many: {_MOST_STEPS:,} steps are allowed, "
+                "each of them counted as the longest."
             )
         width = len(self.bundle.observation) + len(self.bundle.action)
         support = np.zeros((len(pairs), steps, width + 1), np.float32)

@@ -1,0 +1,28 @@
+"""The plug-in with the real LeRobot, in an environment of its own: QUICKSTUDY_LEROBOT=/path/to/its/python."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bundles
+
+HERE = Path(__file__).parents[1]
+PYTHON = os.environ.get("QUICKSTUDY_LEROBOT", "/tmp/lerobot-venv/bin/python")
+
+
+def test_lerobot_evaluates_a_bundle(tmp_path):
+    if not Path(PYTHON).exists():
+        pytest.skip(f"there is no LeRobot at {PYTHON}; QUICKSTUDY_LEROBOT names the Python of an environment with it")
+    path = bundles.write(tmp_path / "small.quickstudy")
+    np.savez(tmp_path / "one.npz", observations=[[0.0, 0.0, 0.5]], actions=[[0.1, 0.2]])
+    done = subprocess.run(
+        [PYTHON, HERE / "tests/peer.py", path, tmp_path / "one.npz", tmp_path],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["type"], found["untaught"], found["path"]) == (100.0, 0.0, 100.0)
