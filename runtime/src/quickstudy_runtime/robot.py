@@ -122,7 +122,7 @@ class Robot:
         steps = max(len(x) for x, _ in pairs)
         if steps * len(pairs) > _MOST_STEPS:
             raise InputError(
-                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many: {_MOST_STEPS:,} steps are allowed, "
+                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many: {_MOST_STEPS:,} are allowed, "
                 "each of them counted as the longest."
             )
         width = len(self.bundle.observation) + len(self.bundle.action)
