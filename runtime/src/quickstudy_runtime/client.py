@@ -106,7 +106,7 @@ class Remote:
         started = time.monotonic()
         try:
             connection.send(pack(message))
-        except TypeError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             return "refused", f"the observation cannot be sent: {error}"
         self._asked.append((self._step, started))
         try:

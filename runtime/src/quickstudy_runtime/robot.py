@@ -122,8 +122,8 @@ class Robot:
         steps = max(len(x) for x, _ in pairs)
         if steps * len(pairs) > _MOST_STEPS:
             raise InputError(
-                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many: {_MOST_STEPS:,} are allowed, "
-                "each of them counted as the longest."
+                f"{len(pairs)} demonstrations of up to {steps:,} steps are too many: {_MOST_STEPS:,} are allowed, each "
+                "of them counted as the longest."
             )
         width = len(self.bundle.observation) + len(self.bundle.action)
         support = np.zeros((len(pairs), steps, width + 1), np.float32)
@@ -303,7 +303,9 @@ class _Graph:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
         try:
-            self._session = ort.InferenceSession(bundle.graphs[name], options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                bundle.graphs[name], options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime's own errors share no base
             raise BundleError(
                 f"The bundle's graph '{name}' cannot be run by this ONNX Runtime {ort.__version__}."
@@ -347,13 +349,15 @@ def _scaled(values: np.ndarray, channels: Channels) -> np.ndarray:
 
 def _farthest(table: np.ndarray, channels: Channels) -> tuple[int, int] | None:
     """Step and channel of values [step, channel] that lie too far outside of training; None where none does."""
-    width = channels.met_high - channels.met_low
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = channels.met_high - channels.met_low
     known = np.isfinite(width) & (width > 0) & (channels.deviation > 0)
     if not known.any():
         return None
     part, low, high = table[:, known], channels.met_low[known], channels.met_high[known]
-    deviations = np.abs(part - channels.mean[known]) / channels.deviation[known]
-    widths = np.maximum(part - high, low - part) / width[known]
+    with np.errstate(over="ignore"):
+        deviations = np.abs(part - channels.mean[known]) / channels.deviation[known]
+        widths = np.maximum(part - high, low - part) / width[known]
     too_far = np.where((deviations > _TOO_FAR[0]) & (widths > _TOO_FAR[1]), deviations, 0.0)
     if not too_far.any():
         return None
@@ -376,18 +380,19 @@ def _arrays(path: Path) -> dict[str, Any]:
         if size > _MOST_FILE:
             raise InputError(f"{place(path)} unpacks to more than a demonstration has ({_MOST_FILE >> 20} MB).")
         with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files if key in keys}
+            found = {key: np.asarray(file[key]) for key in file.files if key in keys}
+        names = {what: [str(name) for name in found.get(f"{what}_names", ())] for what in ("observation", "action")}
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"There is no file {place(path)}.") from None
     except Exception:  # zipfile, zlib, struct and NumPy each have their own
         raise InputError(f"{place(path)} is not an .npz of arrays.") from None
-    for what in ("observation", "action"):
-        names, table = found.get(f"{what}_names"), found.get(f"{what}s")
-        if names is None or table is None:
+    for what, every in names.items():
+        table = found.get(f"{what}s")
+        if not every or table is None:
             continue
-        if table.ndim != 2 or names.shape != (table.shape[1],):
+        if table.ndim != 2 or table.shape[1] != len(every):
             raise InputError(f"{place(path)} cannot be used: its {what}_names do not fit its {what}s.")
-        found[f"{what}s"] = {str(name): table[:, i] for i, name in enumerate(names)}
+        found[f"{what}s"] = {name: table[:, i] for i, name in enumerate(every)}
     return found
