@@ -60,4 +60,6 @@ else
 	@$(INSTALL) --torch-backend $(UV_TORCH_BACKEND) || \
 	    { echo "That failed; trying once more with PyPI alone, whose torch for Linux is the larger CUDA build." >&2; $(INSTALL); }
 endif
+	@# A policy client of the field, for one test; it pins an older NumPy than it needs.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) openpi-client==0.1.2 || true
 	@touch $@

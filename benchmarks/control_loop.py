@@ -254,9 +254,9 @@ def main() -> None:
         cell="control-loop", metric="success", unit="fraction", rows=rows, seconds=time.perf_counter() - started,
         command=f"python -m benchmarks.control_loop --minutes {what.minutes:g}",
         protocol="Server, control program and MuJoCo arm are three processes on real sockets; when the hand moves "
-        f"faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time from then until the "
-        f"hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in the end, with chunks "
-        "at the family's own 20 Hz.",
+        f"faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time from then until "
+        f"the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in the end, with "
+        "chunks at the family's own 20 Hz.",
     )  # fmt: skip
     if what.output is not None:
         cell.write(what.output)

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs/reference/command-line.md"
 
 COMMANDS = [
     *("demo", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare"),
-    *("resume", "runs", "report", "push", "pull", "profile"),
+    *("resume", "reproduce", "runs", "report", "export", "push", "pull", "profile"),
 ]
 """In the order of the page; a test compares them with the command line."""
 

@@ -122,6 +122,8 @@ class TaskFamily(ABC):
     """The most steps that an episode, and so a demonstration, can have."""
     rate: float | None = None
     """Steps a second; None where a step has no duration, or nobody said which."""
+    most_shown: int | None = None
+    """How many demonstrations of a held-out task can be shown; None where there are always more."""
     most_episodes: int | None = None
     """How many episodes of a task can be run; None where there are always more."""
     has_expert: bool = True

@@ -376,3 +376,27 @@ def test_ctrl_c_keeps_a_checkpoint_that_resumes(tmp_path):
     assert "Traceback" not in complaints
     config = json.loads((tmp_path / "run/checkpoints/last/config.json").read_text())
     assert 50 <= config["step"] < 5000
+
+
+def test_a_run_is_reproduced(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "a run"
+    monkeypatch.setattr(
+        "sys.argv", ["quickstudy", "evaluate", str(run), "--tasks", "4", "--episodes", "2", "--seed", "3"]
+    )
+    quickstudy("train", *DEMONSTRATIONS, "--output-dir", run)
+    quickstudy("evaluate", run, "--tasks", 4, "--episodes", 2, "--seed", 3)
+    capsys.readouterr()
+    quickstudy("reproduce", run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The learner is the same, bit for bit." in said
+    assert "differs" not in said
+    tables = [next((folder / "results").glob("*.json")) for folder in (run, tmp_path / "a run-again")]
+    one, other = (json.loads(path.read_text()) for path in tables)
+    assert [row["value"] for row in one["rows"]] == [row["value"] for row in other["rows"]]
+    for row in one["rows"]:
+        row |= {"value": 0.5, "ci95": [0.4, 0.6]}
+    tables[0].write_text(json.dumps(one))
+    with pytest.raises(SystemExit) as stopped:
+        quickstudy("reproduce", run, "--output-dir", tmp_path / "third")
+    assert stopped.value.code == 1
+    assert "differs" in capsys.readouterr().out

@@ -31,7 +31,9 @@ def test_sixty_seconds_of_python_learn_to_reach_unseen_goals(tmp_path, monkeypat
     block = block_with("README.md", "Experiment")
     found: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), found)
-    without, one = found["result"].metrics["success"].mean((1, 2))
+    result = found["experiment"].evaluate(found["robot"].learner, shots=[0, 1], tasks=50, episodes=3)
+    without, one = result.metrics["success"].mean((1, 2))
+    assert found["action"].shape == (2,)
     assert one > 0.9
     assert without < 0.2
     assert list((tmp_path / "runs/points").iterdir())

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -264,123 +263,32 @@ def test_the_example_is_short_and_learns():
     assert one > none + 0.3
 
 
-class Within(gymnasium.Env):
-    """Notes whether each action lies in its space, exactly."""
-
-    inside: ClassVar[list[bool]] = []
-
-    def __init__(self, mark: float, space: spaces.Box) -> None:
-        self.observation_space, self.action_space = spaces.Box(-9.0, 9.0, (2,), np.float64), space
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self.np_random.normal(size=2), {}
-
-    def step(self, action):
-        self.inside.append(bool(self.action_space.contains(action)))
-        return np.zeros(2), 0.0, False, False, {}
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Box(0.0, np.inf, (1,), np.float32),
-        spaces.Box(-np.inf, 0.0, (1,), np.float32),
-        spaces.Box(0, 10, (1,), np.int64),
-        spaces.Box(0, 255, (2,), np.uint8),
-        spaces.Box(0.5, 0.5, (1,), np.float32),
-        spaces.Box(-np.inf, np.inf, (1,), np.float32),
-        spaces.Box(0.0, 1e-3, (1,), np.float32),
-        spaces.Box(-0.1, 0.7, (1,), np.float64),
-        spaces.Box(-3.4e38, 3.4e38, (1,), np.float32),
-        spaces.Box(np.array([-np.inf, 0.0, 2.0], "f4"), np.array([1.0, np.inf, 2.0], "f4")),
-    ],
-)
-def test_every_action_lies_in_the_environments_own_space(space):
-    family = families.from_gymnasium(
-        lambda mark: Within(mark, space), {"mark": (0.0, 1.0)}, horizon=5, name="within", metric="return",
-        expert=lambda env, seen: np.clip(np.zeros(space.shape), space.low, space.high),
-    )  # fmt: skip
-    Within.inside.clear()
-    for value in (-300.0, -3.0, 0.3, 3.0, 300.0):
-        family.run(
-            family.tasks("test", 1), 1, lambda seen, v=value: np.full((*seen.shape[:2], family.action_size), v, "f4"), 0
-        )
-    (demonstration,) = family.demonstrate(family.tasks("train", 1), 1, 0)[0]
-    assert np.isfinite(demonstration.actions).all()
-    assert len(Within.inside) >= 30
-    assert all(Within.inside)
-
-
-class Reaching(gymnasium.Env):
-    """A goal environment in the form of Gymnasium-Robotics."""
-
-    def __init__(self, goal: float, fixed: bool = True, extra: spaces.Space | None = None) -> None:
-        box = spaces.Box(-9.0, 9.0, (2,), np.float64)
-        self.goal, self.fixed, self.extra = goal, fixed, extra
-        parts = {"observation": box, "achieved_goal": box, "desired_goal": box}
-        self.observation_space = spaces.Dict(parts | ({} if extra is None else {"extra": extra}))
-        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.wanted = np.full(2, self.goal if self.fixed else self.np_random.normal())
-        return self._see(), {}
-
-    def _see(self):
-        extra = {} if self.extra is None else {"extra": self.extra.sample()}
-        return {"observation": np.array([1.0, 2.0]), "achieved_goal": np.zeros(2), "desired_goal": self.wanted, **extra}
-
-    def step(self, action):
-        return self._see(), -1.0, False, False, {"is_success": True}
-
-
-def test_observations_by_key_without_the_goal_that_is_hidden():
-    family = families.from_gymnasium(lambda goal: Reaching(goal), {"goal": (0.0, 1.0)}, horizon=3, name="reaching")
-    assert set(family.observation_channels) == {
-        "observation.0", "observation.1", "achieved_goal.0", "achieved_goal.1"
-    }  # fmt: skip
-    env = family.make(family.tasks("test", 1)[0])
-    seen, _ = env.reset(seed=0)
-    assert dict(zip(family.observation_channels, seen, strict=True))["observation.1"] == 2.0
-    shown = families.from_gymnasium(lambda goal: Reaching(goal, fixed=False), {"goal": (0.0, 1.0)}, horizon=3)
-    assert "desired_goal.0" in shown.observation_channels
-
-
-@pytest.mark.parametrize(
-    ("extra", "sentence"),
-    [
-        (
-            spaces.Box(0, 255, (64, 64, 3), np.uint8),
-            "'extra', of shape \\(64, 64, 3\\), looks like one.*FilterObservation",
-        ),
-        (spaces.Box(0.0, 5.0, (24, 32), np.float32), "looks like one"),
-        (spaces.Discrete(3), "'extra' is Discrete\\(3\\).*FlattenObservation"),
-        (spaces.Text(5), "'extra' is Text"),
-    ],
-)
-def test_what_is_no_numbers_is_refused_by_name(extra, sentence):
-    with pytest.raises(QuickstudyError, match=sentence):
-        families.from_gymnasium(lambda goal: Reaching(goal, extra=extra), {"goal": (0.0, 1.0)}, horizon=3)
-
-
-def test_nested_observations_are_read_by_their_path():
-    extra = spaces.Tuple([spaces.Box(0.0, 1.0, (1,)), spaces.Dict({"tip": spaces.Box(0.0, 1.0, (3, 3))})])
-    family = families.from_gymnasium(lambda goal: Reaching(goal, extra=extra), {"goal": (0.0, 1.0)}, horizon=3)
-    assert family.observation_size == 4 + 1 + 9
-    assert {"extra.0", "extra.1.tip.8"} <= set(family.observation_channels)
-
-
-@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)])
-def test_actions_of_choices_are_refused_with_the_wrapper_that_helps(space):
-    with pytest.raises(QuickstudyError, match=r"TransformAction\(env, function, Box"):
-        families.from_gymnasium(lambda mark: Within(mark, space), {"mark": (0.0, 1.0)}, horizon=3)
-
-
 @pytest.mark.parametrize("goals", [[(0.1, 0.9), (0.3, 0.7)], [(0.9, 0.1), (0.3, 0.7)], [(0.1, 0.2), (0.3, 0.4)]])
 def test_a_list_of_pairs_may_be_points_or_ranges_and_is_refused(goals):
     with pytest.raises(QuickstudyError, match="may be points or ranges"):
         Space({"goal": goals, "mass": (1.0, 2.0)}, None)
+
+
+@pytest.mark.parametrize(
+    ("goals", "sentence"),
+    [
+        (((0.1, 0.9), (0.3, 0.7)), "which overlap; points to choose from are lists"),
+        (((0.0, 0.5, 1.0), (0.0, 0.1, 0.2)), "low below high"),
+        (([0.1, 0.9], [0.3, 0.7]), "low below high"),
+        ([[0.1, np.nan], [0.3, 0.7]], "finite numbers, points of such, or texts"),
+        ([1.0, np.inf], "finite numbers, points of such, or texts"),
+        ([[0.1, 0.9], [0.3]], "must be texts or numbers"),
+    ],
+)
+def test_what_is_neither_points_nor_ranges_is_refused(goals, sentence):
+    with pytest.raises(QuickstudyError, match=sentence):
+        Space({"goal": goals, "mass": (1.0, 2.0)}, None)
+
+
+def test_a_range_has_no_point_or_text_in_common():
+    assert not overlap((0.0, 1.0), [[0.5, 0.5]])
+    assert not overlap(["a"], (0.0, 1.0))
+    assert overlap([np.float32(0.5)], (np.float32(0.0), 1.0))
 
 
 def test_points_are_chosen_from_and_ranges_are_drawn_from():
@@ -393,3 +301,38 @@ def test_points_are_chosen_from_and_ranges_are_drawn_from():
     assert {one < 1 for one in drawn} == {True, False}
     solid = Space({"at": [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)], "mass": (1.0, 2.0)}, None)
     assert tuple(solid.sample("train", np.random.default_rng(0))["at"]) in [(0.0, 1.0, 2.0), (3.0, 4.0, 5.0)]
+
+
+class Broken(gymnasium.Env):
+    """Fails in one of the ways that users' environments do."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, mark: float, kind: str) -> None:
+        self.kind = kind
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        seen = np.zeros(2, np.float32)
+        return {
+            "none": None, "four": (seen, 0.0, False, {}), "nan": (seen, float("nan"), False, False, {}),
+            "no reward": (seen, None, False, False, {}), "shape": (np.zeros(5), 0.0, False, False, {}),
+            "text": (np.array(["a", "b"]), 0.0, False, False, {}),
+        }[self.kind]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("none", "step must return"), ("four", "got a tuple of 4"), ("nan", "a reward must be a finite number; got nan"),
+     ("no reward", "got None"), ("shape", "must have 2 numbers; got 5"), ("text", "could not convert")],
+)  # fmt: skip
+def test_an_environment_that_breaks_its_interface_is_named_and_counted(kind, said):
+    family = families.from_gymnasium(
+        lambda mark: Broken(mark, kind), {"mark": (0.0, 1.0)}, horizon=4, name="broken", metric="return"
+    )
+    tasks = family.tasks("test", 20)
+    with pytest.raises(QuickstudyError, match=rf"The environment of broken/test/\d+ failed .*{said}.*20 are the limit"):
+        family.run(tasks, 1, lambda seen: np.zeros((*seen.shape[:2], 1)), 0)

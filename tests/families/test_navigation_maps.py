@@ -1,4 +1,4 @@
-"""Environments of the navigation family: geometry, plans, what a lidar sees in them, and the files they come from."""
+"""Environments of the navigation family from files of maps: what is read, and what is refused."""
 
 import os
 from pathlib import Path
@@ -6,196 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from quickstudy.errors import QuickstudyError
-from quickstudy.families.navigation import layouts, maps, tasks
+from quickstudy.families.navigation import maps, tasks
 from quickstudy.families.navigation.family import MAPS, Navigation
-from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, Wall, cell, fill, place, walls
+from quickstudy.families.navigation.layouts import HALF
 from quickstudy.families.navigation.maps import OccupancyMap
-from quickstudy.families.navigation.planner import Expert, clearance, plan
-from quickstudy.families.navigation.scene import LIDAR_RANGE, RAYS, Body, build, place_code, pose, ranges, scan
-
-EMPTY = np.zeros((CELLS, CELLS), dtype=bool)
-EMPTY[[0, -1]] = EMPTY[:, [0, -1]] = True
-"""One room, 9.8 x 9.8 m within walls of a cell."""
-
-
-def middle(row: int, column: int) -> np.ndarray:
-    """Metres (x, y) of the middle of a cell."""
-    return place(np.array([row + 0.5, column + 0.5]))
-
-
-# ---- cells and walls
-
-
-@given(st.tuples(*[st.floats(-HALF, HALF)] * 2))
-def test_a_place_is_where_its_cell_is(where: tuple[float, float]):
-    assert np.allclose(place(cell(np.array(where))), where, atol=1e-12)
-
-
-def test_row_0_is_at_the_top_and_column_0_at_the_left():
-    assert np.allclose(middle(0, 0), [-4.95, 4.95])
-    assert np.allclose(middle(99, 0), [-4.95, -4.95])
-
-
-@settings(max_examples=30, deadline=None)
-@given(arrays.arrays(bool, (8, 8)), st.integers(0, 92), st.integers(0, 92))
-def test_walls_are_the_occupied_cells_without_overlap(part: np.ndarray, row: int, column: int):
-    grid = np.zeros((CELLS, CELLS), dtype=bool)
-    grid[row : row + 8, column : column + 8] = part
-    blocks = walls(grid)
-    assert np.array_equal(fill(blocks), grid)
-    assert sum(block.rows * block.columns for block in blocks) == grid.sum()
-
-
-def test_one_block_is_one_wall():
-    assert walls(fill([(3, 4, 20, 30)])) == [Wall(3, 4, 20, 30)]
-
-
-@pytest.mark.parametrize("style", layouts.STYLES)
-def test_environments_are_enclosed_and_of_their_generator(style: str):
-    drawn = [layouts.STYLES[style](np.random.default_rng(seed)) for seed in (0, 0, 1)]
-    assert np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[0], drawn[2])
-    for grid in drawn:
-        assert grid.shape == (CELLS, CELLS)
-        assert grid[[0, -1]].all()
-        assert grid[:, [0, -1]].all()
-        assert 0.2 < 1 - grid.mean() < 1.0
-
-
-def test_all_cells_of_a_maze_hang_together():
-    from scipy.ndimage import label
-
-    for seed in range(10):
-        assert label(~layouts.maze(np.random.default_rng(seed)))[1] == 1
-
-
-# ---- the planner
-
-
-def test_clearance_is_the_distance_to_the_face_of_a_wall():
-    room = clearance(EMPTY)
-    assert room[50, 50] == pytest.approx(4.85)  # the middle of row 50 is 48.5 rows from row 99
-    assert room[1, 50] == pytest.approx(0.05)
-    assert room[0, 0] < 0
-
-
-@pytest.mark.parametrize(("down", "right"), [(0, 40), (30, 0), (25, 25), (-20, 20), (15, 30), (-30, 15)])
-def test_paths_along_the_sixteen_directions_are_straight(down: int, right: int):
-    way = plan(walls(EMPTY), middle(50, 30))
-    assert way.distance[50 + down, 30 + right] == pytest.approx(np.hypot(down, right) * CELL)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(5, 94), st.integers(5, 94))
-def test_other_paths_are_at_most_three_per_cent_longer(row: int, column: int):
-    way, straight = plan(walls(EMPTY), middle(50, 50)), np.hypot(row - 50, column - 50) * CELL
-    assert straight - 1e-9 <= way.distance[row, column] <= 1.0275 * straight + 1e-9
-
-
-def test_a_path_goes_around_a_wall_and_through_no_corner():
-    """The wall reaches from the top to row 60; from 2 m left of it to 2 m right of it the way is around its end."""
-    grid = EMPTY.copy()
-    grid[:61, 50] = True
-    way = plan(walls(grid), middle(30, 70))
-    # A body of 0.18 m may come within a cell's half of touching: two rows below the wall's end, so row 62.
-    around = 2 * np.hypot(20, 32) * CELL
-    assert around < way.distance[30, 30] < 1.03 * around + 0.2
-    route = way.waypoints(middle(30, 30), 40)
-    assert np.all(clearance(grid)[tuple(np.floor(cell(route)).astype(int).T)] > 0.18)
-
-
-def test_where_no_way_leads_the_distance_is_infinite():
-    grid = EMPTY.copy()
-    grid[:, 50] = True
-    way = plan(walls(grid), middle(50, 70))
-    assert np.isinf(way.distance[50, 30])
-    assert np.isfinite(way.distance[20, 80])
-
-
-def test_headings_lead_to_the_goal_and_have_unit_length():
-    way = plan(walls(EMPTY), middle(50, 70))
-    assert np.allclose(way.heading[50, 30], [1, 0], atol=1e-6)
-    assert np.allclose(way.heading[50, 85], [-1, 0], atol=1e-6)
-    assert np.allclose(np.linalg.norm(way.heading[way.distance > 1], axis=-1), 1.0, atol=1e-5)
-    assert np.allclose(way.heading[0, 50], [0, -1], atol=0.1)  # out of the wall first
-
-
-def test_waypoints_are_equally_far_apart_and_end_at_the_goal():
-    points = plan(walls(EMPTY), middle(50, 70)).waypoints(middle(50, 20), 5)
-    assert np.allclose(points, [middle(50, column) for column in (30, 40, 50, 60, 70)], atol=1e-9)
-
-
-def observation(x: float, y: float, yaw: float, seen: float = LIDAR_RANGE) -> np.ndarray:
-    """[task, episode, obs] of one robot that sees `seen` metres all around."""
-    at = np.array([x, y]) / HALF
-    ahead = [np.cos(yaw), np.sin(yaw)]
-    return np.concatenate([at, ahead, np.full(RAYS, seen / LIDAR_RANGE), place_code(at * HALF)])[None, None]
-
-
-def test_observations_say_pose_and_ranges():
-    seen = observation(1.0, -2.0, 0.5, 3.0)
-    where, yaw = pose(seen)
-    assert np.allclose(where, [[[1.0, -2.0]]])
-    assert np.allclose(yaw, 0.5)
-    assert np.allclose(ranges(seen), 3.0)
-    # sines of x, then of y, at 1, 2 and 4 waves; then cosines: x is a tenth of the way, y a fifth back
-    angles = 2 * np.pi * np.array([0.1, 0.2, 0.4, -0.2, -0.4, -0.8])
-    assert np.allclose(place_code(np.array([1.0, -2.0])), [*np.sin(angles), *np.cos(angles)])
-
-
-@pytest.mark.parametrize(
-    ("body", "action"),
-    [
-        (Body(), (1.0, 0.0)),
-        # Twice the left wheel's command is too much, so both are a third less: left 0.933 x 0.5 = right 0.467 m/s.
-        (Body(left=0.5), (1.0, -2 / 3)),
-        (Body(right=0.5), (1.0, 2 / 3)),
-        (Body(grip=0.1), (1.0, 0.0)),
-    ],
-)
-def test_the_expert_drives_straight_on_with_any_motors(body: Body, action: tuple[float, float]):
-    goal = middle(50, 90)
-    expert = Expert([plan(walls(EMPTY), goal)], [goal], [body])
-    assert np.allclose(expert(observation(-3.0, goal[1], 0.0)), [[action]], atol=1e-5)
-
-
-def test_the_expert_turns_on_the_spot_where_the_way_is_behind_it():
-    goal = middle(50, 90)
-    forward, turn = Expert([plan(walls(EMPTY), goal)], [goal], [Body()])(observation(-3.0, goal[1], 2.0))[0, 0]
-    assert forward == pytest.approx(0.0, abs=1e-6)
-    assert turn == pytest.approx(-0.8)  # 2 rad/s of 2.5
-
-
-# ---- the lidar
-
-
-def test_ranges_are_distances_to_walls():
-    model = build([*walls(EMPTY), (45, 70, 10, 3)])  # a block from x = 2.0 on
-    data = mujoco_data(model)
-    seen = scan(model, data, np.array([0.0, 0.0]), 0.0)
-    assert seen[0] == pytest.approx(2.0)
-    assert seen[[8, 16, 24]] == pytest.approx(4.9)
-    assert seen[12] == pytest.approx(LIDAR_RANGE)  # the corner is 6.9 m away
-    assert seen[1] == pytest.approx(2.0 / np.cos(2 * np.pi / RAYS))
-    turned = scan(model, data, np.array([0.5, 0.0]), np.pi / 2)
-    assert turned[24] == pytest.approx(1.5)  # to the right of a robot that looks up
-    assert turned[8] == pytest.approx(LIDAR_RANGE)  # 5.4 m
-    assert turned[0] == pytest.approx(4.9)
-
-
-def mujoco_data(model):
-    import mujoco
-
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    return data
-
 
 # ---- maps
 
@@ -266,6 +83,23 @@ def test_maps_of_arrays(tmp_path: Path):
     assert {chart.resolution for chart in found.values()} == {0.25}
 
 
+def test_arrays_have_an_origin_and_say_what_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    free = np.ones((3, 4), bool)
+    np.savez(tmp_path / "a.npz", free=free, origin=[1.0, 2.0, np.pi / 2], costs=np.full((3, 4), 150))
+    (chart,) = maps.read(tmp_path / "a.npz", 0.5)
+    assert (chart.origin, chart.yaw) == ((1.0, 2.0), np.pi / 2)
+    assert "costs are no maps and not used" in capsys.readouterr().out
+    np.savez(tmp_path / "b.npz", free=free, origin=np.zeros(4))
+    with pytest.raises(QuickstudyError, match=r"origin must be x, y and perhaps yaw; got shape \(4,\)"):
+        maps.read(tmp_path / "b.npz", 0.5)
+    np.savez(tmp_path / "c.npz", free=np.ones((3, 3, 4), bool), names=np.array(["a", "b"]))
+    with pytest.raises(QuickstudyError, match="names has shape \\(2,\\), but 'free' holds 3 maps"):
+        maps.read(tmp_path / "c.npz", 0.5)
+    np.savez(tmp_path / "d.npz", free=np.ones((2, 3, 4), bool), names=np.array(["a", "a"]))
+    with pytest.raises(QuickstudyError, match="has two maps named 'a'"):
+        maps.read(tmp_path / "d.npz", 0.5)
+
+
 def test_a_window_is_occupied_where_any_of_the_map_is():
     """Two cells of the map make one of the window, and what lies beyond the map is occupied."""
     free = np.ones((400, 400), dtype=bool)
@@ -297,23 +131,23 @@ def test_windows_lie_within_the_map_where_they_can():
 # ---- what is refused, in one sentence
 
 
-@pytest.mark.parametrize("key", maps._YAML_KEYS)
+@pytest.mark.parametrize("key", list(ABOUT))
 def test_a_yaml_without_a_key(tmp_path: Path, key: str):
-    with pytest.raises(QuickstudyError, match=f"m.yaml' lacks the key '{key}'"):
+    with pytest.raises(QuickstudyError, match=f"m.yaml' lacks '{key}'"):
         maps.read(map_server(tmp_path, **{key: None}), 0.05)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"resolution": "fine"}, "resolution must be a number; got 'fine'"),
+        ({"resolution": "fine"}, "says resolution 'fine': input should be a valid number"),
         ({"resolution": 0}, "positive number of metres a cell; got 0"),
         ({"resolution": -0.05}, "positive number of metres a cell; got -0.05"),
-        ({"resolution": ".nan"}, "resolution must be a number; got nan"),
-        ({"origin": "here"}, r"origin must be \[x, y, yaw\]; got 'here'"),
-        ({"origin": "[a, b, c]"}, "origin must be a number; got 'a'"),
-        ({"free_thresh": 1.5}, "0 <= free_thresh <= occupied_thresh <= 1; got free_thresh 1.5"),
-        ({"free_thresh": 0.9}, "got free_thresh 0.9 and occupied_thresh 0.65"),
+        ({"resolution": ".nan"}, "says resolution nan: input should be a finite number"),
+        ({"origin": "here"}, "says origin 'here': input should be a valid list"),
+        ({"origin": "[a, b, c]"}, "says origin.0 'a': input should be a valid number"),
+        ({"free_thresh": 1.5}, "says free_thresh 1.5: input should be less than or equal to 1"),
+        ({"free_thresh": 0.9}, "free_thresh must not be above occupied_thresh; got 0.9 and 0.65"),
         ({"image": "other.pgm"}, "There is no image '.*other.pgm'"),
         ({"free_thresh": 0.0}, "has no free space: all of its 12 cells are occupied"),
     ],
@@ -486,21 +320,49 @@ def test_the_modes_of_map_server(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mode": "rawest"}, "mode must be trinary, scale, raw; got 'rawest'"),
-        ({"mode": None}, "mode must be"),
-        ({"negate": "yes"}, "negate must be 0 or 1; got 'yes'"),
-        ({"negate": 2}, "negate must be 0 or 1; got 2"),
-        ({"origin": [0, 0, float("nan")]}, "origin must be a number; got nan"),
-        ({"origin": [0, 0, "90"]}, "origin must be a number; got '90'"),
-        ({"origin": [0, 0, 0, 0]}, r"origin must be \[x, y, yaw\]"),
+        ({"mode": "rawest"}, "says mode 'rawest': input should be 'trinary', 'scale' or 'raw'"),
+        ({"mode": None}, "says mode None"),
+        ({"mode": "raw", "negate": 1}, "negate means one thing to ROS 1 and another to ROS 2"),
+        ({"negate": "perhaps"}, "says negate 'perhaps': input should be a valid boolean"),
+        ({"negate": 2}, "says negate 2: input should be a valid boolean"),
+        ({"resolution": True}, "says resolution True: value error, input should be a number"),
+        ({"resolution": None}, "says resolution None"),
+        ({"resolution": [0.05, 0.05]}, "says resolution"),
+        ({"occupied_thresh": 65}, "says occupied_thresh 65: input should be less than or equal to 1"),
+        ({"free_thresh": -0.1}, "says free_thresh -0.1: input should be greater than or equal to 0"),
+        ({"origin": [0, 0, float("nan")]}, "says origin.2 nan: input should be a finite number"),
+        ({"origin": [0, 0, 90]}, "metres and radians within one turn; got .*90"),
+        ({"origin": [0, 0, 0, 0]}, "list should have at most 3 items"),
+        ({"origin": [0]}, "list should have at least 2 items"),
+        ({"origin": {"x": 0, "y": 0}}, "says origin"),
         ({"image": "../hall.pgm"}, "lies outside of the folder"),
+        ({"image": "maps/../../hall.pgm"}, "lies outside of the folder"),
         ({"image": "/etc/hostname"}, "lies outside of the folder"),
-        ({"image": ["hall.pgm"]}, "image must be the name of a file"),
+        ({"image": ["hall.pgm"]}, r"says image \['hall.pgm'\]: input should be a valid string"),
+        ({"image": ""}, "says image '': string should have at least 1 character"),
     ],
 )
 def test_what_a_yaml_means_is_honoured_or_refused(tmp_path: Path, changes: dict[str, object], said: str):
     with pytest.raises(QuickstudyError, match=said):
         maps.read(_hall(tmp_path, **changes), 0.05)
+
+
+@pytest.mark.parametrize(("written", "metres"), [("5e-2", 0.05), ("1E-1", 0.1), ("'0.05'", 0.05), ("1", 1.0)])
+def test_a_resolution_is_a_number_however_it_is_written(tmp_path: Path, written: str, metres: float):
+    assert maps.read(map_server(tmp_path, resolution=written), 9.0)[0].resolution == metres
+
+
+def test_negate_may_be_a_truth_value(tmp_path: Path):
+    free = [maps.read(map_server(tmp_path, negate=said), 9.0)[0].free for said in (1, "true")]
+    assert np.array_equal(*free)
+
+
+def test_a_folder_of_images_beside_their_yaml(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    path = _hall(tmp_path, image="images/hall.pgm", origin=[1, 2])
+    (tmp_path / "hall.pgm").rename(tmp_path / "images/hall.pgm")
+    (chart,) = maps.read(path, 9.0)
+    assert (chart.origin, chart.yaw, int(chart.free.sum())) == ((1.0, 2.0), 0.0, 40 * 140)
 
 
 def test_keys_that_mean_nothing_here_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -525,6 +387,27 @@ def test_transparent_parts_are_refused_and_other_forms_are_alike(tmp_path: Path)
         image.save(tmp_path / name)
         (chart,) = maps.read(path, 0.05)
         assert (chart.free == ~wall).all(), name
+    # A colour counts by the mean of its channels, as in map_server: yellow is no free space.
+    yellow = np.full((1, 2, 3), 254, "u1")
+    yellow[0, 1] = (255, 255, 0)
+    path = _hall(tmp_path, image="colours.png")
+    Image.fromarray(yellow).save(tmp_path / "colours.png")
+    assert maps.read(path, 0.05)[0].free.tolist() == [[True, False]]
+    path = _hall(tmp_path, image="fractions.tif")
+    Image.fromarray(np.where(wall, 0.0, 0.9).astype("f4")).save(tmp_path / "fractions.tif")
+    assert (maps.read(path, 0.05)[0].free == ~wall).all()
+    Image.fromarray(np.where(wall, 0.0, 254.0).astype("f4")).save(tmp_path / "fractions.tif")
+    with pytest.raises(QuickstudyError, match=r"brightness from 0 to 254; pictures of its type keep to 0\.\.1\."):
+        maps.read(path, 0.05)
+    pages = [Image.fromarray(grey), Image.fromarray(grey)]
+    pages[0].save(tmp_path / "fractions.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(QuickstudyError, match="has 2 pages"):
+        maps.read(path, 0.05)
+    clear = Image.fromarray(grey).convert("P")
+    clear.info["transparency"] = 0
+    clear.save(tmp_path / "clear.png", transparency=0)
+    with pytest.raises(QuickstudyError, match="transparent parts"):
+        maps.read(tmp_path / "clear.png", 0.05)
     path = _hall(tmp_path, image="layer.png")
     Image.fromarray(layer, "RGBA").save(tmp_path / "layer.png")
     with pytest.raises(QuickstudyError, match="transparent"):

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 warnings.filterwarnings("ignore")
-# torchvision's compiled operators fit one release of torch alone; LeRobot's data sets use none of them, but importing
-# torchvision needs their names.
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _name):
-        _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+try:
+    import torchvision  # noqa: F401
+except Exception:  # its compiled operators fit one release of torch alone; LeRobot's data sets use none of them
+    for _name in [name for name in sys.modules if name.startswith("torchvision")]:
+        del sys.modules[_name]
+    _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+    for _name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, _name):
+            _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: E402
 

@@ -171,3 +171,16 @@ def test_a_hub_out_of_reach(run, tmp_path, monkeypatch):
     with pytest.raises(QuickstudyError, match="Could not pull from 'someone/walker'"):
         sharing.pull("someone/walker", tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.parametrize("what", ["examples/more.npz", "README.md", "model.safetensors"])
+@pytest.mark.parametrize("place", ["/dev/zero", "/etc/hostname"])
+def test_nothing_outside_of_the_folder_is_pulled(run, tmp_path, what, place):
+    sharing.push(run, str(tmp_path / "learner"))
+    path = tmp_path / "learner" / what
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(place)
+    with pytest.raises(QuickstudyError, match="is no file of that folder, and is not copied"):
+        sharing.pull(str(tmp_path / "learner"), tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()

@@ -390,7 +390,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         if size > _MOST_FILE:
             raise InputError(f"{place(path)} unpacks to more than a demonstration has ({_MOST_FILE >> 20} MB).")
         with np.load(path, allow_pickle=False) as file:
-            found = {key: np.asarray(file[key]) for key in file.files if key in keys}
+            found: dict[str, Any] = {key: np.asarray(file[key]) for key in file.files if key in keys}
         names = {what: [str(name) for name in found.get(f"{what}_names", ())] for what in ("observation", "action")}
     except InputError:
         raise

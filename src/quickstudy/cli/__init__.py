@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from tyro.conf import subcommand
 
-from quickstudy.cli.learning import Adapt, Compare, Evaluate, Match, Profile, Resume, Train
+from quickstudy.cli.learning import Adapt, Compare, Evaluate, Match, Profile, Reproduce, Resume, Train
 from quickstudy.cli.outcome import Demo, Pull, Push, Report, Runs
 from quickstudy.cli.robot import Export
 from quickstudy.cli.tasks import Check, Data, Families, Record
@@ -29,8 +29,8 @@ _ABOUT = (
 
 _COMMANDS = {
     "demo": Demo, "families": Families, "check": Check, "record": Record, "data": Data, "train": Train,
-    "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "runs": Runs,
-    "report": Report, "export": Export, "push": Push, "pull": Pull, "profile": Profile,
+    "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "reproduce": Reproduce,
+    "runs": Runs, "report": Report, "export": Export, "push": Push, "pull": Pull, "profile": Profile,
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Commands that learn: train, profile, evaluate, adapt, match, compare, resume."""
 
 import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -204,8 +205,8 @@ class Compare:
     """Training seeds 0, 1, ... of each method."""
     splits: Names = ()
     """Test splits; all of them by default."""
-    shots: tuple[int, ...] = (0, 1, 3, 5)
-    """Numbers of demonstrations, or of rounds of own trials, to adapt from."""
+    shots: Annotated[tuple[int, ...] | None, optional("[INT [INT ...]]")] = None
+    """Numbers of demonstrations, or of rounds of own trials, to adapt from; 0 1 3 5, as far as there are so many."""
     tasks: MaybeInt = None
     """Held-out tasks of each split; 100, or all where there are fewer."""
     episodes: int = 2
@@ -222,6 +223,16 @@ class Compare:
     """A folder of .obj and .stl files of your own; those that can be grasped become the split to compare on."""
     unit: Unit = "m"
     """Of length in these files."""
+    observation: MaybeText = None
+    """Of your own data: features, keys or topics that are the observation, as a,b."""
+    action: MaybeText = None
+    """Likewise of the action."""
+    rate: MaybeFloat = None
+    """Steps a second that your own recordings are brought to."""
+    time_unit: TimeUnit = ""
+    """Of their time stamps."""
+    mask: MaybeText = None
+    """The group of their episodes that is read, such as 'train'."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -231,7 +242,8 @@ class Compare:
         from quickstudy.results.tuning import Tuning
 
         budget = Budget(seconds_of(self.budget) if self.budget else None)
-        family = families.get(self.family, self.objects, self.unit)
+        reading = reading_of(self.observation, self.action, self.rate, self.time_unit, self.mask)
+        family = families.get(self.family, self.objects, self.unit, reading)
         chosen: Sequence[str] = self.methods
         if not chosen or chosen == ("all",):
             chosen = [m.name for m in (compare.suited(family) if chosen else compare.usual(family))]
@@ -240,12 +252,13 @@ class Compare:
         sizes = [family.sizes.get(split, 100) for split in splits or family.test_splits]
         tasks = min(100, *sizes) if self.tasks is None else self.tasks
         tuning = Tuning(tasks=max(1, min(Tuning.tasks, family.sizes.get("validation", 0))))
-        protocol = compare.Protocol(
-            self.seeds, splits, self.shots, tasks, self.episodes, self.trial_episodes or 0, tuning
-        )
+        most = family.most_shown or 5
+        shots = self.shots or tuple(k for k in (0, 1, 3, 5) if k <= most)
+        protocol = compare.Protocol(self.seeds, splits, shots, tasks, self.episodes, self.trial_episodes or 0, tuning)
 
         def experiment_for(method: Any, seed: int) -> Experiment:
-            changes = {} if self.steps is None else {"training": {"steps": self.steps}}
+            changes = {"reading": asdict(reading)}
+            changes |= {} if self.steps is None else {"training": {"steps": self.steps}}
             return Experiment.of(family, method, seed, changes).named(families.located(self.family))
 
         asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
@@ -314,3 +327,41 @@ class Resume:
         family = families.get(settings.family, reading=settings.reading)
         experiment = Experiment(family, methods.get(settings.method), settings)
         Train(experiment, folder, runs.begun(folder), self.device).run()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Repeat a run from its folder alone, and tell whether its figures come again. Exit status 1 where they do not."""
+
+    run_folder: RunFolder
+    output_dir: MaybePath = None
+    """Where the repetition goes; beside the run, with '-again' after its name, by default."""
+    device: str = "cpu"
+    """What torch trains on."""
+
+    def run(self) -> None:
+        import tyro
+
+        from quickstudy.results import reproduction, runs
+
+        again = self.output_dir or self.run_folder.with_name(f"{self.run_folder.absolute().name}-again")
+        if not runs.is_finished(self.run_folder):
+            raise QuickstudyError(f"'{self.run_folder}' is not finished; 'quickstudy resume' goes on with it first.")
+        Resume(self.run_folder, anew=again, device=self.device).run()
+        for command in reproduction.commands(self.run_folder):
+            words = shlex.split(command)
+            if words[:2] == ["quickstudy", "evaluate"]:
+                asked = tyro.cli(Evaluate, args=words[2:])
+                replace(asked, run_folder=again).run()
+        table = Table("figure", "then", "its interval", "now", "")
+        found = reproduction.figures(self.run_folder, again)
+        for one in found:
+            interval = "-" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
+            sign = "[green]agrees[/]" if one.agrees else "[red]differs[/]"
+            table.add_row(one.what, f"{one.before:.4g}", interval, f"{one.now:.4g}", sign)
+        if found:
+            console.print(table)
+        same = reproduction.same_bits(self.run_folder, again)
+        console.print("The learner is the same, bit for bit." if same else "The learner differs in some bits.")
+        if not all(one.agrees for one in found):
+            sys.exit(1)

@@ -85,7 +85,7 @@ def _reading(words: Sequence[str], prefix: str) -> ReadingConfig:
         rate = float(given["rate"]) if given["rate"] else None
     except ValueError as error:
         raise QuickstudyError(f"--{prefix}rate must be a number of steps a second; got '{given['rate']}'.") from error
-    return reading_of(given["observation"], given["action"], rate, given["time_unit"] or "")
+    return reading_of(given["observation"], given["action"], rate, given["time_unit"] or "", given["mask"])
 
 
 def _options(
@@ -139,6 +139,7 @@ _READING: dict[str, tuple[Any, str]] = {
     "action": (str | None, "Likewise of the action."),
     "rate": (float | None, "Steps a second that your data is brought to."),
     "time_unit": (TimeUnit, "Of its time stamps."),
+    "mask": (str | None, "The group of its episodes that is read, such as 'train'."),
 }
 
 _FAMILY = Positional[Annotated[str, arg(metavar="FAMILY", help="A task family; 'quickstudy families' lists them.")]]

@@ -78,7 +78,9 @@ def _sentence(box: str) -> str:
     )
 
 
-def reading_of(observation: str | None, action: str | None, rate: float | None, time_unit: str) -> "ReadingConfig":
+def reading_of(
+    observation: str | None, action: str | None, rate: float | None, time_unit: str, mask: str | None = None
+) -> "ReadingConfig":
     """How a user's own recordings are read, from options; several names stand between commas.
 
     Raises:
@@ -87,7 +89,7 @@ def reading_of(observation: str | None, action: str | None, rate: float | None, 
     from quickstudy.settings import ReadingConfig
 
     names = [tuple(name.strip() for name in (some or "").split(",") if name.strip()) for some in (observation, action)]
-    return ReadingConfig(names[0], names[1], rate, time_unit)  # type: ignore[arg-type]
+    return ReadingConfig(names[0], names[1], rate, time_unit, mask or "")  # type: ignore[arg-type]
 
 
 def say_next(*words: object, after: str = "") -> None:

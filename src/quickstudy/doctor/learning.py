@@ -96,18 +96,28 @@ def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
                 result = experiment.evaluate(
                     learner, "test", shots=shots, tasks=len(left_out), episodes=queries, seed=seed
                 )
-                error = np.moveaxis(result.metrics["error"].mean(-1), 0, 1) / max(variance, 1e-12)
+                error = np.full((len(left_out), len(shots)), np.nan)  # a task may have no figure
+                names = [task.name for task in family.tasks("test", len(left_out))]
+                rows = [names.index(name) for name in result.tasks]
+                error[rows] = np.moveaxis(result.metrics["error"].mean(-1), 0, 1) / max(variance, 1e-12)
                 if name in FLOORS:
                     errors[name].append(error)
                 else:
-                    told = on_validation(learner, family, 1, family.sizes["validation"], queries)
+                    told = np.nan_to_num(
+                        on_validation(learner, family, 1, family.sizes["validation"], queries), nan=np.inf
+                    )
                     best = min(best, (told, error), key=lambda pair: pair[0]) if best else (told, error)
                 advance()
             assert best is not None
             errors["meta-learned"].append(best[1])
-    return Curves(
-        shots, {who: np.concatenate(parts) for who, parts in errors.items()}, tuple(t for fold in folds for t in fold)
-    )
+    made = {who: np.concatenate(parts) for who, parts in errors.items()}
+    known = np.isfinite(np.stack(list(made.values()))).all((0, 2))
+    if known.sum() < 5:
+        raise QuickstudyError(
+            f"Only {known.sum()} tasks of '{found.path}' have figures of all methods; five are needed."
+        )
+    kept = tuple(label for label, fine in zip((t for fold in folds for t in fold), known, strict=True) if fine)
+    return Curves(shots, {who: values[known] for who, values in made.items()}, kept)
 
 
 def _demonstrations(episodes) -> list[Demonstration]:  # type: ignore[no-untyped-def]

@@ -2,7 +2,7 @@
 
 `torch.export` refuses gradients inside of a graph, so a function is first traced by `make_fx` with symbolic shapes and
 its parameters as inputs; what comes out has the gradients written out, and is exported. Loops over steps are one `Scan`
-node each, see `quickstudy.scanning`.
+node each, see `quickstudy.methods.scanning`.
 """
 
 import logging
@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from quickstudy.errors import QuickstudyError, one_line
-from quickstudy.scanning import PlainProducts, exporting
+from quickstudy.methods.scanning import PlainProducts, exporting
 
 _DYNAMIC = torch.export.Dim.DYNAMIC
 

@@ -103,6 +103,8 @@ def _made(attribute: Any, name: str) -> TaskFamily:
     if not isinstance(attribute, TaskFamily) and callable(attribute):
         try:
             attribute = attribute()
+        except QuickstudyError:
+            raise
         except Exception as error:  # a user's class may fail in any way
             raise QuickstudyError(f"'{name}' could not be made ({type(error).__name__}: {error}).") from error
     if not isinstance(attribute, TaskFamily):

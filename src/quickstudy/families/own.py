@@ -1,11 +1,10 @@
 """Families of a user's own data and environments: arrays, demonstrations, files of either, or Gymnasium."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import gymnasium
 import numpy as np
 
 from quickstudy import datasets
@@ -14,8 +13,6 @@ from quickstudy.datasets.channels import as_in
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, listed, within
 from quickstudy.families.gymnasium.family import GymFamily
-from quickstudy.families.gymnasium.parameters import Draw, Space
-from quickstudy.families.gymnasium.vector_env import Expert
 from quickstudy.families.recorded import (
     QUERIES,
     SHARES,
@@ -32,6 +29,8 @@ from quickstudy.task import TaskFamily
 
 if TYPE_CHECKING:
     from quickstudy.families.recognition.family import Recognition
+
+from_gymnasium = GymFamily
 
 
 def from_file(path: Path, reading: ReadingConfig | None = None) -> TaskFamily:
@@ -174,65 +173,6 @@ def from_arrays(
         queries,
         image,
         titles={split: [str(labels[c]) for c in some] for split, some in chosen.items()},
-    )
-
-
-def from_gymnasium(
-    make_env: Callable[..., gymnasium.Env],
-    parameters: Draw,
-    splits: Mapping[str, Draw] | None = None,
-    *,
-    expert: Expert | None = None,
-    success: float | None = None,
-    metric: Literal["success", "return"] | None = None,
-    horizon: int | None = None,
-    disturbance: float = 0.1,
-    threads: int = 1,
-    sizes: Mapping[str, int] | None = None,
-    name: str = "own-environment",
-    protocol: str = "",
-) -> GymFamily:
-    """A family of a user's own environment: a task is a choice of its constructor's arguments, which nobody sees.
-
-    Its tasks are learned by trial and, where there is an expert, from demonstrations.
-
-    Args:
-        make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
-            films it takes `render_mode` too.
-        parameters: what varies: for each argument a range (low, high), a tuple of such ranges, or a list of values,
-            such as points [[x, y], ...]; or a function of a random generator that returns all arguments of a task.
-        splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two may
-            share a task. By default all three draw from the same ranges, which makes tasks new, but not unlike.
-        expert: solves the task: the environment and its observation to an action of it.
-        success: the return from which on an episode counts as success; by default what the info of its last step says
-            under 'success' or 'is_success'.
-        metric: what a comparison ranks by; by default success where there is an expert, a return to reach or an
-            environment that says it in the info of every step, and the return otherwise.
-        horizon: the most steps of an episode; by default the environment's own limit. A termination or truncation of
-            the environment ends an episode before.
-        disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half the
-            range of an action, so that learners see how to come back.
-        threads: environments stepped at the same time; worth it where a step frees the interpreter.
-        sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
-        name: of the family.
-        protocol: what is hidden and what counts as success, for tables.
-
-    Raises:
-        QuickstudyError: splits that share tasks, or an environment, ranges or numbers that are not such.
-    """
-    space = Space(parameters, splits)
-    return GymFamily(
-        make_env,
-        space,
-        expert,
-        name=name,
-        protocol=protocol,
-        sizes={split: 100_000 if split == "train" else 10_000 for split in space.splits} | dict(sizes or {}),
-        success=success,
-        metric=metric,
-        horizon=horizon,
-        disturbance=disturbance,
-        threads=threads,
     )
 
 

@@ -181,6 +181,8 @@ class RecordedDemonstrations(TaskFamily):
         self.hidden_size = self.observation_size + self.action_size
         self.horizon = max(len(d) for d in every)
         self.sizes = {split: len(tasks) for split, tasks in splits.items()}
+        held_out = [len(some) for split, tasks in splits.items() if split != "train" for some in tasks.values()]
+        self.most_shown = min(held_out) - queries
         self.method_settings = self._settings(min(map(len, splits["train"].values())))
         rng = np.random.default_rng(seed)
         self._labels = {split: list(tasks) for split, tasks in splits.items()}

@@ -12,7 +12,7 @@ The two files in the middle are a checkpoint, see `quickstudy.io.checkpoint`; no
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from quickstudy.task import TaskFamily
 
 CARD = "README.md"
 _KEPT = ("results/*.json", "examples/*.npz")
+_LARGEST = 1 << 30
+"""Bytes of a file that is pulled."""
 
 
 def push(run: Path, target: str, license: str = "") -> str:
@@ -74,12 +76,28 @@ def pull(source: str, output: Path | None = None) -> Path:
             f"There is no folder '{source}'; a learner is pulled from a folder that push made, or from 'owner/name' on "
             "the Hugging Face Hub."
         )
+    _check_inside(folder, [checkpoint.CONFIG, checkpoint.MODEL, CARD, *_KEPT], is_repository(source))
     found = checkpoint.load(folder)
     with files.partial_folder(run) as made:
         checkpoint.save(made / "checkpoints/best", found.tensors, found.config)
         runs.load(made)  # refuses what does not fit before anything has its name
         _copy(folder, made, [CARD, *_KEPT])
     return run
+
+
+def _check_inside(folder: Path, patterns: Sequence[str], is_cache: bool) -> None:
+    """Raises QuickstudyError where what is pulled is no plain file of that folder, or longer than a learner is.
+
+    Args:
+        is_cache: the Hub's cache keeps the files themselves beside the snapshot, which links to them.
+    """
+    home = folder.resolve().parents[1] if is_cache else folder.resolve()
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        real = path.resolve()
+        if not real.is_file() or home not in real.parents:
+            raise QuickstudyError(f"'{path}' is no file of that folder, and is not copied.")
+        if real.stat().st_size > _LARGEST:
+            raise QuickstudyError(f"'{path}' has {real.stat().st_size >> 20} MB; a learner's files have fewer.")
 
 
 def is_repository(place: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from quickstudy.families.base import EPISODE, SimulatedFamily, generators
 from quickstudy.families.grasping.arm import Arm
 from quickstudy.families.grasping.objects import read_objects
+from quickstudy.families.grasping.robot_check import check_robot
 from quickstudy.families.grasping.sawyer import SAWYER
 from quickstudy.families.grasping.settings import GRASPING
 from quickstudy.families.grasping.vector_env import (
@@ -79,9 +80,10 @@ class Grasping(SimulatedFamily):
             unit: of length in these files.
 
         Raises:
-            QuickstudyError: the robot's model is not installed, or see `read_objects`.
+            QuickstudyError: the robot's model is not installed, see `check_robot` and `read_objects`.
         """
         self.arm.check()
+        check_robot(self.arm)
         self.threads = threads
         self.left_out: Mapping[str, str] = {}
         self._objects: Sequence[Mapping[str, Any]] = ()

@@ -22,7 +22,7 @@ SUFFIXES = (".obj", ".stl")
 SMALLEST, LARGEST = 0.005, 2.0
 """Metres: what is shorter or longer than this is outside graspable size: its file has another unit."""
 
-_VERSION = 2  # of what is computed below: part of the name in the cache
+_VERSION = 3  # of what is computed below: part of the name in the cache
 _PARTS = {
     "threshold": 0.08, "max_convex_hull": 12, "preprocess_resolution": 30, "mcts_iterations": 30, "mcts_nodes": 10,
     "decimate": True, "max_ch_vertex": 40, "seed": 0,
@@ -152,6 +152,7 @@ def _read(path: Path, unit: str) -> Any:
         volume = float(mesh.volume)
     if not volume > 1e-6 * np.prod(np.maximum(mesh.extents, 1e-6 * mesh.scale)):
         raise QuickstudyError(f"'{path}' has no volume: it encloses {1e6 * volume:.3g} cubic centimetres.")
+    _check_once(path, mesh)
     return mesh
 
 
@@ -178,30 +179,82 @@ def _solid(mesh: Any, path: Path) -> Any:
     """
     trimesh = tool("trimesh")
     trimesh.repair.fix_winding(mesh)
-    owner = trimesh.graph.connected_component_labels(mesh.edges_unique, node_count=len(mesh.vertices))[mesh.faces[:, 0]]
-    bodies = mesh.submesh([np.flatnonzero(owner == one) for one in np.unique(owner)], append=False)
+    if mesh.volume < 0:
+        mesh.invert()
+    bodies = mesh.submesh(_bodies(mesh), append=False)
     if len(bodies) == 1:
         trimesh.repair.fix_normals(mesh)
         return mesh
     outward = [float(body.volume) > 0 for body in bodies]
     around = [[j for j, other in enumerate(bodies) if j != i and _within(body, other)] for i, body in enumerate(bodies)]
-    cavities = [i for i, holders in enumerate(around) if holders and outward[i] != outward[holders[0]]]
+    around = [
+        [j for j in holders if i not in around[j] or j < i] for i, holders in enumerate(around)
+    ]  # of two alike one
+    parent = [max(holders, key=lambda j: len(around[j]), default=None) for holders in around]
     for body, out in zip(bodies, outward, strict=True):
         if not out:
             body.invert()
-    solids = [body for i, body in enumerate(bodies) if i not in cavities]
-    if not cavities and not any(_near(one, other) for i, one in enumerate(solids) for other in solids[:i]):
-        return trimesh.util.concatenate(solids)
-    tool("manifold3d")
+
+    def filled(i: int) -> Any:
+        holes = [filled(j) for j, holder in enumerate(parent) if holder == i and outward[j] != outward[i]]
+        return trimesh.boolean.difference([bodies[i], *holes], engine="manifold") if holes else bodies[i]
+
+    roots = [i for i, holder in enumerate(parent) if holder is None]
+    apart = not any(_near(bodies[i], bodies[j]) for i in roots for j in roots if j < i)
+    if not apart or any(holder is not None for holder in parent):
+        tool("manifold3d")
     try:
-        filled = trimesh.boolean.union(solids, engine="manifold") if len(solids) > 1 else solids[0]
-        holes = [bodies[i] for i in cavities]
-        return trimesh.boolean.difference([filled, *holes], engine="manifold") if holes else filled
-    except Exception as error:  # manifold3d refuses surfaces that cross themselves
+        solids = [filled(i) for i in roots]
+        return trimesh.util.concatenate(solids) if apart else trimesh.boolean.union(solids, engine="manifold")
+    except Exception as error:  # manifold3d refuses surfaces that are not closed everywhere
         raise QuickstudyError(
             f"'{path}' has {len(bodies)} bodies that overlap, and what they fill together cannot be told ({error}); "
             "unite them in your modelling program."
         ) from error
+
+
+def _bodies(mesh: Any) -> list[np.ndarray]:
+    """The triangles of each body, where bodies may touch in corners and edges or share them.
+
+    Triangles hang together by an edge that they alone have. What is not closed by that goes on where more than two meet
+    in an edge: from a triangle to the next one around the edge that ends the wedge which the first one begins.
+    """
+    graph, faces = tool("trimesh").graph, np.asarray(mesh.faces)
+    patch = graph.connected_component_labels(mesh.face_adjacency, node_count=len(faces))
+    owner = np.repeat(np.arange(len(faces)), 3)
+    directed = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    _, edge, count = np.unique(np.sort(directed, axis=1), axis=0, return_inverse=True, return_counts=True)
+    edge, links = edge.ravel(), []
+    for one in np.flatnonzero(count > 2):
+        at = np.flatnonzero(edge == one)
+        where = np.unique(patch[owner[at]], return_inverse=True)[1]
+        at = at[(np.bincount(where) % 2 == 1)[where]]  # a patch that comes and goes there is closed there
+        if len(at) == 0:
+            continue
+        low, high = np.sort(directed[at[0]])
+        axis = mesh.vertices[high] - mesh.vertices[low]
+        third = faces[owner[at], (at + 2) % 3]
+        links += _wedges(mesh.vertices[third] - mesh.vertices[low], axis, directed[at, 0] == low, patch[owner[at]])
+    joined = graph.connected_component_labels(np.array(links).reshape(-1, 2), node_count=patch.max() + 1)[patch]
+    return [np.flatnonzero(joined == one) for one in np.unique(joined)]
+
+
+def _wedges(away: np.ndarray, axis: np.ndarray, ahead: np.ndarray, patch: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of patches that bound a wedge of the inside, of triangles around an edge.
+
+    Args:
+        away: [triangle, 3], from the edge to the third corner.
+        ahead: whether a triangle's corners go along the axis, so that its inside is before it, counterclockwise.
+    """
+    axis = axis / np.linalg.norm(axis)
+    right = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
+    angle = np.round(np.arctan2(away @ np.cross(axis, right), away @ right), 6)
+    order = np.lexsort((~ahead, angle))
+    if ahead.sum() * 2 != len(ahead):  # turned at random: who belongs together cannot be told
+        return [(int(patch[0]), int(other)) for other in patch]
+    order = np.roll(order, -int(np.argmax(~ahead[order])))
+    begins, ends = order[~ahead[order]], order[ahead[order]]
+    return [(int(patch[a]), int(patch[b])) for a, b in zip(begins, ends, strict=True)]
 
 
 def _near(one: Any, other: Any) -> bool:
@@ -211,16 +264,38 @@ def _near(one: Any, other: Any) -> bool:
 
 
 def _within(body: Any, other: Any) -> bool:
-    """Whether all of a body lies in another, by the solid angle that the other's surface fills seen from within it."""
+    """Whether all of a body lies in another."""
     if (body.bounds[0] < other.bounds[0] - 1e-9).any() or (body.bounds[1] > other.bounds[1] + 1e-9).any():
         return False
     corners = np.asarray(body.vertices)[:: max(1, len(body.vertices) // 20)]
-    a, b, c = (np.asarray(other.triangles)[None, :, i] - corners[:, None] for i in range(3))
-    la, lb, lc = (np.linalg.norm(v, axis=-1) for v in (a, b, c))
-    # van Oosterom and Strackee 1983, "The solid angle of a plane triangle", eq. 8.
-    top = (a * np.cross(b, c)).sum(-1)
-    bottom = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
-    return bool((np.abs(2 * np.arctan2(top, bottom).sum(-1)) > 2 * np.pi).all())
+    return bool((np.abs(_turns(corners, other)) > 0.5).all())
+
+
+def _turns(points: np.ndarray, mesh: Any) -> np.ndarray:
+    """How often a surface goes around each point, [point]: 0 outside of it, 1 inside, 2 where it overlaps itself."""
+    turns = []
+    for some in np.array_split(points, max(1, len(points) * len(mesh.faces) // 200_000)):
+        a, b, c = (np.asarray(mesh.triangles)[None, :, i] - some[:, None] for i in range(3))
+        la, lb, lc = (np.linalg.norm(v, axis=-1) for v in (a, b, c))
+        # van Oosterom and Strackee 1983, "The solid angle of a plane triangle", eq. 8.
+        top = (a * np.cross(b, c)).sum(-1)
+        bottom = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
+        turns.append(np.arctan2(top, bottom).sum(-1) / (2 * np.pi))
+    return np.concatenate(turns)
+
+
+def _check_once(path: Path, mesh: Any) -> None:
+    """Raises QuickstudyError where parts of the inside would count twice, or against the rest."""
+    count = int(np.clip(2_000_000 // len(mesh.faces), 100, 1000))
+    low, high = np.asarray(mesh.bounds)
+    points = np.random.default_rng(0).uniform(low, high, (count, 3))
+    turns = np.round(_turns(points, mesh))
+    wrong = float(((turns < 0) | (turns > 1)).sum() / max(1, (turns != 0).sum()))
+    if wrong > 0.01:
+        raise QuickstudyError(
+            f"'{path}' has a surface that passes through itself: about {wrong:.0%} of its inside would not count once; "
+            "unite its parts in your modelling program."
+        )
 
 
 def _check_size(path: Path, longest: float, unit: str) -> None:

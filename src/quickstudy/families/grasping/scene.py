@@ -54,7 +54,7 @@ def build(task: Task, visual: bool = False, arm: Arm = SAWYER) -> Any:
     """
     parameters = task.parameters
     colour = colorsys.hsv_to_rgb(task.generator(_COLOUR).uniform(), 0.65, 0.9)
-    spec = _base(arm, visual).copy()
+    spec = robot_and_table(arm, visual).copy()
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
     tag_pos, tag_yaw = tag_in_object(parameters)
@@ -104,7 +104,7 @@ def _yaw_quat(yaw: float) -> list[float]:
 
 
 @functools.cache
-def _base(arm: Arm, visual: bool) -> mujoco.MjSpec:
+def robot_and_table(arm: Arm, visual: bool) -> mujoco.MjSpec:
     """Robot and table without the object; parsed once for each variant."""
     spec = arm.spec(visual)
     _set_options(spec)

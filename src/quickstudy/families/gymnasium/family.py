@@ -12,9 +12,10 @@ import numpy as np
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
-from quickstudy.families.gymnasium.parameters import Space
-from quickstudy.families.gymnasium.spaces import Parts, Scale, given_goal
+from quickstudy.families.gymnasium.parameters import Draw, Space
+from quickstudy.families.gymnasium.spaces import Parts, Scale, given_goal, shown_by_wrapper
 from quickstudy.families.gymnasium.vector_env import Expert, Flat, GymVectorEnv
+from quickstudy.io.progress import console
 from quickstudy.task import Policy, Task, check_run
 
 _FILM_RATE = 20
@@ -22,9 +23,11 @@ _FILM_RATE = 20
 
 
 class GymFamily(SimulatedFamily):
-    """The family; see the module's text and `quickstudy.families.from_gymnasium`.
+    """A family of a user's own environment: a task is a choice of its constructor's arguments, which nobody sees.
 
-    Actions of a bounded space are scaled to -1..1 for learners. An episode's success is that of its last step.
+    It is `quickstudy.families.from_gymnasium`. Its tasks are learned by trial and, where there is an expert, from
+    demonstrations. Actions of a bounded space are scaled to -1..1 for learners. An episode's success is that of its
+    last step.
     """
 
     demonstrated_at_once = 32
@@ -32,38 +35,66 @@ class GymFamily(SimulatedFamily):
     def __init__(
         self,
         make_env: Callable[..., gymnasium.Env],
-        space: Space,
-        expert: Expert | None,
+        parameters: Draw,
+        splits: Mapping[str, Draw] | None = None,
         *,
-        name: str,
-        protocol: str,
-        sizes: Mapping[str, int],
-        success: float | None,
-        metric: Literal["success", "return"] | None,
-        horizon: int | None,
-        disturbance: float,
-        threads: int,
+        expert: Expert | None = None,
+        success: float | None = None,
+        metric: Literal["success", "return"] | None = None,
+        horizon: int | None = None,
+        disturbance: float = 0.1,
+        threads: int = 1,
+        sizes: Mapping[str, int] | None = None,
+        name: str = "own-environment",
+        protocol: str = "",
     ):
         """
         Args:
-            space: what the tasks are drawn from.
-            others: see `quickstudy.families.from_gymnasium`.
+            make_env: makes the environment of a task, `make_env(**arguments)`. Its start must be drawn in `reset`. For
+                films it takes `render_mode` too.
+            parameters: what varies: for each argument a range (low, high), a tuple of such ranges, or a list of values,
+                such as points [[x, y], ...]; or a function of a random generator that returns all arguments of a task.
+            splits: for 'train', 'validation' and one or more test splits what differs there from `parameters`; no two
+                may share a task. By default all three draw from the same ranges: tasks are new, but not unlike.
+            expert: solves the task: the environment and its observation to an action of it.
+            success: the return from which on an episode counts as success; by default what the info of its last step
+                says under 'success' or 'is_success'.
+            metric: what a comparison ranks by; by default success where there is an expert, a return to reach or an
+                environment that says it in the info of every step, and the return otherwise.
+            horizon: the most steps of an episode; by default the environment's own limit. A termination or truncation
+                of the environment ends an episode before.
+            disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half
+                the range of an action, so that learners see how to come back.
+            threads: environments stepped at the same time; worth it where a step frees the interpreter.
+            sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
+            name: of the family.
+            protocol: what is hidden and what counts as success, for tables.
 
         Raises:
-            QuickstudyError: an environment or numbers that are not such.
+            QuickstudyError: splits that share tasks, or an environment, ranges or numbers that are not such.
         """
         if not 0.0 <= disturbance <= 1.0:
             raise QuickstudyError(f"The disturbance of demonstrations must be within 0..1; got {disturbance}.")
         if threads < 1:
             raise QuickstudyError(f"Stepping environments needs at least 1 thread; got {threads}.")
-        self.name, self.sizes, self._space, self._make = name, dict(sizes), space, make_env
+        self._space = space = Space(parameters, splits)
+        usual = {split: 100_000 if split == "train" else 10_000 for split in space.splits}
+        self.name, self.sizes, self._make = name, usual | dict(sizes or {}), make_env
         self._expert, self._success, self.disturbance, self._threads = expert, success, disturbance, threads
         self.has_expert = expert is not None
         self.default_method = "maml" if self.has_expert else "maml-trpo"
         env = self._open(space.sample("train", np.random.default_rng(0)))
+        hidden = "hidden"
+        if shown_by_wrapper(env):
+            hidden = "not hidden, because FlattenObservation shows 'desired_goal'"
+            console.print(
+                f"'{name}': FlattenObservation puts 'desired_goal', which is the task's own, into what is observed; "
+                "without the wrapper a Dict is read by key, and that goal stays hidden.",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
         does, self._without = Scale.of(env.action_space), given_goal(env)
-        seen = Parts(env.observation_space, self._without)
-        self.observation_channels, self.observation_size, self.action_size = seen.names, len(seen), len(does.half)
+        parts = Parts(env.observation_space, self._without)
+        self.observation_channels, self.observation_size, self.action_size = parts.names, len(parts), len(does.half)
         self.scales_actions = not np.isfinite(does.reach).all()  # those of a bounded space are within -1..1
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if horizon is None and limit is None:
@@ -78,7 +109,7 @@ class GymFamily(SimulatedFamily):
         self.hidden_size = space.width
         judged = "the environment's own success" if success is None else f"a return of at least {success:g}"
         counted = f"success is {judged}" if self.metric == "success" else "the return counts"
-        self.protocol = protocol or f"{', '.join(space.names)} hidden, the start is drawn anew, {counted}"
+        self.protocol = protocol or f"{', '.join(space.names)} {hidden}, the start is drawn anew, {counted}"
 
     def sample(self, split: str, rng: np.random.Generator) -> Mapping[str, Any]:
         return self._space.sample(split, rng)
@@ -160,7 +191,10 @@ _SUCCESS = ("success", "is_success")
 
 
 def _says_success(env: Flat) -> bool:
-    """Whether the info of a step does."""
-    env.reset(seed=0)
-    *_, info = env.step(np.zeros(len(env.scale.half)))
+    """Whether the info of a step does; an environment that fails now is told once it is used."""
+    try:
+        env.reset(seed=0)
+        *_, info = env.step(np.zeros(len(env.scale.half)))
+    except Exception:  # a user's environment may fail in any way
+        return False
     return any(key in info for key in _SUCCESS)

@@ -3,6 +3,8 @@
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -156,7 +158,9 @@ def overlap(one: Values, other: Values) -> bool:
         return any(a[0] < b[1] and b[0] < a[1] for a in bands(one) for b in bands(other))
     if is_continuous(one) != is_continuous(other):
         parts, values = (bands(one), other) if is_continuous(one) else (bands(other), one)
-        return any(low <= value < high for low, high in parts for value in values)
+        return any(
+            low <= value < high for low, high in parts for value in values if isinstance(value, int | float | np.number)
+        )
     return any(plain(value) in [plain(v) for v in other] for value in one)
 
 
@@ -188,8 +192,20 @@ def _check(values: Values, what: str) -> None:
                 f"{what} has the list {list(values)!r:.80}, which may be points or ranges: write points as lists, "
                 "[[x, y], ...], and ranges as a tuple of ranges, ((low, high), ...)."
             )
+        if any(not isinstance(value, str) and not _finite(value) for value in values):
+            raise QuickstudyError(f"{what} must have finite numbers, points of such, or texts; got {values!r:.80}.")
         return
     for band in bands(values):
-        numbers = len(band) == 2 and all(isinstance(end, int | float) and np.isfinite(end) for end in band)
-        if not numbers or not band[0] < band[1]:
+        if len(band) != 2 or not all(isinstance(end, Real) and np.isfinite(end) for end in band) or band[0] >= band[1]:
             raise QuickstudyError(f"A range is (low, high) with low below high; {what} has {band!r}.")
+    if any(one[1] > other[0] for one, other in pairwise(sorted(bands(values)))):
+        raise QuickstudyError(
+            f"{what} has the ranges {values!r:.80}, which overlap; points to choose from are lists: [[x, y], ...]."
+        )
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(value, "f8")).all())
+    except (TypeError, ValueError):  # no numbers: what is said of those knows all values
+        return True

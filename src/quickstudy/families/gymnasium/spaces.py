@@ -8,19 +8,20 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from quickstudy.datasets.selection import is_picture
 from quickstudy.errors import QuickstudyError
 
 _ENDLESS = 1e8
 """A bound beyond this is none."""
-_PICTURE_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Actions as learners see them: a side with bounds is scaled to -1..1, one without stays as it is.
+    """Actions as learners see them: what has two bounds is scaled to -1..1, and what has one is counted from it.
 
     Attributes:
-        middle, half, reach: [act]; `reach` is what a scaled action is clipped to.
+        middle, half: [act], the environment's action for a learner's 0, and how much a learner's 1 is on top of it.
+        reach: [act], what a scaled action is clipped to.
         low, high: [act], the environment's own bounds.
         space: the environment's own.
     """
@@ -45,10 +46,19 @@ class Scale:
                 "gymnasium.wrappers.TransformAction(env, function, Box(...)) makes one of it."
             )
         low, high = _bounds(space, "actions")
-        bounded = (low > -_ENDLESS) & (high < _ENDLESS)
-        begin, end = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        begins, ends = low > -_ENDLESS, high < _ENDLESS
+        begin, end = np.where(begins, low, np.where(ends, high, 0.0)), np.where(ends, high, np.where(begins, low, 0.0))
+        bounded = begins & ends
         reach = np.where(bounded, 1.0, np.inf).astype("f4")
-        return cls((begin + end) / 2, (end - begin) / 2, reach, low, high, space)
+        return cls((begin + end) / 2, np.where(bounded, (end - begin) / 2, 1.0), reach, low, high, space)
+
+    @property
+    def box(self) -> spaces.Box:
+        """The space of a learner's actions."""
+        bounded = np.isfinite(self.reach)
+        return _float_box(
+            np.where(bounded, -1.0, self.low - self.middle), np.where(bounded, 1.0, self.high - self.middle)
+        )
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """The environment's action as learners see it, [act]; a side of no width is 0."""
@@ -82,7 +92,7 @@ class Parts:
     """
 
     def __init__(self, space: gymnasium.Space[Any], without: tuple[str, ...] = ()) -> None:
-        self._leaves = [leaf for leaf in _leaves(space, ()) if not without or leaf[0][:1] != without]
+        self._leaves = [(path, _box(path, leaf)) for path, leaf in _leaves(space, ()) if path[:1] != (without or None)]
         if not self._leaves:
             raise QuickstudyError(f"A family needs environments that observe numbers; got {_short(space)}.")
         ends = [
@@ -101,45 +111,79 @@ class Parts:
 
     def __call__(self, observation: Any) -> np.ndarray:
         """An observation as learners see it, [obs], float32."""
-        parts = []
-        for path, _ in self._leaves:
-            part = observation
-            for key in path:
-                part = part[key]
-            parts.append(np.asarray(part, "f4").ravel())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        with np.errstate(over="ignore"):  # what is beyond float32 is not finite, and named as that
+            return np.concatenate([_at(observation, path) for path, _ in self._leaves])
+
+    @property
+    def box(self) -> spaces.Box:
+        """The space of what learners see."""
+        return _float_box(self.low, self.high)
+
+
+def _at(observation: Any, path: tuple[Any, ...]) -> np.ndarray:
+    for key in path:
+        observation = observation[key]
+    return np.asarray(observation).astype("f4").ravel()
 
 
 def given_goal(env: gymnasium.Env) -> tuple[str, ...]:
     """('desired_goal',) where an environment observes it and it is the same in every episode, and so is the task's."""
     space = env.observation_space
-    if not isinstance(space, spaces.Dict) or not {"achieved_goal", "desired_goal"} <= space.spaces.keys():
+    if not isinstance(space, spaces.Dict) or "desired_goal" not in space.spaces:
         return ()
     one, other = (np.asarray(env.reset(seed=seed)[0]["desired_goal"]) for seed in (0, 1))
     return ("desired_goal",) if np.array_equal(one, other) else ()
 
 
-def _leaves(space: gymnasium.Space[Any], path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], spaces.Box]]:
+def shown_by_wrapper(env: gymnasium.Env) -> bool:
+    """Whether FlattenObservation shows the goal that `given_goal` would leave out.
+
+    Raises:
+        QuickstudyError: it hides a picture.
+    """
+    shown = False
+    while isinstance(env, gymnasium.Wrapper):
+        wrapper, env = env, env.env
+        if isinstance(wrapper, gymnasium.wrappers.FlattenObservation):
+            for path, space in _leaves(env.observation_space, ()):
+                _check_picture(path, space)
+            shown = shown or bool(given_goal(env))
+    return shown
+
+
+def _leaves(space: gymnasium.Space[Any], path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], gymnasium.Space[Any]]]:
+    """The spaces that a Dict or Tuple holds, however deep, with their keys."""
     inner: Mapping[Any, gymnasium.Space[Any]] | None = None
     if isinstance(space, spaces.Dict):
         inner = space.spaces
     elif isinstance(space, spaces.Tuple):
         inner = dict(enumerate(space.spaces))
-    if inner is not None:
-        return [leaf for key, one in inner.items() for leaf in _leaves(one, (*path, key))]
-    what = f"the observation '{_called(path)}'" if path else "what is observed"
+    if inner is None:
+        return [(path, space)]
+    return [leaf for key, one in inner.items() for leaf in _leaves(one, (*path, key))]
+
+
+def _box(path: tuple[Any, ...], space: gymnasium.Space[Any]) -> spaces.Box:
+    """The space, if it is one of numbers that are no picture."""
     if not isinstance(space, spaces.Box):
+        advice = "FlattenObservation" if not path else "FilterObservation leaves it out, TransformObservation"
         raise QuickstudyError(
-            f"A family needs environments whose observations are numbers; {what} is {_short(space)}: "
-            "gymnasium.wrappers.FlattenObservation or TransformObservation make numbers of it."
+            f"A family needs environments whose observations are numbers; {_what(path)} is {_short(space)}: "
+            f"gymnasium.wrappers.{advice} makes numbers of it."
         )
-    sides = sorted(length for length in space.shape if length > 1)
-    if len(sides) > 2 or (len(sides) == 2 and (space.dtype == np.uint8 or sides[0] >= _PICTURE_SIDE)):
+    _check_picture(path, space)
+    return space
+
+
+def _check_picture(path: tuple[Any, ...], space: gymnasium.Space[Any]) -> None:
+    if isinstance(space, spaces.Box) and is_picture(_called(path), space.shape, space.dtype):
         advice = "gymnasium.wrappers.FilterObservation leaves it out" if path else "use the state that it is drawn from"
-        raise QuickstudyError(
-            f"Robots do not learn from images here, and {what}, of shape {space.shape}, looks like one: {advice}."
-        )
-    return [(path, space)]
+        said = f"{_what(path)}, of shape {space.shape}, looks like one"
+        raise QuickstudyError(f"Robots do not learn from images here, and {said}: {advice}.")
+
+
+def _what(path: tuple[Any, ...]) -> str:
+    return f"the observation '{_called(path)}'" if path else "what is observed"
 
 
 def _bounds(box: spaces.Box, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -148,6 +192,11 @@ def _bounds(box: spaces.Box, what: str) -> tuple[np.ndarray, np.ndarray]:
         bad = int(np.argmin(low <= high))
         raise QuickstudyError(f"The {what} have the bounds {low[bad]:g} to {high[bad]:g} in place {bad}.")
     return low, high
+
+
+def _float_box(low: np.ndarray, high: np.ndarray) -> spaces.Box:
+    with np.errstate(over="ignore"):  # a bound beyond float32 is none
+        return spaces.Box(low.astype("f4"), high.astype("f4"), dtype=np.float32)
 
 
 def _called(path: tuple[Any, ...]) -> str:

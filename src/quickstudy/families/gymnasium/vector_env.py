@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.gymnasium.spaces import Parts, Scale
@@ -34,23 +33,34 @@ class Flat(gymnasium.Wrapper):
         super().__init__(env)
         self.scale, self.parts = Scale.of(env.action_space), Parts(env.observation_space, without)
         self._horizon, self._left = horizon, horizon
-        low, high = self.parts.low.astype("f4"), self.parts.high.astype("f4")
-        self.observation_size = len(low)
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.action_space = spaces.Box(-self.scale.reach, self.scale.reach, dtype=np.float32)
+        self.observation_size = len(self.parts)
+        self.observation_space, self.action_space = self.parts.box, self.scale.box
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self._left = self._horizon
         self.raw, info = self.env.reset(seed=seed, options=options)
-        return self.parts(self.raw), info
+        return self._numbers(), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.raw, reward, terminated, truncated, info = self.env.step(self.scale.undo(action))
+        result = self.env.step(self.scale.undo(action))
+        if not isinstance(result, tuple) or len(result) != 5:
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise ValueError(f"step must return (observation, reward, terminated, truncated, info); got {got}")
+        self.raw, reward, terminated, truncated, info = result
+        if reward is None or not np.isfinite(float(reward)):
+            raise ValueError(f"a reward must be a finite number; got {reward}")
         self._left -= 1
         over = bool(truncated) or (self._left <= 0 and not terminated)
-        return self.parts(self.raw), float(reward), bool(terminated), over, info
+        return self._numbers(), float(reward), bool(terminated), over, info
+
+    def _numbers(self) -> np.ndarray:
+        """The last observation as learners see it."""
+        seen = self.parts(self.raw)
+        if seen.shape != (self.observation_size,):
+            raise ValueError(f"an observation must have {self.observation_size} numbers; got {len(seen)}")
+        return seen
 
 
 Expert = Callable[[gymnasium.Env, np.ndarray], np.ndarray]

@@ -5,31 +5,30 @@
 - a plain image: what is light is free.
 - `.npz`: every whole-numbered array [row, column] is a map as in ROS `nav_msgs/OccupancyGrid` (0 free, 100 occupied, -1
   or 255 unknown), every boolean one [row, column] or [map, row, column] has True where it is free; `names` may name
-  the maps, `resolution` may say metres a cell.
+  the maps, `resolution` may say metres a cell, `origin` x, y and perhaps yaw of the lower left corner.
 
 Row 0 is the top, unlike in `nav_msgs`. What is unknown is not free.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from quickstudy import datasets
+from quickstudy.datasets import selection
 from quickstudy.errors import QuickstudyError, listed
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
 from quickstudy.io.progress import console
 
 IMAGES = (".pgm", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (".yaml", ".yml", ".map", ".npz", *IMAGES)
-_YAML_KEYS = ("image", "resolution", "origin", "negate", "occupied_thresh", "free_thresh")
 _PASSABLE = b".GS"
 """Of a MovingAI map: ground, ground and swamp."""
-_MODES = ("trinary", "scale", "raw")
 _LIGHT = 0.5
 """Of a plain image: from this brightness on (0 black, 1 white) a cell is free."""
 
@@ -46,7 +45,8 @@ class OccupancyMap:
         yaw: how far the map is turned about that corner, counterclockwise, radians.
 
     Raises:
-        QuickstudyError: not such a grid, without a free cell, or a resolution that is not positive.
+        QuickstudyError: not such a grid, without a free cell, a resolution that is not positive, or a yaw that must be
+            in degrees.
     """
 
     name: str
@@ -62,6 +62,11 @@ class OccupancyMap:
             )
         if not (np.isfinite(self.resolution) and self.resolution > 0):
             raise QuickstudyError(f"Map '{self.name}' needs a positive number of metres a cell; got {self.resolution}.")
+        if not np.isfinite([*self.origin, self.yaw]).all() or abs(self.yaw) > 2 * np.pi:
+            raise QuickstudyError(
+                f"Map '{self.name}' needs an origin [x, y, yaw] in metres and radians within one turn; got "
+                f"{[*self.origin, self.yaw]}."
+            )
         if not self.free.any():
             raise QuickstudyError(
                 f"Map '{self.name}' has no free space: all of its {self.free.size} cells are occupied."
@@ -146,80 +151,98 @@ def _read_file(path: Path, resolution: float) -> list[OccupancyMap]:
     raise QuickstudyError(f"'{path}' is of no known form of map; a map is a file that ends in {', '.join(SUFFIXES)}.")
 
 
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+_Number = Annotated[FiniteFloat, BeforeValidator(_no_flag)]
+_Share = Annotated[_Number, Field(ge=0.0, le=1.0)]
+
+
+class _MapServer(BaseModel, extra="allow"):
+    """What a `.yaml` of map_server says."""
+
+    image: str = Field(min_length=1)
+    resolution: _Number
+    origin: list[_Number] = Field(min_length=2, max_length=3)
+    negate: bool
+    occupied_thresh: _Share
+    free_thresh: _Share
+    mode: Literal["trinary", "scale", "raw"] = "trinary"
+
+
 def _read_map_server(path: Path) -> OccupancyMap:
     about = _yaml(path)
-    numbers = {key: _number(path, key, about[key]) for key in ("resolution", "occupied_thresh", "free_thresh")}
-    origin = about["origin"]
-    if not isinstance(origin, Sequence) or isinstance(origin, str) or len(origin) not in (2, 3):
-        raise QuickstudyError(f"'{path}': origin must be [x, y, yaw]; got {origin!r}.")
-    mode = about.get("mode", "trinary")
-    if mode not in _MODES:
-        raise QuickstudyError(f"'{path}': mode must be {', '.join(_MODES)}; got {mode!r:.60}.")
-    if about["negate"] not in (0, 1):
-        raise QuickstudyError(f"'{path}': negate must be 0 or 1; got {about['negate']!r:.60}.")
-    ignored = [str(key) for key in about if key not in (*_YAML_KEYS, "mode")]
-    if ignored:
-        console.print(f"'{path}': the keys {listed(ignored)} are not used.", markup=False, soft_wrap=True)
-    if not 0.0 <= numbers["free_thresh"] <= numbers["occupied_thresh"] <= 1.0:
+    if about.model_extra:
+        console.print(
+            f"'{path}': the keys {listed(list(about.model_extra))} are not used.", markup=False, soft_wrap=True
+        )
+    if about.free_thresh > about.occupied_thresh:
         raise QuickstudyError(
-            f"'{path}': thresholds must be 0 <= free_thresh <= occupied_thresh <= 1; got free_thresh "
-            f"{numbers['free_thresh']:g} and occupied_thresh {numbers['occupied_thresh']:g}."
+            f"'{path}': free_thresh must not be above occupied_thresh; got {about.free_thresh:g} and "
+            f"{about.occupied_thresh:g}."
+        )
+    if about.mode == "raw" and about.negate:
+        raise QuickstudyError(
+            f"'{path}': negate means one thing to ROS 1 and another to ROS 2 where mode is raw: set it to 0."
         )
     grey = _grey(_image_of(path, about))
     # 'scale' differs from 'trinary' between the thresholds alone, where a cell is not free either way.
-    occupied = grey if about["negate"] else 1.0 - grey
-    if mode == "raw":  # a cell's number is its occupancy in per cent itself, and what is above 100 is unknown
+    occupied = grey if about.negate else 1.0 - grey
+    if about.mode == "raw":  # a cell's number is its occupancy in per cent itself, and what is above 100 is unknown
         occupied = np.round(255 * grey) / 100
-    free = occupied < numbers["free_thresh"]
-    x, y, yaw = (_number(path, "origin", value) for value in (*origin, 0.0)[:3])
-    return OccupancyMap(path.stem, free, numbers["resolution"], (x, y), yaw)
+    x, y, yaw = (*about.origin, 0.0)[:3]
+    return OccupancyMap(path.stem, occupied < about.free_thresh, about.resolution, (x, y), yaw)
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _yaml(path: Path) -> _MapServer:
     try:
-        about = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         raise QuickstudyError(f"'{path}' cannot be read as YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(about, dict):
-        raise QuickstudyError(f"'{path}' is no map_server file: it must hold the keys {', '.join(_YAML_KEYS)}.")
-    missing = [key for key in _YAML_KEYS if key not in about]
-    if missing:
-        raise QuickstudyError(f"'{path}' lacks the key '{missing[0]}'; a map_server file has {', '.join(_YAML_KEYS)}.")
-    return about
+    if not isinstance(said, dict):
+        needed = [name for name, field in _MapServer.model_fields.items() if field.is_required()]
+        raise QuickstudyError(f"'{path}' is no map_server file: it must hold the keys {', '.join(needed)}.")
+    return selection.checked(_MapServer, {str(key): value for key, value in said.items()}, f"'{path}'")
 
 
-def _image_of(path: Path, about: dict[str, Any]) -> Path:
-    name = about["image"]
-    if not isinstance(name, str) or not name.strip():
-        raise QuickstudyError(f"'{path}': image must be the name of a file; got {name!r:.60}.")
-    image = path.parent / name
-    if ".." in Path(name).parts or (Path(name).is_absolute() and path.parent.resolve() not in image.resolve().parents):
-        raise QuickstudyError(f"'{path}': its image {name!r:.80} lies outside of the folder of the map.")
+def _image_of(path: Path, about: _MapServer) -> Path:
+    image = path.parent / about.image
+    name = Path(about.image)
+    if ".." in name.parts or (name.is_absolute() and path.parent.resolve() not in image.resolve().parents):
+        raise QuickstudyError(f"'{path}': its image {about.image!r:.80} lies outside of the folder of the map.")
     return image
 
 
-def _number(path: Path, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise QuickstudyError(f"'{path}': {key} must be a number; got {value!r}.")
-    return float(value)
-
-
 def _grey(path: Path) -> np.ndarray:
-    """Brightness [row, column] of an image, 0 black to 1 white."""
+    """Brightness [row, column] of an image, 0 black to 1 white; of colours their mean, as in map_server."""
     if not path.is_file():
         raise QuickstudyError(f"There is no image '{path}'.")
     try:
         with Image.open(path) as image:
-            # Sixteen bits are not what "L" makes of them.
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise QuickstudyError(f"'{path}' has {pages} pages; a map is one picture.")
             layered = "A" in image.getbands() or "transparency" in image.info
             if layered and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise QuickstudyError(
                     f"'{path}' has transparent parts, whose colour nobody sees; save it without them, white where it "
                     "is free."
                 )
-            if image.mode.startswith("I"):
-                return np.asarray(image, dtype=float) / 65535.0
-            return np.asarray(image.convert("L"), dtype=float) / 255.0
+            if not image.mode.startswith(("I", "F")):
+                return np.asarray(image.convert("RGB")).mean(axis=-1) / 255.0
+            # Sixteen bits, and fractions, are not what a conversion makes of them.
+            whole = image.mode.startswith("I")
+            grey = np.asarray(image, dtype=float) / (65535.0 if whole else 1.0)
+            if not ((grey >= 0) & (grey <= 1)).all():
+                found = np.asarray(image)
+                raise QuickstudyError(
+                    f"'{path}' has brightness from {found.min():g} to {found.max():g}; pictures of its type keep to "
+                    f"0..{65535 if whole else 1}."
+                )
+            return grey
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise QuickstudyError(f"'{path}' is not a readable image ({error}).") from error
 
@@ -246,23 +269,48 @@ def _read_moving_ai(path: Path) -> np.ndarray:
 
 def _read_arrays(path: Path, resolution: float) -> list[OccupancyMap]:
     arrays = datasets.load_arrays(path)
-    if "resolution" in arrays:
-        if arrays["resolution"].shape != () or arrays["resolution"].dtype.kind not in "iuf":
-            raise QuickstudyError(f"'{path}': resolution must be one number; got shape {arrays['resolution'].shape}.")
-        resolution = float(arrays["resolution"])
-    grids: dict[str, np.ndarray] = {}
+    resolution = float(_numbers(path, arrays, "resolution", ((),), np.array(resolution)))
+    x, y, yaw = (*_numbers(path, arrays, "origin", ((2,), (3,)), np.zeros(3)).tolist(), 0.0)[:3]
+    names = arrays.pop("names", None)
+    grids: list[tuple[str, np.ndarray]] = []
+    unused = []
     for key, array in arrays.items():
-        if array.ndim == 2 and array.dtype.kind in "iu" and np.isin(array, (-1, 255, *range(101))).all():
-            if min(array.shape) > 2:  # and not a list of points
-                grids[key] = array == 0
-        elif array.dtype == bool and array.ndim == 2:
-            grids[key] = array
-        elif array.dtype == bool and array.ndim == 3:
-            names = arrays.get("names", np.arange(len(array)))
-            grids |= {str(name): grid for name, grid in zip(names, array, strict=False)}
+        if array.ndim == 2 and array.dtype == bool:
+            grids.append((key, array))
+        elif array.ndim == 3 and array.dtype == bool:
+            called = np.arange(len(array)) if names is None else names
+            if called.shape != (len(array),):
+                raise QuickstudyError(f"'{path}': names has shape {called.shape}, but '{key}' holds {len(array)} maps.")
+            grids += zip(map(str, called), array, strict=True)
+        elif _is_grid(array):
+            grids.append((key, array == 0))
+        else:
+            unused.append(key)
     if not grids:
         raise QuickstudyError(
             f"'{path}' holds no map: it needs a whole-numbered array [row, column] of 0 (free), 100 (occupied) and -1 "
             "or 255 (unknown), or a boolean one [row, column] or [map, row, column] with True where it is free."
         )
-    return [OccupancyMap(name, free, resolution) for name, free in grids.items()]
+    known = [name for name, _ in grids]
+    if len(set(known)) < len(known):
+        raise QuickstudyError(f"'{path}' has two maps named '{next(name for name in known if known.count(name) > 1)}'.")
+    if unused:
+        console.print(f"'{path}': {listed(unused)} are no maps and not used.", markup=False, soft_wrap=True)
+    return [OccupancyMap(name, free, resolution, (x, y), yaw) for name, free in grids]
+
+
+def _is_grid(array: np.ndarray) -> bool:
+    """Whether it is a grid of nav_msgs, and not a list of points."""
+    whole = array.ndim == 2 and array.dtype.kind in "iu" and min(array.shape) > 2
+    return whole and bool(np.isin(array, (-1, 255, *range(101))).all())
+
+
+def _numbers(
+    path: Path, arrays: dict[str, np.ndarray], key: str, shapes: tuple[tuple[int, ...], ...], otherwise: np.ndarray
+) -> np.ndarray:
+    """What an archive says under a key, which is taken out of it."""
+    found = arrays.pop(key, otherwise)
+    if found.shape not in shapes or found.dtype.kind not in "iuf":
+        wanted = "one number" if shapes == ((),) else "x, y and perhaps yaw"
+        raise QuickstudyError(f"'{path}': {key} must be {wanted}; got shape {found.shape} of {found.dtype}.")
+    return found

@@ -17,7 +17,7 @@ from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method, needs_skills
 from quickstudy.methods.demonstrations.base_network import base_learner
-from quickstudy.scanning import scan
+from quickstudy.methods.scanning import scan
 from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, Settings
 from quickstudy.task import TaskFamily
 

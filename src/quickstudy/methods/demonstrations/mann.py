@@ -31,7 +31,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import embedder, raw_learner
-from quickstudy.scanning import scan
+from quickstudy.methods.scanning import scan
 from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 

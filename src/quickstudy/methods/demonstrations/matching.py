@@ -23,8 +23,8 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner
 from quickstudy.method import Method, needs_skills
 from quickstudy.methods.demonstrations.base_network import embedder
+from quickstudy.methods.scanning import scan
 from quickstudy.nets import MLP, masked_softmax, unit
-from quickstudy.scanning import scan
 from quickstudy.settings import Config, NonNegativeInt, PositiveFloat, PositiveInt, Settings, Widths
 from quickstudy.task import TaskFamily
 

@@ -25,7 +25,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import base_learner
-from quickstudy.scanning import scan
+from quickstudy.methods.scanning import scan
 from quickstudy.settings import Config, OpenFraction, PositiveInt
 
 

@@ -31,7 +31,7 @@ from quickstudy.learner import BaseLearner, MetaLearner, Metrics, Parameters
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.base_network import base_learner
 from quickstudy.methods.demonstrations.baselines import pooled
-from quickstudy.scanning import is_exporting, scan
+from quickstudy.methods.scanning import is_exporting, scan
 from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings
 from quickstudy.task import TaskFamily
 
@@ -99,7 +99,7 @@ class Reptile(MetaLearner):
         """U^k of the paper: the inner loop on mini-batches. Nothing here is differentiated by the outer loop."""
         now = tree_map(Tensor.detach, self.theta())
         times = torch.arange(steps, device=data.x.device)
-        return scan(self._descended, now, times, real_first(data))[0] if steps else now
+        return scan(self._descended, now, times, real_first(data))[0]
 
     def _descended(self, now: Inner, t: Tensor, points: Batch) -> tuple[Inner, Any]:
         # Algorithm 1: phi = U^k(theta), k steps of SGD or Adam

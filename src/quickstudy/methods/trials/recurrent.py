@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_map
 
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.mann import MANN, MANNConfig, Memory
+from quickstudy.methods.scanning import is_exporting
 from quickstudy.methods.trials.learner import TrialLearner
 from quickstudy.methods.trials.policy import Gaussian, Unit
 from quickstudy.methods.trials.rollout import Episodes, PolicyInput, collect
-from quickstudy.scanning import is_exporting
 from quickstudy.settings import Config, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
 

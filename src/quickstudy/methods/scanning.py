@@ -24,11 +24,11 @@ def scan(step: Callable[..., tuple[Any, Any]], state: Any, rows: Any, *shared: A
         step: of a state, a row and what is shared to the next state and what it gives beside, trees of tensors; the
             state keeps its shapes. Of tensors it may use these and its learner's own parameters and buffers, no others.
         state: before the first step.
-        rows: a tree of tensors [step, ...], at least one step.
+        rows: a tree of tensors [step, ...].
         shared: the same for every step.
 
     Returns:
-        the state after the last step, and what all steps gave, stacked, a tree of [step, ...].
+        the state after the last step, and what all steps gave, stacked, a tree of [step, ...]; None without a step.
     """
     if _exported is not None:
         return _as_node(_exported, step, state, rows, shared)
@@ -37,6 +37,8 @@ def scan(step: Callable[..., tuple[Any, Any]], state: Any, rows: Any, *shared: A
     for row in zip(*(leaf.unbind() for leaf in leaves), strict=True):
         state, one = step(state, tree_unflatten(row, spec), *shared)
         given.append(one)
+    if not given:
+        return state, None
     # What steps give may be an empty tree.
     columns, beside = [tree_flatten(one)[0] for one in given], tree_flatten(given[0])[1]
     return state, tree_unflatten([torch.stack(each) for each in zip(*columns, strict=True)], beside)
