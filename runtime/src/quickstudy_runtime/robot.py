@@ -208,7 +208,10 @@ class Skill:
         return self._gate.status
 
     def reset(self, last: Any = None) -> None:
-        """A new episode: memories and clocks start again; what was learned stays.
+        """A new episode: memories and clocks start again; what was learned from demonstrations stays.
+
+        What a learner by trial remembers is what it learned: for it this is a new task, and between the episodes of
+        one task `act(..., done=True)` takes its place.
 
         Args:
             last: [act], what the robot was told before. Where a bad observation is to keep the last value of a channel,
