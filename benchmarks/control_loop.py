@@ -266,9 +266,9 @@ def main() -> None:
         cell="control-loop", metric="success", unit="fraction", rows=rows, seconds=time.perf_counter() - started,
         command=f"python -m benchmarks.control_loop --minutes {what.minutes:g}",
         protocol="Server, control program and MuJoCo arm are three processes on real sockets; at a random time while "
-        f"the hand moves faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time from "
-        f"then until the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in the end."
-        f" Chunks and weights: the family's own 20 Hz, {TASKS} held-out objects.",
+        f"the hand moves faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time "
+        f"from then until the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in "
+        f"the end. Chunks and weights: the family's own 20 Hz, {TASKS} held-out objects.",
     )  # fmt: skip
     if what.output is not None:
         cell.write(what.output)
