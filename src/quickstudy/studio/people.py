@@ -73,9 +73,12 @@ class Person:
         self.place = self.place + away * min(1.0, self.speed / max(length, 1e-9))
         self.yaw += float(np.clip(yaw - self.yaw, -0.1, 0.1))
         if length < 0.002 and abs(yaw - self.yaw) < 0.02:
+            self.pause = int(self.rng.integers(0, 15)) if self.rng.uniform() < 0.5 else 0
+            changes = grip != self.grip or (len(self.plan) > 1 and self.plan[1][2] != grip)
+            if changes:  # people look where the hand is before they close it, and whether it holds before they lift
+                self.pause = max(self.pause, 10)
             self.grip = grip
             self.plan.pop(0)
-            self.pause = int(self.rng.integers(0, 15)) if self.rng.uniform() < 0.5 else 0
             self.speed = float(self.rng.uniform(0.006, 0.022))
 
     def jitter(self) -> np.ndarray:
@@ -83,14 +86,15 @@ class Person:
         return self.rng.normal(size=3) * 0.0015 * (self.pause == 0 and bool(self.plan))
 
 
-def grasping_person(env: GraspingVectorEnv, index: int, rng: np.random.Generator) -> Person:
-    """Somebody who sees the object of an environment, and how it must be held."""
+def grasping_person(env: GraspingVectorEnv, index: int, rng: np.random.Generator, attempt: int = 0) -> Person:
+    """Somebody who sees the object of an environment and how it must be held, and aims better in each attempt."""
     p = env.tasks[index // env.episodes_per_task].parameters
     tag, tag_yaw = env.read("tag")[index], float(env.tag_yaw()[index])
     where = tag[:2] + rotate(np.array([p["grasp_x"], p["grasp_y"]]), np.array(tag_yaw))
-    aim = np.array([*where, p["grasp_height"]]) + rng.normal(size=3) * [_AIM, _AIM, _AIM_HEIGHT]
+    care = 0.6**attempt
+    aim = np.array([*where, p["grasp_height"]]) + care * rng.normal(size=3) * [_AIM, _AIM, _AIM_HEIGHT]
     aim[2] = max(aim[2], 0.010)
-    yaw, start = float(tag_yaw + p["grasp_yaw"] + _AIM_YAW * rng.normal()), env.target_yaw[index]
+    yaw, start = float(tag_yaw + p["grasp_yaw"] + care * _AIM_YAW * rng.normal()), env.target_yaw[index]
     apart = bool(rng.uniform() < 0.5)
     steps: list[tuple[np.ndarray, float, float, bool]] = []
     if rng.uniform() < _DETOUR:
@@ -104,8 +108,7 @@ def grasping_person(env: GraspingVectorEnv, index: int, rng: np.random.Generator
     steps.append((np.array([*(aim[:2] + 0.004 * rng.normal(size=2)), SAFE_HEIGHT]), yaw, -1.0, apart))
     if rng.uniform() < 0.5:
         steps.append((np.array([*aim[:2], aim[2] + rng.uniform(0.02, 0.07)]), yaw, -1.0, apart))
-    steps.append((np.array([*aim[:2], max(aim[2], SAFE_HEIGHT - 0.02)]), yaw, -1.0, False))
-    steps.append((aim, yaw, 1.0, False))
+    steps += [(aim, yaw, -1.0, False), (aim, yaw, 1.0, False)]
     up = aim + [*(0.02 * rng.normal(size=2)), rng.uniform(0.13, 0.18)]
     steps.append((up, yaw, 1.0, apart))
     return Person(rng, env.target[index].copy(), float(start), steps)
@@ -129,7 +132,7 @@ class GraspingByPeople(Grasping):
                 if not todo:
                     break
                 drawn = [of[i].generator(DEMONSTRATION, seed, i % count, attempt, 1) for i in todo]
-                self._attempt_by_people(env, todo, drawn, kept)
+                self._attempt_by_people(env, todo, drawn, kept, attempt)
         return _whole(kept, of, count)
 
     def _attempt_by_people(
@@ -138,10 +141,11 @@ class GraspingByPeople(Grasping):
         todo: Sequence[int],
         drawn: Sequence[np.random.Generator],
         kept: list[Demonstration | None],
+        attempt: int,
     ) -> None:
         env.reset(drawn, np.array(todo))
         env.noise[:] = 0.0
-        people = {i: grasping_person(env, i, rng) for i, rng in zip(todo, drawn, strict=True)}
+        people = {i: grasping_person(env, i, rng, attempt) for i, rng in zip(todo, drawn, strict=True)}
         recorders = {i: Recorder(grips=True) for i in todo}
         active = np.zeros(env.size, bool)
         active[list(todo)] = True
