@@ -1,6 +1,6 @@
 """Trains the small learners that come with the package, for the studio: python tools/train_studio_learners.py
 
-Each becomes a run folder in src/quickstudy/studio/learners with weights of 16 bits and a card. Half of the demonstrations
+Each becomes a run folder of src/quickstudy/studio/learners with weights of 16 bits and a card. Half of the shows
 that they learn to adapt from are given by people, as `quickstudy.studio.people` draws them; what they are asked for is
 always what the expert does. A training that was stopped goes on when the command is called again.
 """

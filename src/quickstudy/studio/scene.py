@@ -1,0 +1,130 @@
+"""What a session looks like: two robots, the handle that a person drags, and what the learner attends to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from quickstudy.simulation.world_view import WorldView
+from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle
+from quickstudy.studio.session import Frame
+
+_QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
+"""Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
+
+
+class Stage:
+    """The scene of one browser tab.
+
+    Args:
+        scene: of a viser client.
+        moved: called with the handle whenever a person drags it.
+    """
+
+    def __init__(self, scene: Any, moved: Callable[[np.ndarray, float], None]) -> None:
+        self._scene, self._moved = scene, moved
+        self._views: list[WorldView] = []
+        self._arena: Arena | None = None
+        self._handle: Any = None
+        self._plumb: Any = None
+        self._steps: Any = None
+        self._labels: list[Any] = []
+        self._beside: Any = None
+
+    def build(self, arena: Arena, names: tuple[str, str]) -> None:
+        """Draws a task; of the same family, only what looks otherwise than before.
+
+        Args:
+            names: of the two robots, as labels.
+        """
+        if self._arena is None or self._arena.name != arena.name:
+            self._scene.reset()
+            self._beside = self._scene.add_frame("/beside", show_axes=False, position=arena.apart)
+            self._views = [
+                WorldView(self._scene, "/learner"),
+                WorldView(self._scene, "/beside/robot", arena.shared),
+            ]
+            self._handle = self._plumb = self._steps = None
+            self._scene.add_light_ambient("/ambient", intensity=0.7)
+        self._arena = arena
+        for view in self._views:
+            view.build(arena.model)
+        self.attend(None)
+        for label in self._labels:
+            label.remove()
+        above = (0.0, 0.6, 0.62) if arena.name == "grasping" else None
+        self._labels = []
+        if above is not None:
+            for text, parent in zip(names, ("/learner", "/beside"), strict=True):
+                self._labels.append(self._scene.add_label(f"{parent}/label", text, position=above))
+
+    def draw(self, frame: Frame) -> None:
+        """Moves both robots to where they are."""
+        self._beside.visible = frame.beside
+        for label in self._labels[1:]:
+            label.visible = frame.beside
+        for robot in (LEARNER, BESIDE):
+            if robot == LEARNER or frame.beside:
+                self._views[robot].move(frame.places[robot], frame.turns[robot])
+
+    def show_handle(self, handle: Handle | None) -> None:
+        """The handle where it is given; None takes it away."""
+        if handle is None:
+            for part in (self._handle, self._plumb):
+                if part is not None:
+                    part.remove()
+            self._handle = self._plumb = None
+            return
+        assert self._arena is not None
+        arena = self._arena
+        if self._handle is None:
+            self._handle = self._scene.add_transform_controls(
+                "/handle", scale=arena.handle_size, line_width=4.0, depth_test=False,
+                disable_rotations=not arena.turns, translation_limits=arena.limits(),
+                active_axes=(True, True, arena.turns), position=handle.place, wxyz=_turn(handle.yaw),
+            )  # fmt: skip
+
+            @self._handle.on_update
+            async def _(event: Any) -> None:
+                place, yaw = np.array(event.target.position), _yaw(np.array(event.target.wxyz))
+                if event.phase == "end":  # a handle that was tilted stands upright again
+                    event.target.wxyz = _turn(yaw)
+                self._moved(place, yaw)
+
+        else:
+            self._handle.position, self._handle.wxyz = handle.place, _turn(handle.yaw)
+
+    def plumb(self, place: np.ndarray) -> None:
+        """A line from a place of the hand down to the table, by which its depth can be seen."""
+        points = np.array([[place, [place[0], place[1], 0.001]]], np.float32)
+        if self._plumb is None:
+            self._plumb = self._scene.add_line_segments("/plumb", points, colors=(40, 90, 200), line_width=2.0)
+        else:
+            self._plumb.points = points
+
+    def attend(self, found: tuple[np.ndarray, np.ndarray] | None) -> None:
+        """The demonstrated steps as points, the redder the more the learner attends to them; None takes them away."""
+        if found is None:
+            if self._steps is not None:
+                self._steps.remove()
+            self._steps = None
+            return
+        places, weights = found
+        share = np.sqrt(weights / max(float(weights.max()), 1e-9))[:, None]
+        colours = (_QUIET * (1 - share) + _LOUD * share).astype(np.uint8)
+        size = 0.007 if self._arena is not None and self._arena.name == "grasping" else 0.12
+        if self._steps is None or len(self._steps.points) != len(places):
+            self._steps = self._scene.add_point_cloud(
+                "/learner/attention", places.astype(np.float32), colours, point_size=size, point_shape="circle"
+            )
+        else:
+            self._steps.points, self._steps.colors = places.astype(np.float32), colours
+
+
+def _turn(yaw: float) -> np.ndarray:
+    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+
+
+def _yaw(wxyz: np.ndarray) -> float:
+    w, x, y, z = wxyz
+    return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))

@@ -1,0 +1,444 @@
+"""One browser tab: its scene, demonstrations, skill and tries. Nothing here knows of a browser.
+
+The physics has a thread of its own, which ends with the session. Whoever shows the session reads `frame`, and asks
+`version` whether something else has changed.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError
+from quickstudy.studio import learning
+from quickstudy.studio.arena import ARENAS, BESIDE, FAMILIES, LEARNER, Arena, Handle, Said
+from quickstudy.studio.demonstrating import Recorder
+from quickstudy.studio.learning import NOTHING, Choice, Learned
+from quickstudy.task import Task
+
+Mode = Literal["rest", "shown by person", "shown by expert", "trying"]
+MOST_SHOWN = 8
+"""Demonstrations of one task that are kept."""
+_BREAK = 0.6
+"""Seconds from the end of a try to the next one."""
+_TICK = 1 / 30
+"""Seconds from one picture to the next, at the least."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A demonstration of the task, and what was wrong with it."""
+
+    demonstration: Demonstration
+    by: Literal["person", "expert", "file"]
+    success: bool
+    faults: tuple[Said, ...] = ()
+
+
+@dataclass
+class Score:
+    """How tries of one robot ended."""
+
+    successes: int = 0
+    tries: int = 0
+
+    def add(self, ends: Sequence[bool]) -> None:
+        self.successes, self.tries = self.successes + int(sum(ends)), self.tries + len(ends)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is to be drawn: places [2, body, 3], quaternions [2, body, 4], and whether the second robot is there."""
+
+    places: np.ndarray
+    turns: np.ndarray
+    beside: bool
+
+
+@dataclass
+class _Motion:
+    """The last two states of the world, between which pictures are drawn."""
+
+    before: tuple[np.ndarray, np.ndarray]
+    after: tuple[np.ndarray, np.ndarray]
+    at: float = 0.0
+    lasts: float = 1.0
+
+    def between(self, now: float) -> tuple[np.ndarray, np.ndarray]:
+        part = float(np.clip((now - self.at) / self.lasts, 0.0, 1.0))
+        places = (1 - part) * self.before[0] + part * self.after[0]
+        sign = np.sign((self.before[1] * self.after[1]).sum(-1, keepdims=True))
+        turns = (1 - part) * self.before[1] + part * np.where(sign == 0, 1.0, sign) * self.after[1]
+        return places, turns / np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-9)
+
+
+class Session:
+    """See the module's text; every public method may be called from any thread.
+
+    Args:
+        choices: the learners that there are.
+        seed: of the tasks and tries.
+
+    Attributes:
+        choice: the learner that is taught.
+        beside: what it is compared with: `learning.NOTHING`, a baseline, or another learner's name.
+        arena: where the task is played.
+        mode: what the first robot does.
+        shown: demonstrations of this task so far.
+        skill, beside_skill: what came of them; None before.
+        score, beside_score: of tries since.
+        curve: success by the number of demonstrations, of tries at once: (demonstrations, successes, tries).
+        failure: what went wrong last, in a sentence; empty where nothing did.
+        moving_ms: from the call of `learn` to the first step of the robot that learned.
+        version: goes up with each change that is not a motion.
+    """
+
+    def __init__(self, choices: Sequence[Choice], seed: int | None = None) -> None:
+        if not choices:
+            raise QuickstudyError("The studio needs a trained learner, and the package holds none; name one by --run.")
+        self._rng = np.random.default_rng(seed)
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self.choices, self.choice, self.beside = list(choices), choices[0], NOTHING
+        self.mode: Mode = "rest"
+        self.shown: list[Shown] = []
+        self.skill: Learned | None = None
+        self.beside_skill: Learned | None = None
+        self.score, self.beside_score = Score(), Score()
+        self.curve: list[tuple[int, int, int]] = []
+        self.failure, self.moving_ms, self.version = "", 0.0, 0
+        self._clicked = 0.0
+        self._recorder: Recorder | None = None
+        self._policies: list[Any] = []
+        self._active = np.zeros(2, bool)
+        self._due = 0.0
+        self._tries = 0
+        self.arena = self._arena_of(self._drawn())
+        self.handle: Handle = self.arena.handle()
+        self._motion = _still(self.arena)
+        self._thread = threading.Thread(target=self._run, name="studio-physics", daemon=True)
+        self._thread.start()
+
+    # ---- what a person asks for
+
+    def choose(self, choice: Choice) -> None:
+        """Teaches another learner; of the same family, the task and its demonstrations stay."""
+        with self._lock:
+            other = choice.family != self.choice.family
+            self.choice = choice
+            if other:
+                self.new_task()
+            else:
+                self._forget_skill()
+            self._changed()
+
+    def compare_with(self, beside: str) -> None:
+        with self._lock:
+            self.beside = beside
+            self.beside_score = Score()
+            self.beside_skill = self._beside() if self.skill is not None else None
+            self._rest()
+            self._changed()
+
+    def new_task(self, task: Task | None = None) -> None:
+        """An unseen task of a test split, or the one that is given."""
+        with self._lock:
+            arena = self._arena_of(task or self._drawn())  # before anything is let go of: it may fail
+            self.arena.close()
+            self.arena, self._motion = arena, _still(arena)
+            self._recorder, self.handle = None, arena.handle()
+            self.shown.clear()
+            self.curve.clear()
+            self._forget_skill()
+
+    def make_task(self, kind: str, values: dict[str, float]) -> None:
+        """A task of a person's own making."""
+        parameters = ARENAS[self.choice.family].made(kind, values, self._rng)
+        self.new_task(Task(self.choice.family, "own", int(self._rng.integers(1 << 30)), parameters))
+
+    def show(self) -> None:
+        """A person begins to demonstrate; the handle is where the robot is."""
+        self._begin_showing("shown by person", 0.0)
+
+    def show_by_expert(self) -> None:
+        self._begin_showing("shown by expert", self.arena.family.disturbance)
+
+    def finish(self) -> None:
+        """The demonstration is over as it is."""
+        with self._lock:
+            if self._recorder is not None:
+                self._end_showing(bool(self.arena.env.success[0]))
+
+    def add(self, demonstration: Demonstration) -> None:
+        """A demonstration from elsewhere.
+
+        Raises:
+            QuickstudyError: its widths are not the family's.
+        """
+        family = self.arena.family
+        widths = demonstration.observations.shape[1], demonstration.actions.shape[1]
+        if widths != (family.observation_size, family.action_size):
+            raise QuickstudyError(
+                f"The demonstration's observations and actions are {widths[0]} and {widths[1]} wide; those of "
+                f"{family.name} are {family.observation_size} and {family.action_size}."
+            )
+        self._check_room()
+        with self._lock:
+            self.shown.append(Shown(demonstration, "file", True))
+            self._forget_skill()
+
+    def undo(self) -> None:
+        """Takes the last demonstration back, or the one that is being given."""
+        with self._lock:
+            if self._recorder is not None:
+                self._recorder = None
+            elif self.shown:
+                self.shown.pop()
+            self._forget_skill()
+
+    def learn(self) -> None:
+        """The learner adapts to all demonstrations so far, and begins to try.
+
+        Raises:
+            QuickstudyError: there is none, or see `quickstudy.evaluation.adapt`.
+        """
+        self._clicked = time.perf_counter()
+        with self._lock:
+            if not self.shown:
+                raise QuickstudyError("There is no demonstration to learn from yet.")
+            every = [one.demonstration for one in self.shown]
+            self.skill = learning.learned(learning.loaded(self.choice.run), every, self.arena.family)
+            self.beside_skill = self._beside()
+            self.score, self.beside_score = Score(), Score()
+            self.try_it()
+
+    def try_it(self) -> None:
+        """Tries one scene after the other until `rest`; before a demonstration, to see what it does without."""
+        with self._lock:
+            if self.skill is None:
+                self.skill = learning.learned(learning.loaded(self.choice.run), [], self.arena.family)
+                self.beside_skill = self._beside()
+            self.mode = "trying"
+            self._begin_try()
+            self._changed()
+
+    def rest(self) -> None:
+        with self._lock:
+            self._rest()
+            self._changed()
+
+    def try_many(self, count: int = 20) -> None:
+        """Counts tries at once, in scenes that are not shown."""
+        with self._lock:
+            skill, beside, task, family = self.skill, self.beside_skill, self.arena.task, self.arena.family
+        if skill is None:
+            raise QuickstudyError("There is no skill to try yet; let it learn first.")
+        seed = int(self._rng.integers(1 << 31))
+        ends = [learning.many(one, family, task, count, seed) for one in (skill, beside) if one is not None]
+        with self._lock:
+            if skill is self.skill:
+                self.score.add(ends[LEARNER].tolist())
+                if beside is not None and beside is self.beside_skill:
+                    self.beside_score.add(ends[BESIDE].tolist())
+                self.curve.append((skill.shots, int(ends[LEARNER].sum()), count))
+                self._changed()
+
+    def close(self) -> None:
+        """Ends the physics; a session that is closed cannot be used again."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(5.0)
+        with self._lock:
+            self.arena.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    # ---- what is drawn
+
+    def frame(self) -> Frame:
+        with self._lock:
+            return Frame(*self._motion.between(time.perf_counter()), self.beside != NOTHING)
+
+    def attention(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of the learner's robot now: places of the demonstrated steps [step, 3], and attention to each [step]."""
+        with self._lock:
+            if self.skill is None or not self.shown or self.skill.shots != len(self.shown):
+                return None
+            weights = learning.attention(self.skill, self.arena.observations[LEARNER])
+            if weights is None:
+                return None
+            seen = np.concatenate([one.demonstration.observations for one in self.shown])
+            return self.arena.shown_at(seen), weights
+
+    # ---- the physics
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started = time.perf_counter()
+            try:
+                with self._lock:
+                    if self.mode != "rest" and started >= self._due:
+                        self._step(started)
+            except Exception as error:  # whatever fails in one tab must not take others with it
+                with self._lock:
+                    self.failure = (
+                        str(error) if isinstance(error, QuickstudyError) else f"{type(error).__name__}: {error}"
+                    )
+                    self._recorder = None
+                    self._rest()
+                    self._changed()
+            wait = min(_TICK, max(0.001, self._due - time.perf_counter())) if self.mode != "rest" else _TICK
+            self._stop.wait(wait)
+
+    def _step(self, now: float) -> None:
+        if self.mode == "trying" and not self._active.any():
+            self._begin_try()
+            return
+        before = self.arena.poses()
+        if self.mode == "trying":
+            over = self._step_of_try()
+        else:
+            over = self._step_of_showing()
+        speed = self.arena.show_speed if self.mode == "shown by person" else self.arena.speed
+        lasts = 1.0 / ((self.arena.family.rate or 20.0) * speed)
+        self._motion = _Motion(before, self.arena.poses(), now, lasts)
+        late = now - self._due > 2 * lasts
+        self._due = (now if late else self._due) + (lasts + _BREAK if over else lasts)
+
+    def _step_of_showing(self) -> bool:
+        recorder, arena = self._recorder, self.arena
+        if recorder is None:
+            self._rest()
+            return True
+        seen = arena.observations[LEARNER].copy()
+        if self.mode == "shown by person":
+            action = arena.follow(self.handle)
+        else:
+            action = np.nan_to_num(arena.env.expert_action()[0, LEARNER]).astype(np.float32)
+        recorder.add(seen, action)
+        actions = np.zeros((2, arena.family.action_size), np.float32)
+        actions[LEARNER] = action
+        result = arena.step(actions, np.array([True, False]))
+        if bool(result.terminated[0, LEARNER]) or recorder.full:
+            self._end_showing(bool(arena.env.success[0]))
+            return True
+        if self.mode == "shown by expert" and bool(result.over[0, LEARNER]):
+            self._recorder = None
+            self._begin_showing("shown by expert", arena.family.disturbance)  # it failed, and shows it again
+        return False
+
+    def _step_of_try(self) -> bool:
+        observations = self.arena.observations
+        actions = np.zeros((2, self.arena.family.action_size), np.float32)
+        for robot, policy in enumerate(self._policies):
+            if self._active[robot]:
+                actions[robot] = policy(observations[None, robot : robot + 1])[0, 0]
+        result = self.arena.step(actions, self._active)
+        if self.moving_ms == 0.0 and self._clicked:
+            self.moving_ms = 1e3 * (time.perf_counter() - self._clicked)
+            self._changed()
+        ended = self._active & result.over[0]
+        for robot, score in ((LEARNER, self.score), (BESIDE, self.beside_score)):
+            if ended[robot]:
+                score.add([bool(self.arena.env.success[robot])])
+                self._changed()
+        self._active &= ~ended
+        return not self._active.any()
+
+    # ---- parts of these
+
+    def _begin_showing(self, mode: Mode, disturbance: float) -> None:
+        self._check_room()
+        with self._lock:
+            self._rest()
+            self._score_over()
+            self.arena.reset([int(self._rng.integers(1 << 31))], demonstrating=True, disturbance=disturbance)
+            self.handle = self.arena.handle()
+            self._recorder = Recorder(grips=self.arena.grips)
+            self.mode, self._due = mode, time.perf_counter()
+            self._motion = _still(self.arena)
+            self._changed()
+
+    def _end_showing(self, success: bool) -> None:
+        recorder, by = self._recorder, "person" if self.mode == "shown by person" else "expert"
+        self._recorder = None
+        if recorder is not None and len(recorder):
+            demonstration = recorder.demonstration()
+            faults = self.arena.faults(success, demonstration.observations, demonstration.actions)
+            self.shown.append(Shown(demonstration, by, success, tuple(faults)))  # type: ignore[arg-type]
+        self._rest()
+        self.skill = self.beside_skill = None
+        self._changed()
+
+    def _begin_try(self) -> None:
+        assert self.skill is not None
+        self._tries += 1
+        self.arena.reset([int(self._rng.integers(1 << 31))])
+        others = [] if self.beside_skill is None else [self.beside_skill.policy()]
+        self._policies = [self.skill.policy(), *others]
+        self._active = np.array([True, bool(others)])
+        self._motion, self._due = _still(self.arena), time.perf_counter()
+
+    def _beside(self) -> Learned | None:
+        """What the other robot learned of the same demonstrations."""
+        if self.beside == NOTHING or self.skill is None:
+            return None
+        every = [one.demonstration for one in self.shown][: self.skill.shots]
+        known = {one.name: one for one in self.choices if one.family == self.choice.family}
+        if self.beside in known:
+            return learning.learned(learning.loaded(known[self.beside].run), every, self.arena.family)
+        made = learning.baseline(self.choice.family, self.beside)
+        return learning.learned(made, every, self.arena.family)
+
+    def _score_over(self) -> None:
+        self.moving_ms, self._clicked = 0.0, 0.0
+
+    def _forget_skill(self) -> None:
+        self.skill = self.beside_skill = None
+        self.score, self.beside_score = Score(), Score()
+        self._score_over()
+        self._rest()
+        self._changed()
+
+    def _rest(self) -> None:
+        self.mode, self._active = "rest", np.zeros(2, bool)
+
+    def _changed(self) -> None:
+        self.version += 1
+
+    def _check_room(self) -> None:
+        if len(self.shown) >= MOST_SHOWN:
+            raise QuickstudyError(f"At most {MOST_SHOWN} demonstrations of a task are kept; undo one first.")
+
+    def _drawn(self) -> Task:
+        family = _family(self.choice.family)
+        split = str(self._rng.choice(family.test_splits))
+        return family.task(split, int(self._rng.integers(family.sizes[split])))
+
+    def _arena_of(self, task: Task) -> Arena:
+        made = ARENAS[self.choice.family](_family(self.choice.family), task)
+        made.reset([int(self._rng.integers(1 << 31))])
+        learner = learning.loaded(self.choice.run)
+        learning.warm_up(learner, made.family)
+        return made
+
+
+def _still(arena: Arena) -> _Motion:
+    poses = arena.poses()
+    return _Motion(poses, poses, time.perf_counter())
+
+
+_FAMILIES: dict[str, Any] = {}
+
+
+def _family(name: str) -> Any:
+    """A family; made once, as no session changes it."""
+    if name not in _FAMILIES:
+        _FAMILIES[name] = FAMILIES[name]()
+    return _FAMILIES[name]
