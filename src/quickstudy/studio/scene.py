@@ -13,6 +13,9 @@ from quickstudy.studio.session import Frame
 _QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
 """Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
 
+_TRIANGLES = 1500
+"""Of a mesh: a scene that moves is drawn again and again, by some browsers without a GPU."""
+
 
 class Stage:
     """The scene of one browser tab.
@@ -48,12 +51,13 @@ class Stage:
             self._learner = self._scene.add_frame("/learner", show_axes=False)
             self._beside = self._scene.add_frame("/beside", show_axes=False, position=arena.apart)
             self._views = [
-                WorldView(self._scene, "/learner"),
-                WorldView(self._scene, "/beside/robot", arena.shared),
+                WorldView(self._scene, "/learner", triangles=_TRIANGLES),
+                WorldView(self._scene, "/beside/robot", arena.shared, _TRIANGLES),
             ]
             self._handle = self._plumb = self._steps = None
             self._labels, self._names = [], ("", "")
             self._scene.add_light_ambient("/ambient", intensity=0.7)
+            self._scene.configure_default_lights(cast_shadow=False)  # they cost a browser without a GPU half its speed
         self._arena = arena
         self._views[LEARNER].build(arena.model)
         self._second = False  # it is drawn when it is first seen
@@ -97,16 +101,17 @@ class Stage:
         if self._handle is None:
             self._handle = self._scene.add_transform_controls(
                 "/handle", scale=arena.handle_size, line_width=4.0, depth_test=False,
-                disable_rotations=not arena.turns, translation_limits=arena.limits(),
+                disable_rotations=not arena.turns, rotation_limits=((0.0, 0.0), (0.0, 0.0), (-3.0, 3.0)),
                 active_axes=(True, True, arena.turns), position=handle.place, wxyz=_turn(handle.yaw),
             )  # fmt: skip
 
             @self._handle.on_update
             async def _(event: Any) -> None:
-                place, yaw = np.array(event.target.position), _yaw(np.array(event.target.wxyz))
-                if event.phase == "end":  # a handle that was tilted stands upright again
-                    event.target.wxyz = _turn(yaw)
-                self._moved(place, yaw)
+                place = np.array(event.target.position)
+                self._moved(place, _yaw(np.array(event.target.wxyz)))
+                if event.phase == "end" and self._handle is event.target:  # one that left the robot's reach comes back
+                    low, high = np.array(arena.limits()).T
+                    event.target.position = np.clip(place, low, high)
 
         else:
             self._handle.position, self._handle.wxyz = handle.place, _turn(handle.yaw)

@@ -179,12 +179,12 @@ class Session:
 
     def move(self, place: np.ndarray, yaw: float) -> None:
         """The handle was dragged; this waits for nothing, as it comes with every motion of the mouse."""
-        self.handle = Handle(place, yaw, self.handle.grip)
+        low, high = np.array(self.arena.limits()).T
+        self.handle = Handle(np.clip(place, low, high), yaw, self.handle.grip)
 
     def move_to(self, place: np.ndarray) -> None:
         """The handle goes to a place on the floor [2]."""
-        low, high = np.array(self.arena.limits()).T
-        self.handle = Handle(np.clip([*place, self.handle.place[2]], low, high), self.handle.yaw, self.handle.grip)
+        self.move(np.array([*place, self.handle.place[2]]), self.handle.yaw)
 
     def grip(self) -> None:
         """Closes the gripper, or opens it."""

@@ -35,14 +35,14 @@ class Teach:
         self._buttons: dict[str, Any] = {}
         for key, hotkey, icon, action in (
             ("new_task", "N", None, session.new_task),
-            ("show", "D", None, session.show),
+            ("show", "H", None, session.show),
             ("grip", "G", None, session.grip),
             ("finish", "F", None, session.finish),
-            ("expert", "E", None, session.show_by_expert),
+            ("expert", "X", None, session.show_by_expert),
             ("undo", "Z", None, session.undo),
             ("learn", "L", None, session.learn),
             ("try", "T", None, session.try_it),
-            ("stop", "S", None, session.rest),
+            ("stop", "P", None, session.rest),
             ("try_20", "M", None, self._many),
         ):
             button = gui.add_button(say(key), icon=icon)

@@ -139,6 +139,7 @@ class Why:
                     {"label": "97.5 %", "stroke": "#8fb3d9", "dash": [4, 4]},
                 ),
                 title=say("curve"),
-                scales={"x": {"time": False, "range": [min(at) - 0.5, max(at) + 0.5]}, "y": {"range": [0, 100]}},
+                scales={"x": {"time": False, "range": [min(at) - 0.5, max(at) + 0.5]}, "y": {"range": [-3, 103]}},
+                legend={"show": False},
                 aspect=1.6,
             )
