@@ -30,8 +30,9 @@ _ABOUT = (
 
 _COMMANDS = {
     "demo": Demo, "studio": Studio, "families": Families, "check": Check, "record": Record, "data": Data,
-    "train": Train, "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "reproduce": Reproduce,
-    "runs": Runs, "report": Report, "export": Export, "push": Push, "pull": Pull, "profile": Profile,
+    "train": Train, "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume,
+    "reproduce": Reproduce, "runs": Runs, "report": Report, "export": Export, "push": Push, "pull": Pull,
+    "profile": Profile,
 }  # fmt: skip
 
 

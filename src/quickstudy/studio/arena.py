@@ -14,11 +14,10 @@ import numpy as np
 
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.grasping.arm import TABLE_CENTRE
-from quickstudy.families.grasping.family import TRAIN_SHAPES, Grasping
+from quickstudy.families.grasping.family import TRAIN_SHAPES
 from quickstudy.families.grasping.scene import rotate
 from quickstudy.families.grasping.vector_env import LIFT, OBSERVATION_SCALE, GraspingVectorEnv
 from quickstudy.families.navigation import layouts
-from quickstudy.families.navigation.family import Navigation
 from quickstudy.families.navigation.layouts import HALF
 from quickstudy.families.navigation.planner import plan
 from quickstudy.families.navigation.tasks import draw
@@ -58,6 +57,7 @@ class Arena(ABC):
         grips: whether an action's last number is a gripper.
         turns: whether the handle's yaw means something.
         speed, show_speed: how many times faster than the clock tries are shown, and a person demonstrates.
+        mark: a place that is marked green for people [3], where there is something that they alone know.
         apart: where the second robot is drawn, metres from the first [3].
         shared: bodies that are drawn once for both.
         label_at: where a robot's name is written above it; None where the two are in one place.
@@ -77,6 +77,7 @@ class Arena(ABC):
     wide_centre: ClassVar[tuple[float, float, float]]
     handle_size: ClassVar[float]
     label_at: ClassVar[tuple[float, float, float] | None] = None
+    mark: np.ndarray | None = None
     family: SimulatedFamily
     env: Any
 
@@ -100,12 +101,16 @@ class Arena(ABC):
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         """One step with actions [2, act] of the robots that are active [2]."""
-        return self.env.step(actions[None], active[None])  # type: ignore[no-any-return]
+        return self.env.step(actions[None], active[None])
 
     @property
     def observations(self) -> np.ndarray:
         """[2, obs]."""
         return np.asarray(self.env.observations[0])
+
+    def passed(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The poses on the way of the last step, the last of them where everything is now."""
+        return [self.poses()]
 
     def poses(self) -> tuple[np.ndarray, np.ndarray]:
         """Places [2, body, 3] and quaternions [2, body, 4] of all bodies."""
@@ -298,7 +303,3 @@ class NavigationArena(Arena):
             found = draw(layouts.STYLES[kind](rng), rng)
             if found is not None:
                 return {"style": kind, **found}
-
-
-ARENAS: Mapping[str, type[Arena]] = {arena.name: arena for arena in (GraspingArena, NavigationArena)}
-FAMILIES: Mapping[str, type[SimulatedFamily]] = {"grasping": Grasping, "navigation": Navigation}

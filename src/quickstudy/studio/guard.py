@@ -151,10 +151,10 @@ def _guarded(guard: Guard) -> Iterator[None]:
 
         return original(handler, *places, process_request=look, **options)
 
-    websocket_server.serve = serve_guarded  # type: ignore[assignment,misc]
+    websocket_server.serve = serve_guarded  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        websocket_server.serve = original  # type: ignore[misc]
+        websocket_server.serve = original  # type: ignore[assignment, misc]
     if not begun:
         raise QuickstudyError(f"viser {viser.__version__} cannot be guarded; the studio was made for 1.1.")

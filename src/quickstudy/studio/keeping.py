@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ class Files:
             ("save_skill", _SKILL, save_skill),
             ("save_bundle", _BUNDLE, save_bundle),
         ):
-            tab.on(gui.add_button(say(key)), lambda ending=ending, save=save: self._save(ending, save))
+            tab.on(gui.add_button(say(key)), partial(self._save, ending, save))
         self._kept = gui.add_dropdown(say("kept"), self._listed())
         tab.on(gui.add_button(say("load")), self._load)
         upload = gui.add_upload_button(say("upload"), mime_type=f"{_DEMONSTRATIONS},{_SKILL}")

@@ -58,14 +58,14 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
         QuickstudyError: one of the folders is no run, learns by trials that it does not remember, or is of a family
             that the studio has no scene for.
     """
-    from quickstudy.studio.arena import FAMILIES
+    from quickstudy.studio.arenas import ARENAS
 
     found = []
     for run in (*own, *packaged()):
         settings = runs.load_settings(run)
-        if settings.family not in FAMILIES:
+        if settings.family not in ARENAS:
             raise QuickstudyError(
-                f"'{run}' was trained on '{settings.family}'; the studio has scenes for {' and '.join(FAMILIES)}."
+                f"'{run}' was trained on '{settings.family}'; the studio has scenes for {', '.join(ARENAS)}."
             )
         by_trial = Experiment.of(settings.family, settings.method).by_trial
         if by_trial and not settings.method.startswith(("rl2", "rl-rl2")):

@@ -10,7 +10,7 @@ from quickstudy.families.grasping.objects import graspable
 from quickstudy.families.navigation import maps
 from quickstudy.families.navigation.layouts import CELLS, HALF
 from quickstudy.families.navigation.tasks import draw, draw_on
-from quickstudy.studio.arena import ARENAS
+from quickstudy.studio.arenas import ARENAS
 from quickstudy.studio.keeping import take_upload
 from quickstudy.studio.session import Session
 
@@ -86,7 +86,7 @@ class Make:
                 by,
             )
         tab.on(gui.add_button(say("make_it")), self._make)
-        if self._family == "grasping":
+        if self._family in ("grasping", "grasping-tries"):
             self._unit = gui.add_dropdown(say("unit"), tuple(meshes.UNITS), initial_value="m")
             upload = gui.add_upload_button(say("import_mesh"), mime_type=",".join(meshes.SUFFIXES))
             tab.on_upload(upload, self._import_mesh)

@@ -21,7 +21,7 @@ from quickstudy.studio.scene import Stage
 from quickstudy.studio.session import Session
 from quickstudy.studio.teaching import Teach
 from quickstudy.studio.why import Why
-from quickstudy.studio.words import LANGUAGES, Language, name, say
+from quickstudy.studio.words import LANGUAGES, Language, language_of, name, say
 
 _PICTURE = 1 / 30
 """Seconds from one picture to the next."""
@@ -196,7 +196,7 @@ class Tab:
 
         @language.on_update
         def _(event: Any) -> None:
-            self.language = next(key for key, said in LANGUAGES.items() if said == event.target.value)
+            self.language = language_of(next(key for key, said in LANGUAGES.items() if said == event.target.value))
             self._stale = True
 
         @dark.on_update

@@ -35,6 +35,7 @@ class Stage:
         self._labels: list[Any] = []
         self._names = ("", "")
         self._beside: Any = None
+        self._mark: Any = None
         self._learner: Any = None
         self._room: list[Any] = []
         self._second = False
@@ -55,12 +56,17 @@ class Stage:
                 WorldView(self._scene, "/beside/robot", arena.shared, _TRIANGLES),
             ]
             self._handle = self._plumb = self._steps = None
-            self._labels, self._names = [], ("", "")
+            self._labels, self._names, self._mark = [], ("", ""), None
             self._scene.add_light_ambient("/ambient", intensity=0.7)
             self._scene.configure_default_lights(cast_shadow=False)  # they cost a browser without a GPU half its speed
         self._arena = arena
         self._views[LEARNER].build(arena.model)
         self._second = False  # it is drawn when it is first seen
+        if self._mark is not None:
+            self._mark.remove()
+            self._mark = None
+        if arena.mark is not None:
+            self._mark = self._scene.add_icosphere("/learner/mark", 0.025, color=(40, 160, 80), position=arena.mark)
         self.attend(None)
 
     def label(self, names: tuple[str, str]) -> None:

@@ -12,12 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from quickstudy import families
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.studio import learning
-from quickstudy.studio.arena import ARENAS, BESIDE, FAMILIES, LEARNER, Arena, Handle, Said
+from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle, Said
+from quickstudy.studio.arenas import ARENAS
 from quickstudy.studio.demonstrating import Recorder
 from quickstudy.studio.learning import NOTHING, Choice, Learned, Trier
+from quickstudy.studio.motion import Frame, Motion, still
 from quickstudy.task import Task
 
 Mode = Literal["rest", "shown by person", "shown by expert", "trying"]
@@ -48,34 +51,6 @@ class Score:
 
     def add(self, ends: Sequence[bool]) -> None:
         self.successes, self.tries = self.successes + int(sum(ends)), self.tries + len(ends)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What is to be drawn: of which arena, places [2, body, 3], quaternions [2, body, 4], and whether the second robot
-    is there."""
-
-    arena: Arena
-    places: np.ndarray
-    turns: np.ndarray
-    beside: bool
-
-
-@dataclass
-class _Motion:
-    """The last two states of the world, between which pictures are drawn."""
-
-    before: tuple[np.ndarray, np.ndarray]
-    after: tuple[np.ndarray, np.ndarray]
-    at: float = 0.0
-    lasts: float = 1.0
-
-    def between(self, now: float) -> tuple[np.ndarray, np.ndarray]:
-        part = float(np.clip((now - self.at) / self.lasts, 0.0, 1.0))
-        places = (1 - part) * self.before[0] + part * self.after[0]
-        sign = np.sign((self.before[1] * self.after[1]).sum(-1, keepdims=True))
-        turns = (1 - part) * self.before[1] + part * np.where(sign == 0, 1.0, sign) * self.after[1]
-        return places, turns / np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-9)
 
 
 class Session:
@@ -124,7 +99,7 @@ class Session:
         self._tries = 0
         self.arena = self._arena_of(self._drawn())
         self.handle: Handle = self.arena.handle()
-        self._motion = _still(self.arena)
+        self._motion = still(self.arena)
         self._thread = threading.Thread(target=self._run, name="studio-physics", daemon=True)
         self._thread.start()
 
@@ -159,7 +134,7 @@ class Session:
         with self._lock:
             arena = self._arena_of(task or self._drawn())  # before anything is let go of: it may fail
             self.arena.close()
-            self.arena, self._motion = arena, _still(arena)
+            self.arena, self._motion = arena, still(arena)
             self._recorder, self.handle = None, arena.handle()
             self.shown.clear()
             self.curve.clear()
@@ -175,7 +150,8 @@ class Session:
 
     def take_task(self, parameters: Mapping[str, Any]) -> None:
         """A task with parameters from elsewhere: drawn, or of a file."""
-        self.new_task(Task(self.choice.family, "own", int(self._rng.integers(1 << 30)), parameters))
+        family = self.arena.family
+        self.new_task(Task(family.seed_name or family.name, "own", int(self._rng.integers(1 << 30)), parameters))
 
     def move(self, place: np.ndarray, yaw: float) -> None:
         """The handle was dragged; this waits for nothing, as it comes with every motion of the mouse."""
@@ -358,13 +334,12 @@ class Session:
             self._begin_try()
             return
         before = self.arena.poses()
-        if self.mode == "trying":
-            over = self._step_of_try()
-        else:
-            over = self._step_of_showing()
+        over = self._step_of_try() if self.mode == "trying" else self._step_of_showing()
         speed = self.arena.show_speed if self.mode == "shown by person" else self.arena.speed
         lasts = 1.0 / ((self.arena.family.rate or 20.0) * speed)
-        self._motion = _Motion(before, self.arena.poses(), now, lasts)
+        way = self.arena.passed()
+        self._motion = Motion([before, *way], now, lasts)
+        lasts *= len(way)
         late = now - self._due > 2 * lasts
         self._due = (now if late else self._due) + (lasts + _BREAK if over else lasts)
 
@@ -423,7 +398,7 @@ class Session:
             self.handle = self.arena.handle()
             self._recorder = Recorder(grips=self.arena.grips)
             self.mode, self._due = mode, time.perf_counter()
-            self._motion = _still(self.arena)
+            self._motion = still(self.arena)
             self._changed()
 
     def _end_showing(self, success: bool) -> None:
@@ -444,7 +419,7 @@ class Session:
         others = [] if self.beside_skill is None else [self.beside_skill.policy()]
         self._policies = [self.skill.policy(), *others]
         self._active = np.array([True, bool(others)])
-        self._motion, self._due = _still(self.arena), time.perf_counter()
+        self._motion, self._due = still(self.arena), time.perf_counter()
 
     def _beside(self) -> Learned | None:
         """What the other robot learned of the same demonstrations."""
@@ -499,16 +474,11 @@ class Session:
         return made
 
 
-def _still(arena: Arena) -> _Motion:
-    poses = arena.poses()
-    return _Motion(poses, poses, time.perf_counter())
-
-
 _FAMILIES: dict[str, Any] = {}
 
 
 def _family(name: str) -> Any:
     """A family; made once, as no session changes it."""
     if name not in _FAMILIES:
-        _FAMILIES[name] = FAMILIES[name]()
+        _FAMILIES[name] = families.get(name)
     return _FAMILIES[name]

@@ -1,10 +1,11 @@
 """The part of the panel where a person teaches: choose, demonstrate, learn, try, compare, undo."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from quickstudy.results.statistics import widest
-from quickstudy.studio.learning import NO_ADAPTATION, NOTHING, SCRATCH, TRANSFER
+from quickstudy.studio.learning import NO_ADAPTATION, NOTHING, SCRATCH, TRANSFER, Learned
 from quickstudy.studio.session import Score, Session
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Teach:
         if session.mode == "trying" and not session.moving_ms:
             return say("trying")
         skill = session.skill
-        if skill is not None and skill.shots:
+        if isinstance(skill, Learned) and skill.shots:
             key = "is_learned" if session.moving_ms else "is_learned_only"
             said = say(key, ms=skill.milliseconds, moving=session.moving_ms)
             return said if skill.far is None else f"{said} {say('is_far', channel=str(skill.far))}"
@@ -186,7 +187,7 @@ class Teach:
             return
         for choice in self._session.choices:
             if choice.family == self._session.choice.family and choice.name == event.target.value:
-                self._tab.act(lambda choice=choice: self._session.choose(choice))
+                self._tab.act(partial(self._session.choose, choice))
 
     def _choose_beside(self, event: Any) -> None:
         if event.client is not None and event.target.value in self._besides:

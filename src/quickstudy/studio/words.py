@@ -62,7 +62,11 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     # ---- names
     "name_grasping": ("Arm that grasps", "抓取机械臂"),
     "name_navigation": ("Mobile robot", "移动机器人"),
-    "name_manipulation": ("Arm that pushes and opens", "操作机械臂"),
+    "name_ml1-pick-place": ("Arm that carries a puck", "搬运机械臂"),
+    "name_ml1-push": ("Arm that pushes a puck", "推动机械臂"),
+    "name_ml1-reach": ("Arm that reaches", "到达机械臂"),
+    "name_grasping-tries": ("Arm that finds out by trying", "靠尝试学习的机械臂"),
+    "name_pick-place": ("carry the puck to a place", "把圆块搬到一处"),
     "name_nothing": ("nothing", "不对比"),
     "name_no-adaptation": ("no adaptation", "不适应"),
     "name_scratch": ("learning from scratch", "从零学习"),
@@ -86,12 +90,13 @@ _WORDS: Mapping[str, tuple[str, str]] = {
                "一个从未见过的任务：**{task}**。请示范一次，或让专家示范。"),
     "is_new_by_trial": ("A task that it has never seen: **{task}**. It takes no demonstration: let it try.",
                         "一个从未见过的任务：**{task}**。它不需要示范：让它尝试。"),
-    "showing_grasping": ("Drag the arrows; the hand follows. Lower it over the marked place, close the gripper, lift by "
+    "showing_grasping": ("Drag the arrows; the hand follows. Lower it over the object, close the gripper, lift by "
                          "15 cm and hold for a second.",
-                         "拖动箭头，机械手会跟随。对准标记处下降，闭合夹爪，提起 15 厘米并保持一秒。"),
+                         "拖动箭头，机械手会跟随。对准物体下降，闭合夹爪，提起 15 厘米并保持一秒。"),
     "showing_navigation": ("Click on the floor or drag the arrows; the robot drives there. Lead it to the green disc.",
                            "点击地面或拖动箭头，机器人就会开过去。把它带到绿色圆盘。"),
-    "showing_manipulation": ("Drag the arrows; the hand follows.", "拖动箭头，机械手会跟随。"),
+    "showing_manipulation": ("Drag the arrows; the hand follows. Lower it over the puck, close the gripper, and carry the "
+                             "puck to the green ball.", "拖动箭头，机械手会跟随。降到圆块处，闭合夹爪，把它搬到绿色小球处。"),
     "by_expert": ("The expert demonstrates, disturbed on purpose.", "专家正在示范（带有人为扰动）。"),
     "trying": ("It tries, in a new scene each time.", "它正在尝试，每次场景都不同。"),
     "counting": ("Counting 20 tries …", "正在统计 20 次尝试……"),
