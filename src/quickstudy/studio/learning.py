@@ -22,7 +22,7 @@ from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods.demonstrations.matching import MatchingNetworks
 from quickstudy.nets import masked_softmax, unit
 from quickstudy.results import runs
-from quickstudy.studio.learners import packaged
+from quickstudy.studio.learners import card, packaged
 from quickstudy.task import Task
 
 NOTHING, NO_ADAPTATION, TRANSFER, SCRATCH = "nothing", "no-adaptation", "transfer", "scratch"
@@ -58,7 +58,7 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
     from quickstudy.studio.arena import FAMILIES
 
     found = []
-    for run in (*own, *packaged()):
+    for run in (*own, *(run for run in packaged() if card(run)["family"] in FAMILIES)):
         settings = runs.load_settings(run)
         if settings.family not in FAMILIES:
             raise QuickstudyError(
