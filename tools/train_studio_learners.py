@@ -74,7 +74,7 @@ RECIPES = (
     _recipe("navigation", "transfer", 1500, 500, 800, 2),
     _recipe("ml1-pick-place", "hypernet", 2000, 500, 400, 2),
     _recipe("ml1-pick-place", "transfer", 1500, 500, 400, 2),
-    Recipe("grasping-tries", "rl2-dagger", {"training": {"steps": 50}}),
+    Recipe("grasping-tries", "rl2-dagger", {"training": {"steps": 50, "meta_batch": 25}}),
 )
 PEOPLE: Mapping[str, Callable[[], TaskFamily]] = {
     "grasping": functools.partial(GraspingByPeople, threads=1),
@@ -169,9 +169,7 @@ def make(recipe: Recipe, tasks: int, episodes: int) -> None:
     size = (kept[weights] / "checkpoints/best" / checkpoint.MODEL).stat().st_size
     if size > MOST_BYTES:
         raise SystemExit(f"{recipe.name} has {size} bytes with {weights} ({validated}); it must be smaller.")
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(kept[weights], place)
-    experiment, learner = runs.load(place)
+    experiment, learner = runs.load(kept[weights])
     less = {"secondary_metrics": None, "iqm": None, "iqm_ci95": None}
     found = [
         replace(row, workload=f"{split}, shown by {by}" if by else split, **less)
@@ -205,7 +203,9 @@ def make(recipe: Recipe, tasks: int, episodes: int) -> None:
     }
     head = json.dumps({name: value for name, value in told.items() if value is not None}, indent=1)
     body = ",\n".join("  " + json.dumps(row.plain(), allow_nan=False) for row in found)
-    files.write(place / "card.json", f'{head[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
+    files.write(kept[weights] / "card.json", f'{head[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(kept[weights], place)
 
 
 def tabulate(name: str) -> None:
@@ -240,7 +240,7 @@ class Train:
     """Trains the small learners that come with the package, or some of them."""
 
     only: Annotated[tuple[str, ...], tyro.conf.arg(help="such as grasping-matching; all by default")] = ()
-    tasks: Annotated[int, tyro.conf.arg(help="validation tasks, and held-out tasks of each split")] = 100
+    tasks: Annotated[int, tyro.conf.arg(help="validation tasks, and held-out tasks of each split")] = 60
     episodes: Annotated[int, tyro.conf.arg(help="of each task")] = 2
 
 

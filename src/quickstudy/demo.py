@@ -50,7 +50,7 @@ SHORT: Changes = {
 }
 """Fewer tasks and steps than the family's defaults."""
 QUICK_METHOD, QUICK_SPLIT = "matching", "shapes"
-QUICK_TASKS, QUICK_EPISODES, QUICK_SEED = 20, 2, 1
+QUICK_TASKS, QUICK_EPISODES, QUICK_SEED = 20, 1, 1
 """The seed is of other demonstrations and starts than those of the learner's card."""
 NEXT = ("quickstudy studio", "quickstudy demo")
 """What the quick one ends with."""
@@ -148,11 +148,12 @@ def quick(folder: Path, video: bool) -> Cell:
     if video and not rendering.available():
         console.print(f"No video: {rendering.why_not()}")
     elif video:
-        film = folder / "before-and-after.mp4"
+        film, family.film_every = folder / "before-and-after.mp4", 2
         before, after = (films.film_after(learner, family, tasks[0], shots, QUICK_SEED) for shots in (0, 1))
         films.write_side_by_side(film, [before, after])
         console.print(
-            f"The arm before and after one demonstration, of {family.caption(tasks[0])}: [bold]{escape(str(film))}[/]",
+            f"The arm before and after one demonstration ({family.caption(tasks[0])}), at twice its speed: "
+            f"[bold]{escape(str(film))}[/]",
             soft_wrap=True,
         )
     console.print(

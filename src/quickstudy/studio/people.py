@@ -8,6 +8,7 @@ of their expert's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -230,13 +231,15 @@ class ManipulationByPeople(Manipulation):
 
 
 class _LedMetaWorld(MetaWorldEnv):
-    """Environments whose expert is a person."""
+    """Environments whose expert is a person, whom nobody disturbs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._hands: dict[int, Hand] = {}
 
     def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
         super()._begin(chosen, generators, 0.0)
-        self._hands = getattr(self, "_hands", {}) | {
-            i: Hand(rng) for i, rng in zip(chosen.tolist(), generators, strict=True)
-        }
+        self._hands.update((i, Hand(rng)) for i, rng in zip(chosen.tolist(), generators, strict=True))
 
     def expert_action(self) -> np.ndarray:
         wanted = super().expert_action().reshape(self.size, -1)
@@ -290,7 +293,7 @@ def led(task: Task, start: np.ndarray, rng: np.random.Generator, care: float = 1
     p = task.parameters
     room = clearance(fill(p["walls"]))
     way = plan(p["walls"], p["goal"])
-    places = way.waypoints(start, int(rng.integers(2, 8)))[:-1]
+    places = way.waypoints(start.tolist(), int(rng.integers(2, 8)))[:-1]
 
     def beside(places: np.ndarray, metres: float) -> np.ndarray:
         off = places + care * metres * rng.normal(size=places.shape)
