@@ -23,7 +23,7 @@ from quickstudy.methods.trials.recurrent import Recurrent
 from quickstudy.methods.trials.rollout import PolicyInput
 from quickstudy.nets import masked_softmax, unit
 from quickstudy.results import runs
-from quickstudy.studio.learners import packaged
+from quickstudy.studio.learners import card, packaged
 from quickstudy.task import Task
 
 NOTHING, NO_ADAPTATION, TRANSFER, SCRATCH = "nothing", "no-adaptation", "transfer", "scratch"
@@ -61,7 +61,7 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
     from quickstudy.studio.arenas import ARENAS
 
     found = []
-    for run in (*own, *packaged()):
+    for run in (*own, *(run for run in packaged() if card(run)["family"] in FAMILIES)):
         settings = runs.load_settings(run)
         if settings.family not in ARENAS:
             raise QuickstudyError(

@@ -1,12 +1,14 @@
 """Demonstrations as people give them with a handle: detours, pauses, jitter, one direction at a time, a grasp beside
 the best one. They are drawn at random, for learners that shall learn from people.
 
-A person here moves the same handle that the studio's page has, through the same recorder. `GraspingByPeople` and
-`NavigationByPeople` are the families with such demonstrations in place of their expert's.
+A person who grasps or drives here moves the same handle that the studio's page has, through the same recorder.
+`GraspingByPeople`, `NavigationByPeople` and `ManipulationByPeople` are the families with such demonstrations in place
+of their expert's.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +19,14 @@ from quickstudy.families.grasping.arm import TABLE_CENTRE
 from quickstudy.families.grasping.family import Grasping
 from quickstudy.families.grasping.scene import rotate
 from quickstudy.families.grasping.vector_env import SAFE_HEIGHT, GraspingVectorEnv
+from quickstudy.families.metaworld.env import MetaWorldEnv
+from quickstudy.families.metaworld.family import Manipulation
 from quickstudy.families.navigation.family import Navigation
 from quickstudy.families.navigation.layouts import fill
 from quickstudy.families.navigation.planner import MARGIN, clearance, plan
 from quickstudy.families.navigation.scene import ROBOT
 from quickstudy.families.navigation.vector_env import NavigationVectorEnv
+from quickstudy.simulation.vector_env import VectorEnv
 from quickstudy.studio.demonstrating import LONGEST, Recorder, drive_action, hand_action
 from quickstudy.task import Task, check_count
 
@@ -29,10 +34,14 @@ _PATIENCE = 400
 """Steps, pauses included, after which a person gives up."""
 _DETOUR = 0.4
 """How likely a person takes a way round before the object is approached; half of them take two."""
-_AIM, _AIM_HEIGHT, _AIM_YAW = 0.004, 0.003, 0.08
+_AIM, _AIM_HEIGHT, _AIM_YAW = 0.007, 0.004, 0.12
 """Standard deviations of where a person grasps, about the right grasp: metres, metres, radians."""
 _WANDER = 0.2
 """Metres, standard deviation, by which a person leads a mobile robot off the planned way."""
+_LOST, _ASTRAY = 0.3, 0.7
+"""How likely a person leads the robot astray once, and how far: metres, standard deviation."""
+_HURRY = (0.1, 0.6)
+"""Metres from the robot to its handle at which people drag it on: some wait until the robot has come to rest."""
 
 
 @dataclass
@@ -166,6 +175,79 @@ class GraspingByPeople(Grasping):
                 kept[i] = recorders[i].demonstration()
 
 
+@dataclass
+class Hand:
+    """How a person leads the hand of Meta-World's arm where its expert would take it.
+
+    Attributes:
+        rng: draws all that this person does.
+        step: so many were made.
+        apart: one direction is moved at a time.
+        detour: the step at which a way round begins; long ago where none does.
+        away: where that leads, [3] of an action.
+        speed: part of the expert's.
+    """
+
+    rng: np.random.Generator
+    step: int = 0
+    apart: bool = field(init=False)
+    detour: int = field(init=False)
+    away: np.ndarray = field(init=False)
+    speed: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.apart = bool(self.rng.uniform() < 0.3)
+        self.detour = int(self.rng.integers(0, 15)) if self.rng.uniform() < _DETOUR else -99
+        self.away = self.rng.uniform([-1.0, -1.0, 0.0], 1.0)
+        self.speed = float(self.rng.uniform(0.5, 1.0))
+
+    def action(self, expert: np.ndarray) -> np.ndarray:
+        """What this person does, [4], where the expert would do `expert` [4]."""
+        self.step += 1
+        if self.step % 20 == 0:
+            self.speed = float(self.rng.uniform(0.5, 1.0))
+        moved = np.clip(expert[:3], -1.0, 1.0)
+        if self.detour <= self.step < self.detour + 10:
+            moved = self.away
+        elif self.apart and np.abs(moved).max() > 0.5:
+            moved = np.where(np.arange(3) == np.abs(moved).argmax(), moved, 0.0)
+        jitter = 0.08 * self.rng.normal(size=3)
+        return np.clip(np.array([*(self.speed * moved + jitter), expert[3]]), -1.0, 1.0)
+
+
+class ManipulationByPeople(Manipulation):
+    """Meta-World, demonstrated by people: they do what the expert would do, but slower and by other ways."""
+
+    def vector_env(
+        self, tasks: Sequence[Task], episodes_per_task: int, *, demonstrating: bool = False, visual: bool = False
+    ) -> VectorEnv:
+        if not demonstrating:
+            return super().vector_env(tasks, episodes_per_task, visual=visual)
+        of = [self.check(task) for task in tasks]
+        return _LedMetaWorld(of, episodes_per_task, self.horizon, tail=self.tail, threads=self.threads)
+
+    def worth_another(self, demonstration: Demonstration, attempt: int) -> bool:
+        return False
+
+
+class _LedMetaWorld(MetaWorldEnv):
+    """Environments whose expert is a person, whom nobody disturbs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._hands: dict[int, Hand] = {}
+
+    def _begin(self, chosen: np.ndarray, generators: Sequence[np.random.Generator], disturbance: float) -> None:
+        super()._begin(chosen, generators, 0.0)
+        self._hands.update((i, Hand(rng)) for i, rng in zip(chosen.tolist(), generators, strict=True))
+
+    def expert_action(self) -> np.ndarray:
+        wanted = super().expert_action().reshape(self.size, -1)
+        for i in np.flatnonzero(np.isfinite(wanted).all(1)).tolist():
+            wanted[i] = self._hands[i].action(wanted[i])
+        return wanted.reshape(*self.shape, -1)
+
+
 class NavigationByPeople(Navigation):
     """Navigation, demonstrated by people: they lead the robot by a handle, not quite on the planned way."""
 
@@ -177,22 +259,23 @@ class NavigationByPeople(Navigation):
             todo = [i for i, one in enumerate(kept) if one is None]
             for i in todo:
                 rng = of[i].generator(DEMONSTRATION, seed, i % count, attempt, 1)
-                kept[i] = self._lead(of[i], rng)
+                kept[i] = self._lead(of[i], rng, 0.6**attempt)
         return _whole(kept, of, count)
 
-    def _lead(self, task: Task, rng: np.random.Generator) -> Demonstration | None:
+    def _lead(self, task: Task, rng: np.random.Generator, care: float) -> Demonstration | None:
         """One robot led to its goal, or None where it did not come there."""
         with NavigationVectorEnv([self.check(task)], 1, 1, demonstrating=True) as env:
             env.reset([rng])
             env.noise[:] = 0.0
-            places = led(task, env.pose()[0, :2], rng)
+            places = led(task, env.pose()[0, :2], rng, care)
             recorder, pause = Recorder(grips=False), 0
+            hurry = float(rng.uniform(*_HURRY))
             for _ in range(_PATIENCE):
-                if len(places) > 1 and np.linalg.norm(env.believed[0, :2] - places[0]) < 0.5:
+                if len(places) > 1 and np.linalg.norm(env.believed[0, :2] - places[0]) < hurry:
                     places = places[1:]
-                    pause = int(rng.integers(0, 8)) if rng.uniform() < 0.3 else 0
-                pause -= 1
+                    pause = int(rng.integers(1, 8)) if rng.uniform() < 0.3 else 0
                 action = np.zeros(2, np.float32) if pause > 0 else drive_action(env, 0, places[0])
+                pause -= 1
                 action = np.clip(action + 0.05 * rng.normal(size=2) * bool(action.any()), -1, 1).astype(np.float32)
                 recorder.add(env.observations[0, 0], action)
                 result = env.step(action[None, None], np.ones((1, 1), bool))
@@ -201,15 +284,27 @@ class NavigationByPeople(Navigation):
         return None
 
 
-def led(task: Task, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a person drags the handle on the way to the goal, [place, 2] metres; the goal comes last."""
+def led(task: Task, start: np.ndarray, rng: np.random.Generator, care: float = 1.0) -> np.ndarray:
+    """Where a person drags the handle on the way to the goal, [place, 2] metres; the goal comes last.
+
+    Args:
+        care: of 1 for a person who takes none, less for one who does: what they are off the planned way.
+    """
     p = task.parameters
     room = clearance(fill(p["walls"]))
     way = plan(p["walls"], p["goal"])
-    places = way.waypoints(start, int(rng.integers(2, 6)))[:-1]
-    off = places + _WANDER * rng.normal(size=places.shape)
-    free = np.array([room[way.at(place)] > ROBOT.radius + MARGIN for place in off], bool)
-    return np.concatenate([np.where(free[:, None], off, places), [p["goal"]]])
+    places = way.waypoints(start.tolist(), int(rng.integers(2, 8)))[:-1]
+
+    def beside(places: np.ndarray, metres: float) -> np.ndarray:
+        off = places + care * metres * rng.normal(size=places.shape)
+        free = [room[way.at(one)] > ROBOT.radius + MARGIN and np.isfinite(way.route[way.at(one)]) for one in off]
+        return np.where(np.array(free, bool)[:, None], off, places)
+
+    places = beside(places, _WANDER)
+    if rng.uniform() < care * _LOST:
+        at = int(rng.integers(len(places)))
+        places = np.insert(places, at, beside(places[at : at + 1], _ASTRAY), axis=0)
+    return np.concatenate([places, [p["goal"]]])
 
 
 def _whole(kept: Sequence[Demonstration | None], of: Sequence[Task], count: int) -> list[list[Demonstration]]:
