@@ -61,7 +61,7 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
     from quickstudy.studio.arenas import ARENAS
 
     found = []
-    for run in (*own, *(run for run in packaged() if card(run)["family"] in FAMILIES)):
+    for run in (*own, *(run for run in packaged() if card(run)["family"] in ARENAS)):
         settings = runs.load_settings(run)
         if settings.family not in ARENAS:
             raise QuickstudyError(
