@@ -13,7 +13,7 @@ from quickstudy.studio.session import Frame
 _QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
 """Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
 
-_TRIANGLES = 1500
+_TRIANGLES = 2500
 """Of a mesh: a scene that moves is drawn again and again, by some browsers without a GPU."""
 
 
@@ -60,7 +60,7 @@ class Stage:
             # Shadows and the light of an environment take a browser without a GPU three quarters of its time.
             self._scene.configure_environment_map(None)
             self._scene.configure_default_lights(enabled=False)
-            self._scene.add_light_ambient("/ambient", intensity=1.6)
+            self._scene.add_light_ambient("/ambient", intensity=2.2)
             self._scene.add_light_directional("/sun", intensity=2.2, position=(0.6, 1.5, 2.0))
         self._arena = arena
         self._views[LEARNER].build(arena.model)
