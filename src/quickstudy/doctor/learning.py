@@ -25,6 +25,8 @@ LEARNERS = ("matching", "anil")
 """A metric and learned initial parameters, the two that train fastest; each fold takes the better on its validation."""
 _FOLDS = 5
 _SHOTS = (1, 2, 3, 5, 8)
+_SECONDS_A_STEP, _SECONDS_A_FOLD = 0.02, 3.0
+"""On one core of a laptop, for demonstrations of some hundred steps."""
 _HELPS = 0.9
 """Of the best floor's error: what is above it is no help."""
 
@@ -64,6 +66,18 @@ def _sure(values: np.ndarray) -> tuple[float, float]:
     return bootstrap(values[None], shares=False) or (float(values.min()), float(values.max()))
 
 
+def cost(found: Recordings, steps: int) -> tuple[int, float]:
+    """How many trainings `curves` takes, and about how many seconds on one core; 0 where it refuses."""
+    usable = _usable(found)
+    folds = min(_FOLDS, len(usable) // 2) if len(usable) >= 5 else 0
+    return folds * len(LEARNERS), folds * (_SECONDS_A_STEP * steps * len(LEARNERS) + _SECONDS_A_FOLD)
+
+
+def _usable(found: Recordings) -> dict[str, list[Demonstration]]:
+    usable = {task: _demonstrations(some) for task, some in found.tasks.items()}
+    return {task: some for task, some in usable.items() if len(some) >= 3}
+
+
 def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
     """Leaves tasks out in turn and measures.
 
@@ -73,8 +87,7 @@ def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
     Raises:
         QuickstudyError: fewer than five tasks with three episodes that can be learned from.
     """
-    usable = {task: _demonstrations(some) for task, some in found.tasks.items()}
-    usable = {task: some for task, some in usable.items() if len(some) >= 3}
+    usable = _usable(found)
     if len(usable) < 5:
         raise QuickstudyError(
             f"'{found.path}' has {len(usable)} tasks with three whole episodes or more; leaving some out takes five."
