@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from quickstudy.datasets.angles import unit_of
-from quickstudy.doctor.findings import Finding, Recordings, some
+from quickstudy.doctor.findings import Finding, Recordings, plural, some
 
 _SATURATED = 0.2
 """Share of the steps of moving episodes at an end of the range from which on a channel is called saturated."""
@@ -47,7 +47,7 @@ def _missing(found: Recordings) -> Iterator[Finding]:
                 if count:
                     bad[f"{kind} {name}"] = bad.get(f"{kind} {name}", 0) + int(count)
     if bad:
-        said = f"{sum(bad.values())} values of {some(list(bad))} are not finite; learning refuses them."
+        said = f"{plural(sum(bad.values()), 'value')} not finite, of {some(list(bad))}; learning refuses them."
         yield Finding("channels", "finite", "bad", said, "Cut or repair these steps before you record the data set.")
     else:
         yield Finding("channels", "finite", "good", "All values are finite.")

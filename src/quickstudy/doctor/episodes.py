@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from quickstudy.datasets.timing import check_steady
-from quickstudy.doctor.findings import Finding, Recordings, finite, longest, some
+from quickstudy.doctor.findings import Finding, Recordings, finite, longest, plural, some
 from quickstudy.errors import QuickstudyError
 
 _SHORT = 5
@@ -31,10 +31,10 @@ def timing(found: Recordings) -> Iterator[Finding]:
         yield Finding("timing", "rate", "good", f"{rate:g} steps a second, as the data set says; steps have no stamps.")
         return
     uneven, first = 0, ""
-    for episode in found.episodes:
+    for i, episode in enumerate(found.episodes):
         try:
             if episode.times is not None and len(episode.times) > 1:
-                check_steady(np.asarray(episode.times, float), rate, f"{episode.where}, step", 0)
+                check_steady(np.asarray(episode.times, float), rate, f"episode {i}, step", 0)
         except QuickstudyError as error:
             uneven, first = uneven + 1, first or str(error)
     if uneven:
@@ -48,8 +48,14 @@ def timing(found: Recordings) -> Iterator[Finding]:
     said = f"{rate:g} steps a second; 95 of 100 steps are within {100 * jitter:.0f} % of that"
     if backwards:
         hit = [i for i, e in enumerate(found.episodes) if e.times is not None and (np.diff(e.times) <= 0).any()]
-        told = f"{backwards} time stamps do not rise, in {len(hit)} episodes, the first is episode {hit[0]}."
+        told = f"{plural(backwards, 'time stamp')} not later than the one before, in {plural(len(hit), 'episode')}, the first is episode {hit[0]}."
         yield Finding("timing", "order", "bad", told, "Sort or cut the recordings there.")
+    medians = {i: float(np.median(np.diff(e.times))) for i, e in enumerate(found.episodes)
+               if e.times is not None and len(e.times) > 1}  # fmt: skip
+    others = [i for i, one in medians.items() if one > 0 and abs(one - usual) > 0.1 * usual]
+    if others:
+        told = f"Some episodes run at another rate: {some([f'{i} at {1 / medians[i]:.4g}' for i in others])}."
+        yield Finding("timing", "rates", "bad", told, "Bring all to one by --rate, or leave these out.")
     if usual > 0 and abs(usual * rate - 1) > 0.1:
         told = f"The data set says {rate:g} steps a second, half of its stamps {1 / usual:.4g}."
         yield Finding("timing", "stated rate", "bad", told, f"Correct what it says, or give --rate {1 / usual:.4g}.")
@@ -67,15 +73,15 @@ def episodes(found: Recordings) -> Iterator[Finding]:
     lengths = np.array([len(episode) for episode in found.episodes])
     empty = [i for i, length in enumerate(lengths) if length == 0]
     if empty:
-        said = f"{len(empty)} episodes are empty, the first is episode {empty[0]}."
+        said = f"{plural(len(empty), 'empty episode')}, the first is episode {empty[0]}."
         yield Finding("episodes", "empty", "bad", said, "Delete them.")
     short = [i for i, length in enumerate(lengths) if 0 < length < _SHORT]
     if short:
-        said = f"{len(short)} episodes have fewer than {_SHORT} steps, the first is episode {short[0]}."
+        said = f"{plural(len(short), 'episode')} of fewer than {_SHORT} steps, the first is episode {short[0]}."
         yield Finding("episodes", "too short", "note", said, "Were they cut off? Delete them.")
     second = [i for i, length in enumerate(lengths) if found.about.rate and _SHORT <= length < found.about.rate]
     if second:
-        said = f"{len(second)} episodes are shorter than a second, the first is episode {second[0]}."
+        said = f"{plural(len(second), 'episode')} of less than a second, the first is episode {second[0]}."
         yield Finding("episodes", "under a second", "note", said, "Recordings that were begun by mistake? Delete them.")
     yield from _lengths(found, lengths)
     yield from _twice(found)
@@ -165,15 +171,16 @@ def _frozen(found: Recordings) -> Iterator[Finding]:
         if longest(still) >= max(_SHORT, 0.2 * len(episode)):
             hit.append(i)
     if hit:
-        said = f"In {len(hit)} episodes the state freezes while actions go on, such as episode {hit[0]}."
+        said = f"In {plural(len(hit), 'episode')} the state freezes while actions go on, such as episode {hit[0]}."
         yield Finding("episodes", "frozen states", "bad", said, "A sensor or its driver hung; delete these episodes.")
 
 
 def _outliers(found: Recordings) -> Iterator[Finding]:
     """Episodes far from the others of their task, by the mean and spread of each channel."""
     hit = []
+    number = {id(episode): i for i, episode in enumerate(found.episodes)}
     for task, some_episodes in found.tasks.items():
-        whole = [e for e in some_episodes if len(e) and finite(e)]
+        whole = [e for e in some_episodes if len(e) > 2 and finite(e)]
         if len(whole) < 5:
             continue
         marks = np.array([np.concatenate([np.concatenate(pair, 1).mean(0), np.concatenate(pair, 1).std(0)])
@@ -182,9 +189,9 @@ def _outliers(found: Recordings) -> Iterator[Finding]:
         spread = 1.4826 * np.median(np.abs(marks - middle), 0)
         known = spread > 1e-9
         far = (np.abs(marks - middle)[:, known] / spread[known]).mean(1) if known.any() else np.zeros(len(whole))
-        hit += [f"{whole[i].where} of {task}" for i in np.flatnonzero(far > 6)]
+        hit += [f"{number[id(whole[i])]} ({task})" for i in np.flatnonzero(far > 6)]
     if hit:
-        said = f"{len(hit)} episodes are far from the others of their task: {some(hit, 3)}."
+        said = f"{plural(len(hit), 'episode')} far from the others of the same task: {some(hit, 3)}."
         yield Finding("episodes", "outliers", "note", said, "Were they labelled rightly, and did they succeed?")
 
 

@@ -89,6 +89,11 @@ def read(path: Path, reading: ReadingConfig) -> Recordings:
     return Recordings(path, recording.format, about, tuple(episodes), wraps)
 
 
+def plural(count: int, what: str) -> str:
+    """Such as '1 task' and '3 tasks'."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def some(names: Sequence[str], most: int = 4) -> str:
     """The first of these names in quotation marks, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from quickstudy.datasets.angles import unit_of
-from quickstudy.datasets.episodes import Episode
+from quickstudy.datasets.episodes import Episode, numbered
 from quickstudy.doctor.findings import Finding, Recordings, finite, longest, some
 
 _DEAD = 0.01
@@ -150,20 +150,20 @@ def _fast(found: Recordings, whole: Whole) -> Iterator[Finding]:
 
 
 def _following(found: Recordings, whole: Whole) -> Iterator[Finding]:
-    """Commands of positions, by name or, where there are as many, by place; others are no targets of the states."""
+    """Commands of positions: actions that over all episodes go where the states of that name, or place, go."""
     seen, did = found.about.observations, found.about.actions
     pairs = [(seen.index(name), j) for j, name in enumerate(did) if name in seen]
-    if not pairs and len(seen) == len(did):
+    if not pairs and len(seen) == len(did) and seen == numbered("observation", len(seen)):
         pairs = [(j, j) for j in range(len(did))]
     loose: dict[str, list[int]] = {}
     beside: dict[str, list[int]] = {}
     for i, j in pairs:
-        one, other = (
-            float(np.ptp(np.concatenate([getattr(e, part)[:, k] for _, e in whole])))
+        every = [
+            np.concatenate([np.asarray(getattr(e, part), float)[:, k] for _, e in whole])
             for part, k in (("observations", i), ("actions", j))
-        )
-        if not (min(one, other) > 1e-8 and 1 / 20 < one / other < 20):
-            continue  # no targets of these states; 'ranges' says so where names are alike
+        ]
+        if min(x.std() for x in every) < 1e-9 or np.corrcoef(*every)[0, 1] < _FOLLOWS:
+            continue  # velocities, changes or torques; 'lag' and 'ranges' tell of these
         for number, episode in whole:
             state, action = np.asarray(episode.observations[:, i], float), np.asarray(episode.actions[:, j], float)
             if min(state.std(), action.std()) > 1e-9 and np.corrcoef(state, action)[0, 1] < _FOLLOWS:
@@ -175,7 +175,7 @@ def _following(found: Recordings, whole: Whole) -> Iterator[Finding]:
         ("beside the states", beside, "Actions lie outside of the states' own range for most of an episode"),
     ):
         if hits:
-            remedy = "Are actions targets of these states, in one unit and calibration? Velocities and changes are not."
+            remedy = "Was the arm held up, or are leader and follower calibrated differently there?"
             yield Finding("joints", point, "note", f"{said}: {_told(hits, len(whole))}.", remedy)
 
 
@@ -206,6 +206,10 @@ def _shift(found: Recordings, whole: Whole) -> Iterator[Finding]:
         spread = first.std(0)
         away = np.abs(last.mean(0) - first.mean(0)) / np.where(spread > 0, spread, 1.0)
         hit += [f"{getattr(found.about, part)[i]} ({away[i]:.1f} deviations)" for i in np.flatnonzero(away > _SHIFT)]
-    if hit:
-        said = f"The last quarter of the episodes lies elsewhere than the first: {some(hit)}."
-        yield Finding("joints", "shift", "note", said, "Was something moved or calibrated anew in between?")
+    if not hit:
+        return
+    said = f"The last quarter of the episodes lies elsewhere than the first: {some(hit)}"
+    if {e.task for _, e in whole[:quarter]} & {e.task for _, e in whole[-quarter:]}:
+        yield Finding("joints", "shift", "note", f"{said}.", "Was something moved or calibrated anew in between?")
+    else:
+        yield Finding("joints", "shift", "good", f"{said}; they are of other tasks.")

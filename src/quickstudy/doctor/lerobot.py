@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quickstudy.datasets.lerobot.layout import INFO
-from quickstudy.doctor.findings import Finding, some
+from quickstudy.doctor.findings import Finding, plural, some
 from quickstudy.errors import one_line
 
 _NEEDED = ("codebase_version", "fps", "total_episodes", "total_frames", "features", "data_path")
@@ -108,7 +108,7 @@ def _counts(folder: Path, info: Mapping[str, Any], parts: Sequence[pa.Table]) ->
         first = np.repeat(starts, np.diff(np.append(starts, rows)))
         off = np.unique(numbers[values["frame_index"] != np.arange(rows) - first])
         if len(off):
-            said = f"frame_index does not count 0, 1, 2, ... in {len(off)} episodes, the first is episode {off[0]:g}."
+            said = f"frame_index does not count 0, 1, 2, ... in {plural(len(off), 'episode')}, the first is episode {off[0]:g}."
             yield _bad("frame_index", said, "Rows are missing, twice or in another order there.")
     if "index" in values and (values["index"] != np.arange(rows)).any():
         yield _note("index", "The column 'index' does not count 0, 1, 2, ... over all rows.", "Count it anew.")

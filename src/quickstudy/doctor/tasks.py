@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from quickstudy.doctor.findings import Finding, Recordings, finite, some
+from quickstudy.doctor.findings import Finding, Recordings, finite, plural, some
 from quickstudy.families.recorded import one_spelling, spelling
 
 _FEW = 8
@@ -35,13 +35,14 @@ def tasks(found: Recordings) -> Iterator[Finding]:
     else:
         yield Finding("tasks", "number", "good", f"{said}.")
     if lonely:
-        said = f"{len(lonely)} tasks have fewer than 3 episodes: {some(lonely)}; one is shown and two judge it."
-        yield Finding(
-            "tasks", "episodes", "bad" if len(counts) - len(lonely) < 3 else "note", said, "Record more of these."
-        )
+        said = f"{plural(len(lonely), 'task')} with fewer than 3 episodes, which training refuses: {some(lonely)}."
+        remedy = "Record more of these, or leave them out: one is to be shown, two are to judge it."
+        yield Finding("tasks", "episodes", "bad", said, remedy)
     thin = [task for task, count in counts.items() if 3 <= count < _MANY]
     if thin:
-        said = f"{len(thin)} tasks have fewer than {_MANY} episodes, such as '{thin[0]}' with {counts[thin[0]]}."
+        said = (
+            f"{plural(len(thin), 'task')} with fewer than {_MANY} episodes, such as '{thin[0]}' with {counts[thin[0]]}."
+        )
         remedy = "Enough to learn to learn from where there are many tasks; to imitate one alone, record more."
         yield Finding("tasks", "episodes each", "good", said, remedy)
     rare = [task for task, count in counts.items() if 4 * count < np.median(list(counts.values()))]
