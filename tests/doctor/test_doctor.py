@@ -115,7 +115,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
         ("wrapped angles", "note"), ("observation jumps", "note"), ("too short", "note"), ("twice", "bad"),
         ("idle starts", "note"), ("frozen states", "bad"), ("outliers", "note"), ("failures", "note"),
         ("number", "bad"),
-        ("episodes", "bad"), ("balance", "note"), ("spelling", "note"), ("merged", "note"), ("told apart", "note"), ("starts", "note"),
+        ("episodes", "bad"), ("balance", "note"), ("spelling", "note"), ("merged", "note"),
+        ("told apart", "note"), ("starts", "note"),
         ("actions act", "note"), ("rate", "note"),
     ],
 )  # fmt: skip

@@ -11,6 +11,8 @@ _SATURATED = 0.2
 """Share of the steps of moving episodes at an end of the range from which on a channel is called saturated."""
 _JUMP = 12.0
 """How many times the usual step of a channel is a jump, where it is also a third of the channel's range."""
+_ALL_JUMP = 8.0
+"""Deviations of their steps that all channels together jump by."""
 _ALIKE = 1 - 1e-6
 """Correlation from which on one channel tells nothing beside another."""
 _LONGEST_LAG = 1.0
@@ -145,6 +147,9 @@ def _jumps(found: Recordings, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Ite
         every = np.concatenate([pair[i] for pair in pairs])
         usual = np.array([np.quantile(s[s > 0], 0.95) if (s > 0).any() else np.inf for s in steps.T])
         bad = (steps > _JUMP * usual) & (steps > 0.3 * np.ptp(every, axis=0))
+        # What joins two episodes moves all channels at once, if only by what is usual between episodes.
+        deviation = np.where(steps.std(0) > 0, np.sqrt(np.square(steps).mean(0)), np.inf)
+        bad |= ((steps / deviation).mean(1) > _ALL_JUMP)[:, None] & (steps > 3 * usual)
         bad &= np.array([len(np.unique(channel)) > 3 for channel in every.T])
         hit = [f"{name} ({count} times)" for name, count in zip(names, bad.sum(0), strict=True) if count]
         if hit:

@@ -13,6 +13,8 @@ _SHORT = 5
 """Steps that an episode should have."""
 _IDLE = 0.02
 """Of a channel's usual step, what counts as no motion."""
+_FAR = 8.0
+"""Deviations, estimated by medians, of an episode from the others of its task."""
 _LONG_IDLE = 0.15
 """Share of an episode at rest at its start or end from which on it is told."""
 
@@ -48,7 +50,8 @@ def timing(found: Recordings) -> Iterator[Finding]:
     said = f"{rate:g} steps a second; 95 of 100 steps are within {100 * jitter:.0f} % of that"
     if backwards:
         hit = [i for i, e in enumerate(found.episodes) if e.times is not None and (np.diff(e.times) <= 0).any()]
-        told = f"{plural(backwards, 'time stamp')} not later than the one before, in {plural(len(hit), 'episode')}, the first is episode {hit[0]}."
+        where = f"in {plural(len(hit), 'episode')}, the first is episode {hit[0]}"
+        told = f"{plural(backwards, 'time stamp')} not later than the one before, {where}."
         yield Finding("timing", "order", "bad", told, "Sort or cut the recordings there.")
     medians = {i: float(np.median(np.diff(e.times))) for i, e in enumerate(found.episodes)
                if e.times is not None and len(e.times) > 1}  # fmt: skip
@@ -189,7 +192,7 @@ def _outliers(found: Recordings) -> Iterator[Finding]:
         spread = 1.4826 * np.median(np.abs(marks - middle), 0)
         known = spread > 1e-9
         far = (np.abs(marks - middle)[:, known] / spread[known]).mean(1) if known.any() else np.zeros(len(whole))
-        hit += [f"{number[id(whole[i])]} ({task})" for i in np.flatnonzero(far > 6)]
+        hit += [f"{number[id(whole[i])]} ({task})" for i in np.flatnonzero(far > _FAR)]
     if hit:
         said = f"{plural(len(hit), 'episode')} far from the others of the same task: {some(hit, 3)}."
         yield Finding("episodes", "outliers", "note", said, "Were they labelled rightly, and did they succeed?")

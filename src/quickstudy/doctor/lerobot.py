@@ -108,7 +108,8 @@ def _counts(folder: Path, info: Mapping[str, Any], parts: Sequence[pa.Table]) ->
         first = np.repeat(starts, np.diff(np.append(starts, rows)))
         off = np.unique(numbers[values["frame_index"] != np.arange(rows) - first])
         if len(off):
-            said = f"frame_index does not count 0, 1, 2, ... in {plural(len(off), 'episode')}, the first is episode {off[0]:g}."
+            where = f"in {plural(len(off), 'episode')}, the first is episode {off[0]:g}"
+            said = f"frame_index does not count 0, 1, 2, ... {where}."
             yield _bad("frame_index", said, "Rows are missing, twice or in another order there.")
     if "index" in values and (values["index"] != np.arange(rows)).any():
         yield _note("index", "The column 'index' does not count 0, 1, 2, ... over all rows.", "Count it anew.")
