@@ -1,4 +1,4 @@
-"""The sets that the docs show, see `benchmarks.doctor_sets`: what is spoilt is found, and what is good is left alone."""
+"""The sets that the docs show, see `benchmarks.doctor_sets`: what is spoilt is found, what is good is left alone."""
 
 import json
 import os

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from quickstudy.datasets.angles import unit_of
-from quickstudy.doctor.findings import Finding, Recordings, plural, some
+from quickstudy.doctor.findings import Finding, Recordings, plural, some, sounds_like_angle
 
 _SATURATED = 0.2
 """Share of the steps of moving episodes at an end of the range from which on a channel is called saturated."""
@@ -101,7 +101,7 @@ def _saturated(found: Recordings, actions: list[np.ndarray]) -> Iterator[Finding
 def _units(found: Recordings, observations: np.ndarray, actions: np.ndarray) -> Iterator[Finding]:
     guesses: dict[str, list[str]] = {}
     hints = found.about.observation_units, found.about.action_units
-    for (_, names), values, units in zip(_named(found), (observations, actions), hints, strict=True):
+    for (kind, names), values, units in zip(_named(found), (observations, actions), hints, strict=True):
         for i, name in enumerate(names):
             said = units[i] if i < len(units) else ""
             largest = float(np.abs(values[:, i]).max())
@@ -109,8 +109,8 @@ def _units(found: Recordings, observations: np.ndarray, actions: np.ndarray) -> 
             wanted = unit_of(said)
             if wanted == "rad" and largest > 4 * np.pi:
                 guesses.setdefault("wrong", []).append(f"{name} says radians and reaches {largest:.4g}")
-            elif any(word in name.lower() for word in ("joint", "angle", "pos", "shoulder", "elbow", "wrist")):
-                guesses.setdefault(looks, []).append(name) if looks and not said else None
+            elif sounds_like_angle(name):
+                guesses.setdefault(looks, []).append(f"{kind} {name}") if looks and not said else None
     if "wrong" in guesses:
         said = f"{some(guesses['wrong'])}: these are not radians."
         yield Finding("channels", "units", "bad", said, "Correct the unit, or convert the values.")

@@ -101,7 +101,8 @@ def _lengths(found: Recordings, lengths: np.ndarray) -> Iterator[Finding]:
     middle = float(np.median(real))
     off = 3 * max(float(real.std()), 1e-9)
     away = [i for i, n in enumerate(lengths) if n and (not middle / 4 <= n <= 4 * middle or abs(n - real.mean()) > off)]
-    said = f"{len(lengths)} episodes of {real.min()} to {real.max()} steps, median {middle:g}"
+    span = f"{real.min()} to {real.max()} steps, median {middle:g}" if np.ptp(real) else f"{real.min()} steps"
+    said = f"{plural(len(lengths), 'episode')} of {span}"
     if away:
         said += f"; {len(away)} are far shorter or longer than the others, the first is episode {away[0]}."
         yield Finding("episodes", "lengths", "note", said, "Look at these episodes.")

@@ -89,6 +89,14 @@ def read(path: Path, reading: ReadingConfig) -> Recordings:
     return Recordings(path, recording.format, about, tuple(episodes), wraps)
 
 
+_ANGLES = ("joint", "angle", "shoulder", "elbow", "wrist", "pan", "lift", "flex", "roll")
+
+
+def sounds_like_angle(name: str) -> bool:
+    """Whether a channel's name is one that joints have."""
+    return name.endswith(".pos") or any(word in name.lower() for word in _ANGLES)
+
+
 def plural(count: int, what: str) -> str:
     """Such as '1 task' and '3 tasks'."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -6,7 +6,7 @@ import numpy as np
 
 from quickstudy.datasets.angles import unit_of
 from quickstudy.datasets.episodes import Episode, numbered
-from quickstudy.doctor.findings import Finding, Recordings, finite, longest, some
+from quickstudy.doctor.findings import Finding, Recordings, finite, longest, some, sounds_like_angle
 
 _DEAD = 0.01
 """Of the usual deviation of a channel, beside that of the one that moves most, what counts as no motion."""
@@ -29,7 +29,6 @@ _SHIFT = 3.0
 _SHIFT_OF_TASKS = 6.0
 """The same where the two have no task in common, which alone moves them."""
 _GRASPING = ("pick", "grasp", "place", "put", "lift", "insert")
-_ANGLES = ("joint", "angle", "shoulder", "elbow", "wrist", "pan", "lift", "flex", "roll")
 
 Whole = list[tuple[int, Episode]]
 
@@ -77,7 +76,7 @@ def _dead(found: Recordings, whole: Whole) -> Iterator[Finding]:
 
 def _stuck(found: Recordings, whole: Whole) -> Iterator[Finding]:
     def look(x: np.ndarray) -> np.ndarray:
-        return np.asarray((x.std(0) > 0) & (len(x) > 10) & ((np.diff(x, axis=0) == 0).mean(0) > _STUCK))
+        return np.asarray((np.ptp(x, axis=0) > 1e-8) & (len(x) > 10) & ((np.diff(x, axis=0) == 0).mean(0) > _STUCK))
 
     for part in ("observations", "actions"):
         hits = _by_channel(found, whole, part, look)
@@ -138,7 +137,7 @@ def _fast(found: Recordings, whole: Whole) -> Iterator[Finding]:
     scale = []  # radians of one unit of each channel; 0 where it is no angle
     for name, unit, most in zip(names, found.about.observation_units or ("",) * len(names), largest, strict=True):
         known = unit_of(unit)
-        if not unit and any(word in name.lower() for word in _ANGLES) and most <= 720:
+        if not unit and sounds_like_angle(name) and most <= 720:
             known = "deg" if most > 2 * np.pi else "rad"
         scale.append({"deg": np.pi / 180, "rad": 1.0}.get(known, 0.0))
     hits: dict[str, list[int]] = {}

@@ -58,7 +58,7 @@ class Curves:
         one, two = self.errors[who][:, at], self.errors[other][:, at]
         usual = max(float(two.mean()), 1e-12)
         low, high = _sure(one - two)
-        return float(one.mean()) / usual, 1 + low / usual, 1 + high / usual
+        return float(one.mean()) / usual, max(0.0, 1 + low / usual), 1 + high / usual
 
 
 def _sure(values: np.ndarray) -> tuple[float, float]:
@@ -184,6 +184,14 @@ def judged(made: Curves) -> Iterator[Finding]:
     else:
         remedy = "More tasks would tell; 'quickstudy compare PATH' measures more methods."
         yield Finding("learning", "meta-learning helps", "note", f"{said}: that cannot be told from chance.", remedy)
+    nearest = min(FLOORS, key=lambda who: floors[who][last])
+    if meta[last] > 0.9 and floors[nearest][last] <= 0.9:
+        said = (
+            f"After {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action, that of "
+            f"{nearest} {floors[nearest][last]:.2f}: there is something to learn, but it was not learned in this time."
+        )
+        yield Finding("learning", "enough", "note", said, "Give it more --steps, or record more tasks.")
+        return
     if meta[last] > 0.9:
         said = f"Even after {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action."
         remedy = "What must be known may not be in the observations, or demonstrations contradict each other."

@@ -24,7 +24,8 @@ def tasks(found: Recordings) -> Iterator[Finding]:
     blank = [task for task in counts if not task.strip()]
     if blank:
         yield Finding("tasks", "labels", "bad", f"{counts[blank[0]]} episodes have no task.", "Give each a label.")
-    said = f"{len(counts)} tasks with {min(counts.values())} to {max(counts.values())} episodes each"
+    least, most = min(counts.values()), max(counts.values())
+    said = f"{plural(len(counts), 'task')} with {least if least == most else f'{least} to {most}'} episodes each"
     lonely = [task for task, count in counts.items() if count < 3]
     if len(counts) < 3:
         remedy = "Meta-learning needs many tasks: record more of them, or learn this one by plain imitation."
