@@ -159,11 +159,11 @@ def _following(found: Recordings, whole: Whole) -> Iterator[Finding]:
     loose: dict[str, list[int]] = {}
     beside: dict[str, list[int]] = {}
     for i, j in pairs:
-        every = [
+        states, actions = (
             np.concatenate([np.asarray(getattr(e, part), float)[:, k] for _, e in whole])
             for part, k in (("observations", i), ("actions", j))
-        ]
-        if min(x.std() for x in every) < 1e-9 or np.corrcoef(*every)[0, 1] < _FOLLOWS:
+        )
+        if min(states.std(), actions.std()) < 1e-9 or np.corrcoef(states, actions)[0, 1] < _FOLLOWS:
             continue  # velocities, changes or torques; 'lag' and 'ranges' tell of these
         for number, episode in whole:
             state, action = np.asarray(episode.observations[:, i], float), np.asarray(episode.actions[:, j], float)
