@@ -91,6 +91,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
             episodes = spoilt.reaching(tasks=3, episodes=40, steps=20)
             episodes = [e for i, e in enumerate(episodes) if e.task != "reach 2" or i % 40 < 3]
         case "spelling":
+            episodes = [replace(e, task="reach-0") if i in (0, 1, 2) else e for i, e in enumerate(episodes)]
+        case "merged":
             episodes = [replace(e, task="Reach  0.") if i in (0, 1, 2) else e for i, e in enumerate(episodes)]
         case "told apart":
             episodes = [replace(e, task=f"reach {i % 12}") for i, e in enumerate(episodes)]
@@ -113,7 +115,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
         ("wrapped angles", "note"), ("observation jumps", "note"), ("too short", "note"), ("twice", "bad"),
         ("idle starts", "note"), ("frozen states", "bad"), ("outliers", "note"), ("failures", "note"),
         ("number", "bad"),
-        ("episodes", "note"), ("balance", "note"), ("spelling", "note"), ("told apart", "note"), ("starts", "note"),
+        ("episodes", "bad"), ("balance", "note"), ("spelling", "note"), ("merged", "note"),
+        ("told apart", "note"), ("starts", "note"),
         ("actions act", "note"), ("rate", "note"),
     ],
 )  # fmt: skip
