@@ -188,7 +188,7 @@ def judged(made: Curves) -> Iterator[Finding]:
     if meta[last] > 0.9 and floors[nearest][last] <= 0.9:
         said = (
             f"After {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action, and "
-            f"{floors[nearest][last]:.2f} with {nearest}: there is something to learn that was not learned in this time."
+            f"{floors[nearest][last]:.2f} with {nearest}: there is more to learn than was learned in this time."
         )
         yield Finding("learning", "enough", "note", said, "Give it more --steps, or record more tasks.")
         return
