@@ -163,6 +163,8 @@ def test_what_cannot_be_read_is_written_as_well(tmp_path, monkeypatch, capsys):
     (tmp_path / "half.csv").write_text("episode,task\n0,a\n")
     with pytest.raises(SystemExit) as stopped:
         commands.quickstudy("data", "doctor", "half.csv")
-    assert stopped.value.code == 1 and "not possible before it can be read" in capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert "not possible before it can be read" in capsys.readouterr().out
     written = json.loads((tmp_path / "half-doctor/doctor.json").read_text())
-    assert written["useless"] and written["findings"][0]["point"] == "readable"
+    assert written["useless"]
+    assert written["findings"][0]["point"] == "readable"
