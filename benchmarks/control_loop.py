@@ -37,6 +37,7 @@ FAULTS = (NOTHING, *(f"observations {fault}" for fault in OBSERVATIONS), *PROCES
 BROKEN, EPISODE, MOVING, STILL = 1.0, 8.0, 0.08, 0.001
 """Seconds of a fault and at most of an episode; metres a second from which the arm counts as moving, and metres within
 which it stays once it counts as stopped."""
+RUN = "run"
 TASK, TASKS, HORIZONS = 3, 40, (1, 2, 4, 8, 16)
 
 
@@ -71,12 +72,13 @@ class Found:
 
 def prepare(folder: Path, run: Path | None, family: Grasping) -> tuple[Path, Path]:
     """A bundle and a demonstration of the task."""
-    if run is None:
-        run = folder / "run"
+    if run is not None:
+        (folder / RUN).symlink_to(run.resolve())
+    else:
         words = "--training.steps 400 --training.validate-every 400 --data.tasks 120 --data.demonstrations 3"
-        words += f" --data.validation-tasks 2 --method maml --output-dir {run}"
+        words += f" --data.validation-tasks 2 --method maml --output-dir {folder / RUN}"
         quickstudy(["train", "grasping", *words.split()])
-    bundle = export(run, folder / "grasping.quickstudy").path
+    bundle = export(folder / RUN, folder / "grasping.quickstudy").path
     shown = family.demonstrate([family.task("sizes", TASK)], 1, seed=0)[0][0]
     np.savez(folder / "demonstration.npz", observations=shown.observations, actions=shown.actions)
     return bundle, folder / "demonstration.npz"
@@ -136,10 +138,12 @@ def episode(loop: Loop, fault: str, seed: int, found: Found) -> None:
     robot.begin(seed)
     kept: list[dict] = []
     place, broken, rested, path, over = robot.arm.tool, None, None, [], 0.0
+    after = time.monotonic() + rng.uniform(0.1, 1.0)
     ends = time.monotonic() + EPISODE + (BROKEN if fault != NOTHING else 0.0)
     while time.monotonic() < ends and robot.arm.lifted_for < HOLD:
         now = time.monotonic()
-        if broken is None and fault != NOTHING and path and np.linalg.norm(path[-1]) * RATE > MOVING and not over:
+        moves = bool(path) and np.linalg.norm(path[-1]) * RATE > MOVING
+        if broken is None and fault != NOTHING and moves and now > after and not over:
             broken, rested, path = now, None, []
             loop.begin(fault)
         elif broken is not None and now > broken + BROKEN:
@@ -194,28 +198,36 @@ def measured(
     return found, loop.robot
 
 
-def chunks(bundle: Path, family: Grasping) -> list[Row]:
-    """The success that fewer observations cost: an action is asked for every so many steps of the family's 20 Hz."""
-    tasks, rows = [family.task("sizes", index) for index in range(TASKS)], []
-    robot = quickstudy_runtime.load(bundle)
+def success(bundle: Path, family: Grasping, horizon: int = 1) -> float:
+    """Of held-out objects at the family's 20 Hz, where an action is asked for every so many steps."""
+    tasks = [family.task("sizes", index) for index in range(TASKS)]
+    robot = quickstudy_runtime.load(bundle, quickstudy_runtime.Guard(margin=100.0))  # what the guard costs is not asked
     shown = family.demonstrate(tasks, 1, seed=0)
     skills = [robot.adapt([(one.observations, one.actions)]) for (one,) in shown]
-    for horizon in HORIZONS:
-        held: list[np.ndarray] = []
+    held: list[np.ndarray] = []
 
-        def policy(observations: np.ndarray, horizon: int = horizon, held: list[np.ndarray] = held) -> np.ndarray:
-            due = len(held) % horizon == 0
-            held.append(
-                np.stack([s.act(x) for s, x in zip(skills, observations[:, 0], strict=True)]) if due else held[-1]
-            )
-            return held[-1][:, None]
+    def policy(observations: np.ndarray) -> np.ndarray:
+        seen = zip(skills, observations[:, 0], strict=True)
+        held.append(held[-1] if len(held) % horizon else np.stack([skill.act(x) for skill, x in seen]))
+        return held[-1][:, None]
 
-        success = family.run(tasks, 1, policy, seed=1)["success"]
-        note = f"{1000 * horizon / family.rate:.0f} ms between observations" if family.rate else ""
-        rows.append(
-            Row(method=f"--horizon {horizon}", workload="chunks", value=float(success.mean()), tasks=TASKS, episodes=1,
-                note=note)
-        )  # fmt: skip
+    return float(family.run(tasks, 1, policy, seed=1)["success"].mean())
+
+
+def costs(bundle: Path, family: Grasping) -> list[Row]:
+    """The success that fewer observations cost, and weights of eight bits."""
+    rows = [
+        Row(method=f"--horizon {horizon}", workload="chunks", value=success(bundle, family, horizon), tasks=TASKS,
+            episodes=1, note=f"{50 * horizon} ms between observations")
+        for horizon in HORIZONS
+    ]  # fmt: skip
+    for precision in ("float32", "int8"):
+        path = bundle.with_name(f"{precision}.quickstudy")
+        size = export(bundle.parent / RUN, path, precision).size  # type: ignore[arg-type]
+        note = f"a bundle of {size / 1e6:.2f} MB"
+        value = success(path, family)
+        rows.append(Row(method=f"--precision {precision}", workload="weights", value=value, tasks=TASKS, episodes=1,
+                        note=note))  # fmt: skip
     return rows
 
 
@@ -234,7 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bundle, demonstration = prepare(Path(name), what.run, family)
         found, robot = measured(bundle, demonstration, family, 60 * what.minutes)
-        chunked = chunks(bundle, family)
+        cost = costs(bundle, family)
     for fault, one in found.items():
         said = ""
         if one.still_ms:
@@ -249,14 +261,14 @@ def main() -> None:
     note = f"99.9th percentile {np.percentile(trips, 99.9):.1f} ms; {len(trips):,} commands; a tick was at most "
     note += f"{1e3 * robot.overrun:.1f} ms late"
     rows.append(Row(method="round trip", workload="50 Hz", ms=round(float(np.median(trips)), 2), note=note))
-    rows += chunked
+    rows += cost
     cell = Cell.measured_here(
         cell="control-loop", metric="success", unit="fraction", rows=rows, seconds=time.perf_counter() - started,
         command=f"python -m benchmarks.control_loop --minutes {what.minutes:g}",
-        protocol="Server, control program and MuJoCo arm are three processes on real sockets; when the hand moves "
-        f"faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time from then until "
-        f"the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in the end, with "
-        "chunks at the family's own 20 Hz.",
+        protocol="Server, control program and MuJoCo arm are three processes on real sockets; at a random time while "
+        f"the hand moves faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time "
+        f"from then until the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in "
+        f"the end. Chunks and weights: the family's own 20 Hz, {TASKS} held-out objects.",
     )  # fmt: skip
     if what.output is not None:
         cell.write(what.output)

@@ -79,12 +79,12 @@ class SimulatedRobot:
         self.round_trips: list[float] = []
         self._sent: dict[int, float] = {}
         self.stopped, self.overrun = True, 0.0
-        self._next = time.monotonic()
         self.begin(0)
 
     def begin(self, seed: int) -> None:
         """A new episode; the motors are at rest until a command comes."""
         self.arm.start(seed)
+        self._next = time.monotonic()
         self.watchdog = Watchdog(REST, self._timeout, last=[0.0, 0.0, 0.0, 0.0, -1.0])
 
     def observe(self) -> dict:

@@ -1,8 +1,10 @@
 """The command: `quickstudy-runtime info BUNDLE`, `adapt`, `serve`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from quickstudy_runtime import __version__
 from quickstudy_runtime.errors import QuickstudyError
@@ -41,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("bundle", type=Path)
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--host", default="127.0.0.1", help="an address other than 127.0.0.1 needs --token")
-    serve.add_argument("--token", help="what clients must send: 'Authorization: Api-Key TOKEN'")
+    serve.add_argument(
+        "--token", default=os.environ.get("QUICKSTUDY_TOKEN"),
+        help="what clients must send: 'Authorization: Api-Key TOKEN'; QUICKSTUDY_TOKEN by default",
+    )  # fmt: skip
     serve.add_argument("--demo", type=Path, nargs="+", default=[], help="demonstrations of the task, as .npz files")
     serve.add_argument("--horizon", type=int, default=1, help="actions in an answer, for slow links (default 1)")
     serve.add_argument("--on-bad", choices=("hold", "refuse"), help="what an observation that cannot be used gives")
@@ -65,11 +70,18 @@ def _info(given: argparse.Namespace) -> None:
         f"{bundle.method} on {bundle.family}, learned from {bundle.learns_from}; {given.bundle.stat().st_size:,} bytes"
     )
     print(f"rate: {f'{bundle.rate:g} steps a second' if bundle.rate else 'nobody said'}; hash {bundle.hash[:16]}")
-    for what, channels in (("observation", bundle.observation), ("action", bundle.action)):
-        print(f"{what}: {len(channels)} channels")
+    headings = ("observation", "met in training", bundle.observation), ("action", "limits", bundle.action)
+    for what, said, channels in headings:
+        print(f"{what}: {len(channels)} channels; {said}:")
         for name, unit, low, high in zip(channels.names, channels.units, channels.low, channels.high, strict=True):
             print(f"  {ascii(name)[1:-1]:<28}{ascii(unit)[1:-1]:<8}{low:>12.4g} to {high:<12.4g}")
+    rest = "nobody said; say it by --rest" if bundle.action.rest is None else _told(bundle.action.rest)
+    print(f"keeps the robot where it is: {rest}")
     print(f"the first adaptation and action took {seconds * 1e3:.1f} ms")
+
+
+def _told(rest: Any) -> str:
+    return " ".join("its last value" if number != number else f"{number:g}" for number in rest)
 
 
 def _adapt(given: argparse.Namespace) -> None:

@@ -53,6 +53,13 @@ class Robot:
         except InputError as error:
             raise BundleError(f"The bundle does not act: {error}") from error
 
+    def __repr__(self) -> str:
+        bundle = self.bundle
+        return (
+            f"Robot({bundle.method} on {bundle.family}: {len(bundle.observation)} observation channels, "
+            f"{len(bundle.action)} action channels)"
+        )
+
     def adapt(self, demonstrations: Iterable[Demonstration] | Demonstration, guard: Guard | None = None) -> "Skill":
         """Learns one task from its demonstrations.
 
@@ -189,6 +196,9 @@ class Skill:
         self._gate = Gate(robot.bundle.observation, robot.bundle.action, guard, clock, timer)
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"Skill({self._robot!r}, {dict(self.counts)})"
+
     @property
     def counts(self) -> Counter[str]:
         return self._gate.counts
@@ -198,7 +208,10 @@ class Skill:
         return self._gate.status
 
     def reset(self, last: Any = None) -> None:
-        """A new episode: memories and clocks start again; what was learned stays.
+        """A new episode: memories and clocks start again; what was learned from demonstrations stays.
+
+        What a learner by trial remembers is what it learned: for it this is a new task, and between the episodes of
+        one task `act(..., done=True)` takes its place.
 
         Args:
             last: [act], what the robot was told before. Where a bad observation is to keep the last value of a channel,
