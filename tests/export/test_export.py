@@ -23,6 +23,7 @@ from quickstudy.nets import MLP
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'quickstudy[export]'")
 
+
 @pytest.mark.parametrize("name", ["rl2", "rl2-mann", "rl2-dagger", "domain-randomisation"])
 def test_a_policy_learned_by_trial_is_that_of_pytorch(name):
     made = Experiment.of("navigation", name)
@@ -43,10 +44,13 @@ def test_graphs_that_differ_are_found_and_nothing_is_written(trained, tmp_path, 
     monkeypatch.setattr("quickstudy.export.bundle.of_demonstrations", other)
     with pytest.raises(QuickstudyError, match=r"graphs of 'matching' act .* from PyTorch; at most 1e-05"):
         export(trained, tmp_path / "it.quickstudy")
-    monkeypatch.setattr(
-        "quickstudy.export.bundle.of_demonstrations",
-        lambda *given: replace(made := of_demonstrations(*given), adapt=lambda s: [t + 1e-3 for t in made.adapt(s)]),
-    )
+
+    def another_skill(*given):
+        made = of_demonstrations(*given)
+        moved = [lambda s, adapt=adapt: [t + 1e-3 for t in adapt(s)] for adapt in (made.adapt, made.exact)]
+        return replace(made, adapt=moved[0], exact=moved[1])
+
+    monkeypatch.setattr("quickstudy.export.bundle.of_demonstrations", another_skill)
     with pytest.raises(QuickstudyError, match=r"adapt to a skill that is .* from PyTorch's"):
         export(trained, tmp_path / "it.quickstudy")
     assert not list(tmp_path.iterdir())

@@ -355,9 +355,9 @@ def graphs_do_what_pytorch_does(subject: Subject) -> str:
     if subject.method.role == "oracle":
         raise SkippedError("it is told what no robot knows")
     support = tree_map(lambda t: t[0], subject.batch().support)
-    one, sooner = (
-        Batch(*(t[:1, :end] for t in support[:3]), support.hidden) for end in (None, -(-support.x.shape[1] // 2))
-    )
+    one = support._replace(x=support.x[:1], y=support.y[:1], mask=support.mask[:1])
+    some = -(-one.x.shape[1] // 2)
+    sooner = one._replace(x=one.x[:, :some], y=one.y[:, :some], mask=one.mask[:, :some])
     return graphs_do_the_same(subject.exact().float(), [one, sooner, support])
 
 

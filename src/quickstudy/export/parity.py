@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,15 +65,17 @@ def parity(
     leaves = [torch.from_numpy(leaf.copy()) for leaf in made.begin.values()]
     theirs = [leaf.numpy() for leaf in leaves]
     farthest, rounding, times = 0.0, 0.0, []
-    for support in supports if made.adapt is not None and made.exact is not None else ():
-        leaves = [leaf.detach() for leaf in made.adapt(support)]
+    adapt, exactly = made.adapt, made.exact
+    for support in supports if adapt and exactly else ():
+        assert adapt and exactly
+        leaves = [leaf.detach() for leaf in adapt(support)]
         for _ in range(_REPEATS):
             started = time.perf_counter()
             theirs = list(sessions["adapt"].run(None, {"support": support.numpy()}))
             times.append(1e3 * (time.perf_counter() - started))
         apart = _farthest(leaves, theirs)
         if not apart <= CLOSE:
-            exact = [leaf.detach() for leaf in made.exact(support)]
+            exact = [leaf.detach() for leaf in exactly(support)]
             rounding = max(rounding, _farthest(exact, [leaf.numpy() for leaf in leaves]))
             apart = max(apart, _farthest(exact, theirs))
             leaves = [torch.from_numpy(leaf.copy()) for leaf in theirs]
@@ -85,7 +88,7 @@ def parity(
 
 def _along(
     made: Exported,
-    session: object,
+    session: Any,
     leaves: list[Tensor],
     theirs: list[np.ndarray],
     observations: Tensor,
@@ -94,7 +97,7 @@ def _along(
     """The largest difference of an action, and the median milliseconds of one."""
     names, farthest, times = list(made.skill), 0.0, []
     places = [names.index(name) for name in made.changes]
-    wanted = [one.name for one in session.get_inputs()]  # type: ignore[attr-defined]
+    wanted = [one.name for one in session.get_inputs()]
     action = None
     for x in observations:
         given = {"observation": x.numpy()}
@@ -107,7 +110,7 @@ def _along(
             ours = made.act(*leaves, *(torch.from_numpy(given[name].copy()) for name in made.inputs))
         every = dict(zip(names, theirs, strict=True)) | given
         started = time.perf_counter()
-        found = session.run(None, {name: every[name] for name in wanted})  # type: ignore[attr-defined]
+        found = session.run(None, {name: every[name] for name in wanted})
         times.append(1e3 * (time.perf_counter() - started))
         action = found[0]
         farthest = max(farthest, _apart(ours[0], action))
@@ -116,7 +119,7 @@ def _along(
     return farthest, float(np.median(times))
 
 
-def _session(graph: bytes) -> object:
+def _session(graph: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -153,12 +153,14 @@ def of_trials(learner: Any, observation_size: int, action_size: int) -> Exported
 
 def _of_policy(policy: GaussianPolicy, observation_size: int, action_size: int) -> Exported:
     """A policy without a memory."""
+    policy, unit = copy.deepcopy(policy), policy.unit
+    del policy.unit
+    policy.register_buffer("unit", unit)  # a constant of the graph, as parameters are
     parameters = {name: p.detach().clone() for name, p in policy.initial().items() if name != "log_std"}
-    log_std = policy.log_std.detach()
 
     def act(*given: Tensor) -> list[Tensor]:
         *leaves, x = given
-        return [policy.predict(dict(zip(parameters, leaves, strict=True)) | {"log_std": log_std}, x).mean]
+        return [policy.predict({**dict(zip(parameters, leaves, strict=True)), "log_std": policy.log_std}, x).mean]
 
     given = [*parameters.values(), torch.randn(observation_size)]
     act_graph = graph(policy, act, given, [[] for _ in given], [*parameters, "observation"], ["action"])
