@@ -115,6 +115,17 @@ def test_library_runtime_and_a_saved_skill_act_alike(trained, tmp_path):
     assert 3.9e6 < manifest.observation.offset[0] < 4.1e6
 
 
+def test_weights_of_eight_bits_are_a_third_as_large_and_act_nearly_alike(trained, tmp_path):
+    whole, small = (export(trained, tmp_path / kind, kind) for kind in ("float32", "int8"))
+    assert small.size < 0.4 * whole.size
+    assert 1e-5 < small.parity.act < 0.03
+    (example,) = (trained / "examples").glob("*.npz")
+    one, other = (runtime.load(made.path).adapt([example]) for made in (whole, small))
+    seen = np.load(example)["observations"]
+    moves = np.array([one.act(x) for x in seen])
+    np.testing.assert_allclose([other.act(x) for x in seen], moves, atol=0.05 * np.abs(moves).max())
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [([1.0, np.nan], "channel b is nan"), ([1.0], "must be numbers"), ({"a": 1.0}, "lack the channel 'b'"),
