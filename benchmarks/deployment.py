@@ -180,8 +180,9 @@ def main(what: What) -> None:
             unit="fraction",
             protocol=(
                 f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library"
-                ", through quickstudy-runtime, with weights of eight bits as well, and through a WebSocket; learners of "
-                "a short training of one seed, so that the figures say how alike these are, not how good a learner gets."
+                ", through quickstudy-runtime, with weights of eight bits as well, and through a WebSocket; learners "
+                "of a short training of one seed, so that the figures say how alike these are, not how good a learner "
+                "gets."
             ),
             command=command,
             seconds=seconds,
