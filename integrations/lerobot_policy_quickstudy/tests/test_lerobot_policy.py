@@ -19,7 +19,7 @@ PYTHON = os.environ.get("QUICKSTUDY_LEROBOT", "")
 
 def test_lerobot_evaluates_a_bundle(tmp_path):
     if not PYTHON:
-        pytest.skip("there is no LeRobot: QUICKSTUDY_LEROBOT names the Python of an environment with it and this package")
+        pytest.skip("QUICKSTUDY_LEROBOT names no Python of an environment with LeRobot and this package")
     path = bundles.write(tmp_path / "small.quickstudy")
     np.savez(tmp_path / "one.npz", observations=[[0.0, 0.0, 0.5]], actions=[[0.1, 0.2]])
     done = subprocess.run(
