@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, threads_for
+from quickstudy.batching import OuterStep, _points, _split, threads_for
+from quickstudy.compilation.written_out import WrittenOutPass
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
@@ -97,7 +98,7 @@ def bare_products(workload: Workload, at_once: int) -> Step:
     """
     learner, batch = workload.learner(), workload.meta_batch()
     part, *others = _split(batch, at_once)
-    graph = _CompiledPass(learner, at_once > 1, part, "float32").graph
+    graph = WrittenOutPass(learner, at_once > 1, part).graph
     work = _points(batch) * sum(p.numel() for p in learner.parameters())
     products = []
     for node in graph.graph.nodes:
