@@ -325,3 +325,11 @@ def test_a_task_without_a_real_step_is_named(part):
     getattr(batch, part).mask[3] = 0.0
     with pytest.raises(QuickstudyError, match=f"Task 3 of the meta-batch has an empty {part}"):
         OuterStep(maml())(batch)
+
+
+def test_a_task_without_a_real_step_is_named_however_it_is_gone_through() -> None:
+    batch, step = meta_batch(), OuterStep(maml())
+    step(batch, 11)
+    batch.query.mask[2] = 0.0
+    with pytest.raises(QuickstudyError, match="Task 2 of the meta-batch has an empty query"):
+        step(batch, 12)

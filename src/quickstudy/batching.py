@@ -88,11 +88,13 @@ class Outer(NamedTuple):
         losses: outer loss of each task, [task].
         metrics: what `MetaLearner.loss` logs, each [task, ...].
         finite: [task], False where a task's loss or gradient is not finite; such a task is left out of the gradient.
+        compiled: whether compiled code made it.
     """
 
     losses: Tensor
     metrics: Metrics
     finite: Tensor
+    compiled: bool = False
 
 
 @dataclass
@@ -147,7 +149,7 @@ class OuterStep:
         self._convolves_alone = convolves and learner.adapts_weights
         self._passes: dict[Any, _Stage] = {}
         self._can_be_written_out, self._number = not learner.scans, 0
-        self.compiling = 0.0
+        self._compiled, self.compiling = False, 0.0
         self._workers: ThreadPoolExecutor | None = None
 
     def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer:
@@ -160,19 +162,23 @@ class OuterStep:
         Raises:
             QuickstudyError: a task has no support or no query point, or compilation was asked for and is not possible.
         """
-        _check_points(meta_batch)
         self._number = self._number + 1 if number is None else number
+        if not self._writes_out:
+            _check_points(meta_batch)
         plan = self.plan(meta_batch)
         parts = _split(meta_batch, plan.at_once)
         total = _add_up(self._through(plan, parts, _points(meta_batch) * self._size))
         gradient, count = total.gradient, len(total.losses)
         finite = torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
+            _check_points(meta_batch)
             gradient, finite = self._without_broken_tasks(meta_batch)
             count = int(finite.sum())
+        sums = [g for g in gradient if g is not None]
+        means = iter(torch._foreach_div(sums, float(count)) if sums else ())
         for p, g in zip(self._trained, gradient, strict=True):
-            p.grad = None if g is None else g / count
-        return Outer(total.losses, total.metrics, finite)
+            p.grad = None if g is None else next(means)
+        return Outer(total.losses, total.metrics, finite, self._compiled)
 
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
@@ -195,7 +201,8 @@ class OuterStep:
         batched = plan.at_once > 1
         try:
             stages = self._stages(plan, parts, work) if self._writes_out else []
-            workers = _workers(parts) if stages and all(stage.compiled for stage in stages) else 1
+            self._compiled = bool(stages) and all(stage.compiled for stage in stages)
+            workers = _workers(parts) if self._compiled else 1
             with threads_for(0 if workers > 1 else work):
                 if not stages:
                     return [one_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]

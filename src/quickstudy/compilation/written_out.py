@@ -27,7 +27,7 @@ class Part(NamedTuple):
         gradient: of the sum of the losses, one for each trained parameter; None where no loss depends on it.
         losses: [task].
         metrics: each [task, ...].
-        check: the sum of all losses and gradients, finite only if each of them is.
+        check: the sum of all losses and gradients, finite only if each of them is, and each task has a point.
     """
 
     gradient: Sequence[Tensor | None]
@@ -49,7 +49,9 @@ def one_pass(
         losses, metrics = tree_map(lambda t: t[None], loss(tree_map(lambda t: t[0], tasks)))
     gradient = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
     losses, metrics = losses.detach(), tree_map(Tensor.detach, metrics)
+    points = torch.cat([part.mask.flatten(1).sum(1) for part in tasks])
     check = losses.sum() + sum(g.sum() for g in gradient if g is not None)
+    check = torch.where(points.min() > 0, check, torch.nan)
     return Part(gradient, losses, metrics, check)
 
 
@@ -159,7 +161,7 @@ def _drop_what_does_nothing(graph: GraphModule) -> None:
 
 def _layout(node: Node) -> Any:
     """Shape, dtype and strides of what a node gives; None where that is no tensor."""
-    meta = node.meta.get("tensor_meta")
+    meta: Any = node.meta.get("tensor_meta")
     return (meta.shape, meta.dtype, meta.stride) if hasattr(meta, "stride") else None
 
 
