@@ -10,8 +10,8 @@ import trimesh
 _GROUPS = (0, 1, 2)
 """Groups of geoms that MuJoCo shows by default; what only collides is in the others."""
 
-_FEW = 6000
-"""Triangles above which a mesh is thinned out: a robot's parts are modelled far finer than a replay shows."""
+TRIANGLES = 6000
+"""Above which a mesh is thinned out: a robot's parts are modelled far finer than a replay shows."""
 
 
 class WorldView:
@@ -21,10 +21,11 @@ class WorldView:
         scene: of a viser server, or of one of its clients.
         prefix: before the names of all that is drawn.
         hidden: bodies that are not drawn, by name.
+        triangles: above which a mesh is thinned out.
     """
 
-    def __init__(self, scene: Any, prefix: str = "", hidden: tuple[str, ...] = ()) -> None:
-        self._scene, self._prefix, self._hidden = scene, prefix, hidden
+    def __init__(self, scene: Any, prefix: str = "", hidden: tuple[str, ...] = (), triangles: int = TRIANGLES) -> None:
+        self._scene, self._prefix, self._hidden, self._triangles = scene, prefix, hidden, triangles
         self._bodies: dict[int, Any] = {}
         self._drawn: dict[int, int] = {}
         self._last: dict[int, np.ndarray] = {}
@@ -59,7 +60,7 @@ class WorldView:
     def _draw(self, model: mujoco.MjModel, body: int, shown: list[int]) -> None:
         self._bodies[body] = self._scene.add_frame(f"{self._prefix}/{body}", show_axes=False)
         for geom in shown:
-            mesh, colour = _mesh(model, geom), _colour(model, geom)
+            mesh, colour = _mesh(model, geom, self._triangles), _colour(model, geom)
             if mesh is None:
                 continue
             self._scene.add_mesh_simple(
@@ -121,7 +122,7 @@ def _colour(model: mujoco.MjModel, geom: int) -> np.ndarray:
     return colour
 
 
-def _mesh(model: mujoco.MjModel, geom: int) -> Any:
+def _mesh(model: mujoco.MjModel, geom: int, triangles: int) -> Any:
     kinds, size = mujoco.mjtGeom, model.geom_size[geom]
     kind = int(model.geom_type[geom])
     if kind == kinds.mjGEOM_MESH:
@@ -129,7 +130,7 @@ def _mesh(model: mujoco.MjModel, geom: int) -> Any:
         v, f = int(model.mesh_vertadr[mesh]), int(model.mesh_faceadr[mesh])
         vertices = model.mesh_vert[v : v + int(model.mesh_vertnum[mesh])]
         faces = model.mesh_face[f : f + int(model.mesh_facenum[mesh])]
-        return trimesh.Trimesh(*_thinned(vertices, faces), process=False)
+        return trimesh.Trimesh(*_thinned(vertices, faces, triangles), process=False)
     if kind == kinds.mjGEOM_BOX:
         return trimesh.creation.box(2 * size)
     if kind == kinds.mjGEOM_PLANE:
@@ -145,16 +146,15 @@ def _mesh(model: mujoco.MjModel, geom: int) -> Any:
     return None
 
 
-def _thinned(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh of at most about `_FEW` triangles: vertices that share a cell of a grid become one."""
-    cells = 64
-    while len(faces) > _FEW and cells > 8:
+def _thinned(vertices: np.ndarray, faces: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh of at most about so many triangles: vertices that share a cell of a grid become one."""
+    cells, found = 64, (vertices, faces)
+    while len(found[1]) > most and cells > 8:
         low, high = vertices.min(0), vertices.max(0)
         grid = np.round((vertices - low) / (high - low).max() * cells).astype(int)
         _, first, place = np.unique(grid, axis=0, return_index=True, return_inverse=True)
         kept = place.reshape(-1)[faces]
         kept = kept[(kept[:, 0] != kept[:, 1]) & (kept[:, 1] != kept[:, 2]) & (kept[:, 0] != kept[:, 2])]
-        if len(kept) <= _FEW:
-            return vertices[first], kept
+        found = vertices[first], kept
         cells //= 2
-    return vertices, faces
+    return found

@@ -5,7 +5,7 @@ demonstration. Everything else of the studio is alike for all families.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,11 +14,10 @@ import numpy as np
 
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.grasping.arm import TABLE_CENTRE
-from quickstudy.families.grasping.family import TRAIN_SHAPES, Grasping
+from quickstudy.families.grasping.family import TRAIN_SHAPES
 from quickstudy.families.grasping.scene import rotate
 from quickstudy.families.grasping.vector_env import LIFT, OBSERVATION_SCALE, GraspingVectorEnv
 from quickstudy.families.navigation import layouts
-from quickstudy.families.navigation.family import Navigation
 from quickstudy.families.navigation.layouts import HALF
 from quickstudy.families.navigation.planner import plan
 from quickstudy.families.navigation.tasks import draw
@@ -58,9 +57,11 @@ class Arena(ABC):
         grips: whether an action's last number is a gripper.
         turns: whether the handle's yaw means something.
         speed, show_speed: how many times faster than the clock tries are shown, and a person demonstrates.
+        mark: a place that is marked green for people [3], where there is something that they alone know.
         apart: where the second robot is drawn, metres from the first [3].
         shared: bodies that are drawn once for both.
-        eye, centre: where the camera is first, and what it looks at.
+        label_at: where a robot's name is written above it; None where the two are in one place.
+        eye, centre: where the camera is first, and what it looks at; `wide_eye` and `wide_centre` with two robots.
     """
 
     name: ClassVar[str]
@@ -72,7 +73,11 @@ class Arena(ABC):
     shared: ClassVar[tuple[str, ...]] = ()
     eye: ClassVar[tuple[float, float, float]]
     centre: ClassVar[tuple[float, float, float]]
+    wide_eye: ClassVar[tuple[float, float, float]]
+    wide_centre: ClassVar[tuple[float, float, float]]
     handle_size: ClassVar[float]
+    label_at: ClassVar[tuple[float, float, float] | None] = None
+    mark: np.ndarray | None = None
     family: SimulatedFamily
     env: Any
 
@@ -96,17 +101,30 @@ class Arena(ABC):
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> StepResult:
         """One step with actions [2, act] of the robots that are active [2]."""
-        return self.env.step(actions[None], active[None])  # type: ignore[no-any-return]
+        return self.env.step(actions[None], active[None])
 
     @property
     def observations(self) -> np.ndarray:
         """[2, obs]."""
         return np.asarray(self.env.observations[0])
 
+    def passed(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The poses on the way of the last step, the last of them where everything is now."""
+        return [self.poses()]
+
     def poses(self) -> tuple[np.ndarray, np.ndarray]:
         """Places [2, body, 3] and quaternions [2, body, 4] of all bodies."""
         data = self.env.worlds.data
         return np.stack([d.xpos for d in data]), np.stack([d.xquat for d in data])
+
+    def success(self, robot: int) -> bool:
+        """Whether a robot has done the task."""
+        return bool(self.env.success[robot])
+
+    def caption(self, name: Callable[[str], str]) -> str:
+        """What the task is called, with its kind translated by `name`."""
+        kind, *more = self.family.caption(self.task).split(", ")
+        return ", ".join([name(kind.replace(" ", "_")), *more])
 
     def close(self) -> None:
         self.env.close()
@@ -151,8 +169,9 @@ class GraspingArena(Arena):
     """An object on a table each."""
 
     name, grips, turns, speed, apart = "grasping", True, True, 1.5, (1.05, 0.0, 0.0)
-    show_speed = 1.0
-    eye, centre, handle_size = (0.55, 1.65, 0.75), (0.30, 0.55, 0.12), 0.16
+    show_speed, label_at = 1.0, (0.0, 0.6, 0.62)
+    eye, centre, handle_size = (0.40, 1.42, 0.78), (0.0, 0.56, 0.10), 0.16
+    wide_eye, wide_centre = (0.55, 1.95, 0.95), (0.52, 0.55, 0.10)
     env: GraspingVectorEnv
 
     def handle(self) -> Handle:
@@ -227,7 +246,8 @@ class NavigationArena(Arena):
 
     name, grips, turns, speed, apart, shared = "navigation", False, False, 5.0, (0.0, 0.0, 0.0), ("world",)
     show_speed = 2.0
-    eye, centre, handle_size = (0.0, -9.5, 13.0), (0.0, -0.6, 0.0), 1.3
+    eye, centre, handle_size = (0.0, -8.5, 15.0), (0.0, -0.6, 0.0), 1.3
+    wide_eye, wide_centre = eye, centre
     env: NavigationVectorEnv
     _start: np.ndarray
 
@@ -283,7 +303,3 @@ class NavigationArena(Arena):
             found = draw(layouts.STYLES[kind](rng), rng)
             if found is not None:
                 return {"style": kind, **found}
-
-
-ARENAS: Mapping[str, type[Arena]] = {arena.name: arena for arena in (GraspingArena, NavigationArena)}
-FAMILIES: Mapping[str, type[SimulatedFamily]] = {"grasping": Grasping, "navigation": Navigation}

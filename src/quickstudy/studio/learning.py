@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy import outside
@@ -20,6 +19,8 @@ from quickstudy.experiment import Experiment
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.learner import MetaLearner, Skill
 from quickstudy.methods.demonstrations.matching import MatchingNetworks
+from quickstudy.methods.trials.recurrent import Recurrent
+from quickstudy.methods.trials.rollout import PolicyInput
 from quickstudy.nets import masked_softmax, unit
 from quickstudy.results import runs
 from quickstudy.studio.learners import card, packaged
@@ -40,42 +41,47 @@ class Choice:
         run: its folder.
         family: that it was trained on, by name.
         method: of it.
+        by_trial: whether it learns by its own tries and takes no demonstration.
     """
 
     name: str
     run: Path
     family: str
     method: str
+    by_trial: bool = False
 
 
 def choices(own: Sequence[Path] = ()) -> list[Choice]:
     """The learners that come with the package, and those of a user's own runs, which come first.
 
     Raises:
-        QuickstudyError: one of the folders is no run, learns by trial, or is of a family that the studio has no
-            scene for.
+        QuickstudyError: one of the folders is no run, learns by trials that it does not remember, or is of a family
+            that the studio has no scene for.
     """
-    from quickstudy.studio.arena import FAMILIES
+    from quickstudy.studio.arenas import ARENAS
 
     found = []
-    for run in (*own, *(run for run in packaged() if card(run)["family"] in FAMILIES)):
+    for run in (*own, *(run for run in packaged() if card(run)["family"] in ARENAS)):
         settings = runs.load_settings(run)
-        if settings.family not in FAMILIES:
+        if settings.family not in ARENAS:
             raise QuickstudyError(
-                f"'{run}' was trained on '{settings.family}'; the studio has scenes for {' and '.join(FAMILIES)}."
+                f"'{run}' was trained on '{settings.family}'; the studio has scenes for {', '.join(ARENAS)}."
             )
-        if run in own and Experiment.of(settings.family, settings.method).by_trial:
-            raise QuickstudyError(f"'{run}' learns by its own trials and takes no demonstration.")
+        by_trial = Experiment.of(settings.family, settings.method).by_trial
+        if by_trial and not settings.method.startswith(("rl2", "rl-rl2")):
+            raise QuickstudyError(
+                f"'{run}' holds a '{settings.method}'; of the methods by trial the studio shows those with a memory, "
+                "rl2 and its kin."
+            )
         name = f"{settings.method} ({run.name})" if run in own else settings.method
-        found.append(Choice(name, run, settings.family, settings.method))
+        found.append(Choice(name, run, settings.family, settings.method, by_trial))
     return found
 
 
 @functools.lru_cache(maxsize=16)
-def loaded(run: Path) -> MetaLearner:
+def loaded(run: Path) -> Any:
     """The learner of a run; all sessions share it, as nothing changes it."""
-    learner: MetaLearner = runs.load(run, adapting=True)[1]
-    return learner.requires_grad_(True)
+    return runs.load(run, adapting=True)[1].requires_grad_(True)
 
 
 @functools.lru_cache(maxsize=16)
@@ -188,9 +194,42 @@ def many(found: Learned, family: SimulatedFamily, task: Task, count: int, seed: 
     return np.asarray(tried[family.metric][0] > 0.5)
 
 
-def interval(successes: int, tries: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    if tries == 0:
-        return 0.0, 1.0
-    found = binomtest(successes, tries).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+class Trier:
+    """A learner with a memory that learns a task by its own tries, one after the other.
+
+    Attributes:
+        learner: which.
+        tries: that it remembers.
+    """
+
+    def __init__(self, learner: Recurrent, action_size: int) -> None:
+        self.learner, self.tries = learner, 0
+        self._state: Any = learner.core.begin(1)
+        self._rng = torch.Generator().manual_seed(0)
+        self._last = torch.zeros(1, 1, action_size), 0.0, 0.0
+
+    def policy(self) -> "Trier":
+        """It acts itself, and remembers."""
+        return self
+
+    @torch.no_grad()
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """An action [1, 1, act] for an observation [1, 1, obs]."""
+        x = torch.from_numpy(np.asarray(observations, np.float32))
+        action, reward, done = self._last
+        seen = PolicyInput(x, action, torch.full((1, 1), reward), torch.full((1, 1), done), torch.ones(1, 1).bool())
+        features, self._state = self.learner.core.advance(self._state, self.learner.inputs(seen).flatten(0, 1))
+        drawn = self.learner.act(features.unflatten(0, (1, 1))).sample(self._rng)
+        self._last = drawn, 0.0, 0.0
+        return drawn.numpy()
+
+    def take(self, reward: float, over: bool) -> None:
+        """The reward of the last action, and whether the try ended with it."""
+        self._last = self._last[0], reward, float(over)
+        self.tries += over
+
+    def rounds(self, family: SimulatedFamily, task: Task, count: int, seed: int, rounds: int = 4) -> list[np.ndarray]:
+        """Fresh trials of a task without pictures: which succeeded in each round of tries, [try] each."""
+        with family.vector_env([task], count) as env:
+            every = self.learner.trial(env, rounds - 1, torch.Generator().manual_seed(seed))
+        return [np.asarray(episodes.success[0]) for episodes in every]

@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from quickstudy.families.navigation.layouts import HALF
 from quickstudy.simulation.world_view import WorldView
 from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle
 from quickstudy.studio.session import Frame
 
 _QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
 """Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
+
+_TRIANGLES = 1500
+"""Of a mesh: a scene that moves is drawn again and again, by some browsers without a GPU."""
 
 
 class Stage:
@@ -29,40 +33,63 @@ class Stage:
         self._plumb: Any = None
         self._steps: Any = None
         self._labels: list[Any] = []
+        self._names = ("", "")
         self._beside: Any = None
+        self._mark: Any = None
+        self._learner: Any = None
+        self._room: list[Any] = []
+        self._second = False
 
-    def build(self, arena: Arena, names: tuple[str, str]) -> None:
-        """Draws a task; of the same family, only what looks otherwise than before.
+    @property
+    def arena(self) -> Arena | None:
+        """What is drawn."""
+        return self._arena
 
-        Args:
-            names: of the two robots, as labels.
-        """
+    def build(self, arena: Arena) -> None:
+        """Draws a task; of the same family, only what looks otherwise than before."""
         if self._arena is None or self._arena.name != arena.name:
             self._scene.reset()
+            self._learner = self._scene.add_frame("/learner", show_axes=False)
             self._beside = self._scene.add_frame("/beside", show_axes=False, position=arena.apart)
             self._views = [
-                WorldView(self._scene, "/learner"),
-                WorldView(self._scene, "/beside/robot", arena.shared),
+                WorldView(self._scene, "/learner", triangles=_TRIANGLES),
+                WorldView(self._scene, "/beside/robot", arena.shared, _TRIANGLES),
             ]
             self._handle = self._plumb = self._steps = None
+            self._labels, self._names, self._mark = [], ("", ""), None
             self._scene.add_light_ambient("/ambient", intensity=0.7)
+            self._scene.configure_default_lights(cast_shadow=False)  # they cost a browser without a GPU half its speed
         self._arena = arena
-        for view in self._views:
-            view.build(arena.model)
+        self._views[LEARNER].build(arena.model)
+        self._second = False  # it is drawn when it is first seen
+        if self._mark is not None:
+            self._mark.remove()
+            self._mark = None
+        if arena.mark is not None:
+            self._mark = self._scene.add_icosphere("/learner/mark", 0.025, color=(40, 160, 80), position=arena.mark)
         self.attend(None)
+
+    def label(self, names: tuple[str, str]) -> None:
+        """Writes what the two robots are called above them."""
+        if self._arena is None or names == self._names:
+            return
+        self._names = names
         for label in self._labels:
             label.remove()
-        above = (0.0, 0.6, 0.62) if arena.name == "grasping" else None
         self._labels = []
-        if above is not None:
+        if self._arena.label_at is not None:
             for text, parent in zip(names, ("/learner", "/beside"), strict=True):
-                self._labels.append(self._scene.add_label(f"{parent}/label", text, position=above))
+                self._labels.append(self._scene.add_label(f"{parent}/label", text, position=self._arena.label_at))
 
     def draw(self, frame: Frame) -> None:
         """Moves both robots to where they are."""
-        self._beside.visible = frame.beside
+        self._beside.visible = frame.beside and not self._room
+        self._learner.visible = not self._room
         for label in self._labels[1:]:
             label.visible = frame.beside
+        if frame.beside and not self._second:
+            self._views[BESIDE].build(frame.arena.model)
+            self._second = True
         for robot in (LEARNER, BESIDE):
             if robot == LEARNER or frame.beside:
                 self._views[robot].move(frame.places[robot], frame.turns[robot])
@@ -80,16 +107,17 @@ class Stage:
         if self._handle is None:
             self._handle = self._scene.add_transform_controls(
                 "/handle", scale=arena.handle_size, line_width=4.0, depth_test=False,
-                disable_rotations=not arena.turns, translation_limits=arena.limits(),
+                disable_rotations=not arena.turns, rotation_limits=((0.0, 0.0), (0.0, 0.0), (-3.0, 3.0)),
                 active_axes=(True, True, arena.turns), position=handle.place, wxyz=_turn(handle.yaw),
             )  # fmt: skip
 
             @self._handle.on_update
             async def _(event: Any) -> None:
-                place, yaw = np.array(event.target.position), _yaw(np.array(event.target.wxyz))
-                if event.phase == "end":  # a handle that was tilted stands upright again
-                    event.target.wxyz = _turn(yaw)
-                self._moved(place, yaw)
+                place = np.array(event.target.position)
+                self._moved(place, _yaw(np.array(event.target.wxyz)))
+                if event.phase == "end" and self._handle is event.target:  # one that left the robot's reach comes back
+                    low, high = np.array(arena.limits()).T
+                    event.target.position = np.clip(place, low, high)
 
         else:
             self._handle.position, self._handle.wxyz = handle.place, _turn(handle.yaw)
@@ -101,6 +129,26 @@ class Stage:
             self._plumb = self._scene.add_line_segments("/plumb", points, colors=(40, 90, 200), line_width=2.0)
         else:
             self._plumb.points = points
+
+    def draw_room(self, blocks: np.ndarray | None) -> None:
+        """A room [row, column] that is being drawn, in place of the robots; None takes it away."""
+        for part in self._room:
+            part.remove()
+        self._room = []
+        if blocks is None:
+            return
+        size = 2 * HALF / len(blocks)
+        floor = self._scene.add_grid(
+            "/room", 2 * HALF, 2 * HALF, plane="xy", cell_size=size, section_size=size, infinite_grid=False
+        )
+        self._room = [floor]
+        for row, column in np.argwhere(blocks).tolist():
+            at = (-HALF + (column + 0.5) * size, HALF - (row + 0.5) * size, 0.25)
+            self._room.append(
+                self._scene.add_box(
+                    f"/room-{row}-{column}", color=(90, 98, 112), dimensions=(size, size, 0.5), position=at
+                )
+            )
 
     def attend(self, found: tuple[np.ndarray, np.ndarray] | None) -> None:
         """The demonstrated steps as points, the redder the more the learner attends to them; None takes them away."""

@@ -6,18 +6,21 @@ The physics has a thread of its own, which ends with the session. Whoever shows 
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from quickstudy import families
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.studio import learning
-from quickstudy.studio.arena import ARENAS, BESIDE, FAMILIES, LEARNER, Arena, Handle, Said
+from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle, Said
+from quickstudy.studio.arenas import ARENAS
 from quickstudy.studio.demonstrating import Recorder
-from quickstudy.studio.learning import NOTHING, Choice, Learned
+from quickstudy.studio.learning import NOTHING, Choice, Learned, Trier
+from quickstudy.studio.motion import Frame, Motion, still
 from quickstudy.task import Task
 
 Mode = Literal["rest", "shown by person", "shown by expert", "trying"]
@@ -50,32 +53,6 @@ class Score:
         self.successes, self.tries = self.successes + int(sum(ends)), self.tries + len(ends)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What is to be drawn: places [2, body, 3], quaternions [2, body, 4], and whether the second robot is there."""
-
-    places: np.ndarray
-    turns: np.ndarray
-    beside: bool
-
-
-@dataclass
-class _Motion:
-    """The last two states of the world, between which pictures are drawn."""
-
-    before: tuple[np.ndarray, np.ndarray]
-    after: tuple[np.ndarray, np.ndarray]
-    at: float = 0.0
-    lasts: float = 1.0
-
-    def between(self, now: float) -> tuple[np.ndarray, np.ndarray]:
-        part = float(np.clip((now - self.at) / self.lasts, 0.0, 1.0))
-        places = (1 - part) * self.before[0] + part * self.after[0]
-        sign = np.sign((self.before[1] * self.after[1]).sum(-1, keepdims=True))
-        turns = (1 - part) * self.before[1] + part * np.where(sign == 0, 1.0, sign) * self.after[1]
-        return places, turns / np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-9)
-
-
 class Session:
     """See the module's text; every public method may be called from any thread.
 
@@ -91,7 +68,9 @@ class Session:
         shown: demonstrations of this task so far.
         skill, beside_skill: what came of them; None before.
         score, beside_score: of tries since.
-        curve: success by the number of demonstrations, of tries at once: (demonstrations, successes, tries).
+        trials: how the tries of one that learns by trial ended, from the first on.
+        curve: success by the number of demonstrations, or of own tries before, of tries at once: (number, successes,
+            tries).
         failure: what went wrong last, in a sentence; empty where nothing did.
         moving_ms: from the call of `learn` to the first step of the robot that learned.
         version: goes up with each change that is not a motion.
@@ -106,9 +85,10 @@ class Session:
         self.choices, self.choice, self.beside = list(choices), choices[0], NOTHING
         self.mode: Mode = "rest"
         self.shown: list[Shown] = []
-        self.skill: Learned | None = None
+        self.skill: Learned | Trier | None = None
         self.beside_skill: Learned | None = None
         self.score, self.beside_score = Score(), Score()
+        self.trials: list[bool] = []
         self.curve: list[tuple[int, int, int]] = []
         self.failure, self.moving_ms, self.version = "", 0.0, 0
         self._clicked = 0.0
@@ -119,7 +99,7 @@ class Session:
         self._tries = 0
         self.arena = self._arena_of(self._drawn())
         self.handle: Handle = self.arena.handle()
-        self._motion = _still(self.arena)
+        self._motion = still(self.arena)
         self._thread = threading.Thread(target=self._run, name="studio-physics", daemon=True)
         self._thread.start()
 
@@ -128,13 +108,18 @@ class Session:
     def choose(self, choice: Choice) -> None:
         """Teaches another learner; of the same family, the task and its demonstrations stay."""
         with self._lock:
-            other = choice.family != self.choice.family
-            self.choice = choice
-            if other:
-                self.new_task()
-            else:
+            before, self.choice = self.choice, choice
+            if choice.family == before.family:
+                if choice.by_trial or self.beside == choice.name:
+                    self.beside = NOTHING
                 self._forget_skill()
-            self._changed()
+                return
+            beside, self.beside = self.beside, NOTHING
+            try:
+                self.new_task()
+            except BaseException:
+                self.choice, self.beside = before, beside
+                raise
 
     def compare_with(self, beside: str) -> None:
         with self._lock:
@@ -149,16 +134,43 @@ class Session:
         with self._lock:
             arena = self._arena_of(task or self._drawn())  # before anything is let go of: it may fail
             self.arena.close()
-            self.arena, self._motion = arena, _still(arena)
+            self.arena, self._motion = arena, still(arena)
             self._recorder, self.handle = None, arena.handle()
             self.shown.clear()
             self.curve.clear()
             self._forget_skill()
 
+    def caption(self, name: Callable[[str], str]) -> str:
+        """What the task is called; `name` translates its shape or style."""
+        return self.arena.caption(name)
+
     def make_task(self, kind: str, values: dict[str, float]) -> None:
         """A task of a person's own making."""
-        parameters = ARENAS[self.choice.family].made(kind, values, self._rng)
-        self.new_task(Task(self.choice.family, "own", int(self._rng.integers(1 << 30)), parameters))
+        self.take_task(ARENAS[self.choice.family].made(kind, values, self._rng))
+
+    def take_task(self, parameters: Mapping[str, Any]) -> None:
+        """A task with parameters from elsewhere: drawn, or of a file."""
+        family = self.arena.family
+        self.new_task(Task(family.seed_name or family.name, "own", int(self._rng.integers(1 << 30)), parameters))
+
+    def move(self, place: np.ndarray, yaw: float) -> None:
+        """The handle was dragged; this waits for nothing, as it comes with every motion of the mouse."""
+        low, high = np.array(self.arena.limits()).T
+        self.handle = Handle(np.clip(place, low, high), yaw, self.handle.grip)
+
+    def move_to(self, place: np.ndarray) -> None:
+        """The handle goes to a place on the floor [2]."""
+        self.move(np.array([*place, self.handle.place[2]]), self.handle.yaw)
+
+    def grip(self) -> None:
+        """Closes the gripper, or opens it."""
+        self.handle = Handle(self.handle.place, self.handle.yaw, -self.handle.grip)
+        self.touch()
+
+    def touch(self) -> None:
+        """Something has changed that is no motion."""
+        with self._lock:
+            self._changed()
 
     def show(self) -> None:
         """A person begins to demonstrate; the handle is where the robot is."""
@@ -171,7 +183,7 @@ class Session:
         """The demonstration is over as it is."""
         with self._lock:
             if self._recorder is not None:
-                self._end_showing(bool(self.arena.env.success[0]))
+                self._end_showing(self.arena.success(LEARNER))
 
     def add(self, demonstration: Demonstration) -> None:
         """A demonstration from elsewhere.
@@ -190,6 +202,13 @@ class Session:
         with self._lock:
             self.shown.append(Shown(demonstration, "file", True))
             self._forget_skill()
+
+    def adopt(self, skill: Learned) -> None:
+        """A skill from elsewhere, of the learner that is chosen."""
+        with self._lock:
+            self._forget_skill()
+            self.skill, self.beside_skill = skill, None
+            self._changed()
 
     def undo(self) -> None:
         """Takes the last demonstration back, or the one that is being given."""
@@ -220,7 +239,7 @@ class Session:
         """Tries one scene after the other until `rest`; before a demonstration, to see what it does without."""
         with self._lock:
             if self.skill is None:
-                self.skill = learning.learned(learning.loaded(self.choice.run), [], self.arena.family)
+                self.skill = self._unlearned()
                 self.beside_skill = self._beside()
             self.mode = "trying"
             self._begin_try()
@@ -238,6 +257,14 @@ class Session:
         if skill is None:
             raise QuickstudyError("There is no skill to try yet; let it learn first.")
         seed = int(self._rng.integers(1 << 31))
+        if isinstance(skill, Trier):
+            rounds = skill.rounds(family, task, count, seed)
+            with self._lock:
+                if skill is self.skill:
+                    self.score.add(rounds[-1].tolist())
+                    self.curve += [(before, int(ends.sum()), count) for before, ends in enumerate(rounds)]
+                    self._changed()
+            return
         ends = [learning.many(one, family, task, count, seed) for one in (skill, beside) if one is not None]
         with self._lock:
             if skill is self.skill:
@@ -263,12 +290,18 @@ class Session:
 
     def frame(self) -> Frame:
         with self._lock:
-            return Frame(*self._motion.between(time.perf_counter()), self.beside != NOTHING)
+            return Frame(self.arena, *self._motion.between(time.perf_counter()), self.beside != NOTHING)
+
+    @property
+    def observation(self) -> np.ndarray:
+        """What the first robot sees now, [obs]."""
+        with self._lock:
+            return self.arena.observations[LEARNER].copy()
 
     def attention(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Of the learner's robot now: places of the demonstrated steps [step, 3], and attention to each [step]."""
         with self._lock:
-            if self.skill is None or not self.shown or self.skill.shots != len(self.shown):
+            if not isinstance(self.skill, Learned) or not self.shown or self.skill.shots != len(self.shown):
                 return None
             weights = learning.attention(self.skill, self.arena.observations[LEARNER])
             if weights is None:
@@ -301,13 +334,12 @@ class Session:
             self._begin_try()
             return
         before = self.arena.poses()
-        if self.mode == "trying":
-            over = self._step_of_try()
-        else:
-            over = self._step_of_showing()
+        over = self._step_of_try() if self.mode == "trying" else self._step_of_showing()
         speed = self.arena.show_speed if self.mode == "shown by person" else self.arena.speed
         lasts = 1.0 / ((self.arena.family.rate or 20.0) * speed)
-        self._motion = _Motion(before, self.arena.poses(), now, lasts)
+        way = self.arena.passed()
+        self._motion = Motion([before, *way], now, lasts)
+        lasts *= len(way)
         late = now - self._due > 2 * lasts
         self._due = (now if late else self._due) + (lasts + _BREAK if over else lasts)
 
@@ -326,7 +358,7 @@ class Session:
         actions[LEARNER] = action
         result = arena.step(actions, np.array([True, False]))
         if bool(result.terminated[0, LEARNER]) or recorder.full:
-            self._end_showing(bool(arena.env.success[0]))
+            self._end_showing(arena.success(LEARNER))
             return True
         if self.mode == "shown by expert" and bool(result.over[0, LEARNER]):
             self._recorder = None
@@ -343,10 +375,14 @@ class Session:
         if self.moving_ms == 0.0 and self._clicked:
             self.moving_ms = 1e3 * (time.perf_counter() - self._clicked)
             self._changed()
+        if isinstance(self.skill, Trier):
+            self.skill.take(float(result.rewards[0, LEARNER]), bool(result.over[0, LEARNER]))
         ended = self._active & result.over[0]
+        if ended[LEARNER] and isinstance(self.skill, Trier):
+            self.trials.append(self.arena.success(LEARNER))
         for robot, score in ((LEARNER, self.score), (BESIDE, self.beside_score)):
             if ended[robot]:
-                score.add([bool(self.arena.env.success[robot])])
+                score.add([self.arena.success(robot)])
                 self._changed()
         self._active &= ~ended
         return not self._active.any()
@@ -362,7 +398,7 @@ class Session:
             self.handle = self.arena.handle()
             self._recorder = Recorder(grips=self.arena.grips)
             self.mode, self._due = mode, time.perf_counter()
-            self._motion = _still(self.arena)
+            self._motion = still(self.arena)
             self._changed()
 
     def _end_showing(self, success: bool) -> None:
@@ -383,11 +419,11 @@ class Session:
         others = [] if self.beside_skill is None else [self.beside_skill.policy()]
         self._policies = [self.skill.policy(), *others]
         self._active = np.array([True, bool(others)])
-        self._motion, self._due = _still(self.arena), time.perf_counter()
+        self._motion, self._due = still(self.arena), time.perf_counter()
 
     def _beside(self) -> Learned | None:
         """What the other robot learned of the same demonstrations."""
-        if self.beside == NOTHING or self.skill is None:
+        if self.beside == NOTHING or self.skill is None or isinstance(self.skill, Trier):
             return None
         every = [one.demonstration for one in self.shown][: self.skill.shots]
         known = {one.name: one for one in self.choices if one.family == self.choice.family}
@@ -402,9 +438,18 @@ class Session:
     def _forget_skill(self) -> None:
         self.skill = self.beside_skill = None
         self.score, self.beside_score = Score(), Score()
+        self.trials.clear()
         self._score_over()
         self._rest()
         self._changed()
+
+    def _unlearned(self) -> Learned | Trier:
+        """What the chosen learner does before it has learned."""
+        learner = learning.loaded(self.choice.run)
+        family = self.arena.family
+        if self.choice.by_trial:
+            return Trier(learner, family.action_size)
+        return learning.learned(learner, [], family)
 
     def _rest(self) -> None:
         self.mode, self._active = "rest", np.zeros(2, bool)
@@ -424,14 +469,9 @@ class Session:
     def _arena_of(self, task: Task) -> Arena:
         made = ARENAS[self.choice.family](_family(self.choice.family), task)
         made.reset([int(self._rng.integers(1 << 31))])
-        learner = learning.loaded(self.choice.run)
-        learning.warm_up(learner, made.family)
+        if not self.choice.by_trial:
+            learning.warm_up(learning.loaded(self.choice.run), made.family)
         return made
-
-
-def _still(arena: Arena) -> _Motion:
-    poses = arena.poses()
-    return _Motion(poses, poses, time.perf_counter())
 
 
 _FAMILIES: dict[str, Any] = {}
@@ -440,5 +480,5 @@ _FAMILIES: dict[str, Any] = {}
 def _family(name: str) -> Any:
     """A family; made once, as no session changes it."""
     if name not in _FAMILIES:
-        _FAMILIES[name] = FAMILIES[name]()
+        _FAMILIES[name] = families.get(name)
     return _FAMILIES[name]
