@@ -120,7 +120,7 @@ class WrittenOutPass:
         """Roughly what one run of the graph as it is takes on a core, by its operations and by nothing measured."""
         made = [node for node in self.graph.graph.nodes if node.op == "call_function" and _layout(node) is not None]
         numbers = sum(_layout(node)[0].numel() for node in made)
-        return 2e-6 * len(made) + 3e-10 * numbers + sum(map(_products, made)) / 1.5e11
+        return 2e-6 * len(made) + 3e-10 * numbers + sum(map(_products, made)) / 3e11
 
     def inputs(self, tasks: SupportQuery) -> list[Tensor]:
         """All parameters, all buffers and the tensors of the tasks; the last as the graph expects them in memory."""
