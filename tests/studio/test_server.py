@@ -146,4 +146,4 @@ def test_memory_and_threads_stay_flat_while_tabs_come_and_go(studio: Studio) -> 
     come_and_go(8)
     gc.collect()
     assert threading.active_count() <= threads + 2
-    assert resident() - memory < 60
+    assert resident() - memory < 100  # a tab that stayed would hold 40 or more
