@@ -14,11 +14,15 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: demo test lint bench results docs
+.PHONY: demo studio test lint bench results docs
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
 	@$(BIN)/quickstudy demo
+
+# A page on which you teach a robot with the mouse; ARGS='--language zh' gives it options.
+studio: $(STAMP)
+	@$(BIN)/quickstudy studio $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup

@@ -39,8 +39,10 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
 
 
 def _recording(path: Path, arrays: Mapping[str, np.ndarray], reading: ReadingConfig) -> Recording:
-    tasks = [str(task) for task in np.ravel(arrays["task"])]
-    without = [i for i, task in enumerate(tasks) if not task.strip()]
+    tasks = [
+        task.decode(errors="replace") if isinstance(task, bytes) else str(task) for task in np.ravel(arrays["task"])
+    ]
+    without = [i for i, task in enumerate(tasks) if not task.strip() or task in ("nan", "NaT")]
     if without:
         raise QuickstudyError(f"Episode {without[0]} has no task; each needs a label.")
     columns = {

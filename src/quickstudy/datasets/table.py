@@ -22,8 +22,8 @@ from quickstudy.settings import ReadingConfig
 CSV = (
     "A .csv of demonstrations has a line of names and then one line a step: 'episode' (a whole number; the lines of an "
     "episode stand together), 'task' (its label), columns 'observation.…' and 'action.…', and perhaps 'timestamp' "
-    "(seconds, or dates; 'timestamp_ms' and so on say another unit), 'reward' and 'success' (0 or 1). Columns stand "
-    "between commas, semicolons or tabs."
+    "(seconds, or dates; 'timestamp_ms' and so on say another unit), 'reward' and 'success' (0 or 1, or true or "
+    "false). Columns stand between commas, semicolons or tabs."
 )
 
 _BLOCK = 4 << 20
@@ -55,6 +55,7 @@ class _Table:
     observation: tuple[str, ...]
     action: tuple[str, ...]
     stamps: pa.DataType
+    flags: pa.DataType
     unit: str
 
     def has(self, what: str) -> bool:
@@ -138,6 +139,8 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
     cells = {
         name: [row[i].strip() for row in sample if i < len(row)] for i, name in enumerate(names) if name in numbers
     }
+    said = {cell.casefold() for cell in cells.get(columns.get("success", ""), [])}
+    flags = pa.bool_() if said and said <= {"true", "false"} else pa.float64()
     stamps, unit = pa.float64(), ""
     if "timestamp" in columns:
         found = _STAMP.fullmatch(_plain(columns["timestamp"]))
@@ -149,7 +152,7 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
             stamps = pa.timestamp("ns", tz="UTC" if zoned else None)
         else:
             cells[columns["timestamp"]] = written
-    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, seen, did, stamps, unit)
+    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, seen, did, stamps, flags, unit)
 
 
 def _encoding(path: Path) -> str:
@@ -284,7 +287,9 @@ def _episodes(table: _Table) -> Iterator[tuple[Episode, int]]:
         observations, actions = (
             np.stack([part[name].to_numpy() for name in some], 1) for some in (table.observation, table.action)
         )
-        rewards, success = (part[kind].to_numpy() if table.has(kind) else None for kind in ("reward", "success"))
+        rewards, success = (
+            part[kind].cast(pa.float64()).to_numpy() if table.has(kind) else None for kind in ("reward", "success")
+        )
         for kind, values, known in (("reward", rewards, np.isfinite), ("success", success, _is_flag)):
             if values is not None and not known(values).all():
                 at = int(np.flatnonzero(~known(values))[0])
@@ -324,7 +329,7 @@ def _batches(table: _Table, wanted: list[str]) -> Iterator[pa.RecordBatch]:
     """The columns `wanted`, by what they hold or, for channels, by name."""
     wanted = list(dict.fromkeys(wanted))
     columns = [table.columns.get(name, name) for name in wanted]
-    special = {"episode": pa.int64(), "task": pa.string(), "timestamp": table.stamps}
+    special = {"episode": pa.int64(), "task": pa.string(), "timestamp": table.stamps, "success": table.flags}
     types = {column: special.get(name, pa.float64()) for name, column in zip(wanted, columns, strict=True)}
     try:
         with pa.csv.open_csv(

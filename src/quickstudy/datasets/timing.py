@@ -1,6 +1,8 @@
 """The time stamps of recordings: their unit, the rate they tell, whether they are even, and resampling to a rate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,6 +149,19 @@ def resolution(times: np.ndarray) -> float:
     return 0.0
 
 
+_CHECKED: ContextVar[bool] = ContextVar("_CHECKED", default=True)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """In here data sets are read with the stamps that they have, steady or not: for those who look at these."""
+    before = _CHECKED.set(False)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(before)
+
+
 def check_steady(times: np.ndarray, rate: float, where: str, first: int) -> None:
     """Raises QuickstudyError unless an episode's time stamps [step], seconds, are `rate` even steps a second.
 
@@ -155,6 +170,8 @@ def check_steady(times: np.ndarray, rate: float, where: str, first: int) -> None
     Args:
         where: file and kind of place, such as 'row', for the error's sentence; `first` is that of the first step.
     """
+    if not _CHECKED.get():
+        return
     _check_finite(times, where, first)
     off = times - times[0] - np.arange(len(times)) / rate
     rounded = resolution(times)
