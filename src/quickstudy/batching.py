@@ -198,7 +198,7 @@ class OuterStep:
         )
 
     def _through(self, plan: Plan, parts: Sequence[SupportQuery], work: float) -> list[Part]:
-        """Each part: by autograd at first, then written out, then compiled. The first two give the same bits."""
+        """Each part: by autograd at first, then written out, then compiled."""
         batched = plan.at_once > 1
         try:
             stages = self._stages(plan, parts, work) if self._writes_out else []
