@@ -88,6 +88,21 @@ class Outer(NamedTuple):
     finite: Tensor
 
 
+class Sums(NamedTuple):
+    """What some tasks add to an outer step, before it is divided by their number.
+
+    Attributes:
+        gradient: the sum of the gradients of the finite tasks, one for each trained parameter; None where no loss
+            depends on it.
+        losses, metrics, finite: as in `Outer`.
+    """
+
+    gradient: Sequence[Tensor | None]
+    losses: Tensor
+    metrics: Metrics
+    finite: Tensor
+
+
 class Part(NamedTuple):
     """One pass over some tasks.
 
@@ -135,7 +150,7 @@ class OuterStep:
             raise QuickstudyError("matmul='bf16' is made by compilation, so compiled must not be False with it.")
         self.learner, self.how, self.steps, self.matmul = learner, how, steps, matmul
         self.compiled = True if matmul == "bf16" else compiled
-        self._trained = [p for p in learner.parameters() if p.requires_grad]
+        self.trained = [p for p in learner.parameters() if p.requires_grad]
         self._size = sum(p.numel() for p in learner.parameters())
         convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._convolves_alone = convolves and learner.adapts_weights
@@ -149,6 +164,21 @@ class OuterStep:
         Raises:
             QuickstudyError: a task has no support or no query point, or compilation was asked for and is not possible.
         """
+        return self.leave(self.sums(meta_batch))
+
+    def leave(self, sums: Sums) -> Outer:
+        """Leaves the mean gradient of these tasks, all of the meta-batch, in the parameters."""
+        count = int(sums.finite.sum())
+        for p, g in zip(self.trained, sums.gradient, strict=True):
+            p.grad = None if g is None else g / count
+        return Outer(*sums[1:])
+
+    def sums(self, meta_batch: SupportQuery) -> Sums:
+        """What `__call__` divides by the number of tasks; the parameters' gradients stay as they are.
+
+        Raises:
+            QuickstudyError: as `__call__`.
+        """
         _check_points(meta_batch)
         plan = self.plan(meta_batch)
         parts = _split(meta_batch, plan.at_once)
@@ -156,14 +186,10 @@ class OuterStep:
         workers = min(len(parts), torch.get_num_threads()) if sharing else 1
         with threads_for(0 if workers > 1 else _points(meta_batch) * self._size):
             total = _add_up(self._through(plan, parts, workers))
-        gradient, count = total.gradient, len(total.losses)
-        finite = torch.ones_like(total.losses, dtype=torch.bool)
+        gradient, finite = total.gradient, torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
             gradient, finite = self._without_broken_tasks(meta_batch)
-            count = int(finite.sum())
-        for p, g in zip(self._trained, gradient, strict=True):
-            p.grad = None if g is None else g / count
-        return Outer(total.losses, total.metrics, finite)
+        return Sums(gradient, total.losses, total.metrics, finite)
 
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
@@ -190,7 +216,7 @@ class OuterStep:
         """Each part; compiled ones `workers` at a time, because compiled code does without Python's lock."""
         batched = plan.at_once > 1
         if not plan.compiled:
-            return [_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
+            return [_pass(self.learner.loss, batched, tasks, self.trained) for tasks in parts]
         try:
             known, started = len(self._passes), time.monotonic()
             passes = [self._compiled(batched, tasks) for tasks in parts]
@@ -231,12 +257,12 @@ class OuterStep:
 
     def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
         """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""
-        parts = (_pass(self.learner.loss, False, task, self._trained) for task in _split(meta_batch, 1))
+        parts = (_pass(self.learner.loss, False, task, self.trained) for task in _split(meta_batch, 1))
         good, finite = [], []
         for part in parts:
             finite.append(math.isfinite(part.check))
             good += [part] if finite[-1] else []
-        gradient = _add_up(good).gradient if good else [None] * len(self._trained)
+        gradient = _add_up(good).gradient if good else [None] * len(self.trained)
         return gradient, torch.tensor(finite, device=meta_batch.query.x.device)
 
 
@@ -330,13 +356,13 @@ class _CompiledPass:
         self.graph = make_fx(flat)(*state, *tasks.support, *tasks.query)
         if matmul == "bf16":
             _round_factors(self.graph)
-        self._trained = sum(p.requires_grad for p in self._parameters)
+        self.trained = sum(p.requires_grad for p in self._parameters)
         self._run = torch.compile(self.graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
 
     def __call__(self, tasks: SupportQuery) -> Part:
         with torch.no_grad():
             outputs = self._run(*self._state(), *tasks.support, *tasks.query)
-        gradient, (losses, check, *metrics) = outputs[: self._trained], outputs[self._trained :]
+        gradient, (losses, check, *metrics) = outputs[: self.trained], outputs[self.trained :]
         return Part(gradient, losses, tree_unflatten(metrics, self._metrics), check)
 
     def _state(self) -> list[Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.markup import escape
@@ -29,9 +29,9 @@ from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
-from quickstudy.settings import Changes, ReadingConfig, Settings
+from quickstudy.settings import Changes, ReadingConfig, Settings, TrainConfig
 from quickstudy.task import TaskFamily
-from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
+from quickstudy.train import Steps, TensorBoard, Trained, Validation, meta_train, run
 
 TRAINING_SECONDS = "training-seconds.json"
 """File of a training's folder: how long it took, validation included."""
@@ -60,6 +60,14 @@ class Cost:
     train_tasks: int | None = None
     demonstrations: int | None = None
     env_steps: int | None = None
+
+
+class Machines(Protocol):
+    """Where the work of an experiment is done, if not in this process; see `quickstudy.cluster`."""
+
+    def demonstration_steps(self, learner: Any, source: Source, config: TrainConfig) -> Steps:
+        """Outer steps from demonstrations."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,7 @@ class Experiment:
         budget: Budget | None = None,
         device: str = "cpu",
         goes_on: str = "the same call goes on from there",
+        machines: Machines | None = None,
     ) -> Any:
         """Builds and meta-trains the learner; `folder` gets its checkpoints, TensorBoard log and costs.
 
@@ -206,6 +215,7 @@ class Experiment:
             source: the training demonstrations, where they were recorded before.
             device: what torch trains on; learning by trial is done by the processor.
             goes_on: what goes on with a training that was stopped, as part of a sentence.
+            machines: where the steps are made, if not in this process; `device` is then that of validation.
 
         Returns:
             the learner, with its best parameters on the validation tasks.
@@ -252,18 +262,22 @@ class Experiment:
             "goes_on": goes_on,
         }
         with clock(None if folder is None else folder / TRAINING_SECONDS):
-            trained = self._outer_loop(learner, source, options)
+            trained = self._outer_loop(learner, source, options, machines)
         if trained.interrupted:
             raise OutOfTime if budget.over() else KeyboardInterrupt
         return learner
 
-    def _outer_loop(self, learner: Any, source: Source | None, options: dict[str, Any]) -> Trained:
+    def _outer_loop(
+        self, learner: Any, source: Source | None, options: dict[str, Any], machines: Machines | None
+    ) -> Trained:
         training = self.settings.training
         if self.by_trial:
             from quickstudy.methods.trials.outer_loop import TrialSteps
 
             return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
         assert source is not None
+        if machines is not None:
+            return run(machines.demonstration_steps(learner, source, training), learner, training, **options)
         return meta_train(learner, source, training, **options)
 
     def _seen(self, source: Source | None) -> Seen | None:

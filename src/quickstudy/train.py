@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from quickstudy.batching import Outer, OuterStep
-from quickstudy.data import Source
+from quickstudy.data import Source, SupportQuery
 from quickstudy.errors import TrainingError, listed
 from quickstudy.io import checkpoint
 from quickstudy.io.progress import console, progress
@@ -128,8 +128,23 @@ class Steps(Protocol):
         ...
 
 
+class OuterGradient(Protocol):
+    """Leaves the meta-gradient of a meta-batch in the parameters of a learner, as `OuterStep` does.
+
+    Attributes:
+        compiling: seconds that compilation took, since somebody set it to 0.
+    """
+
+    compiling: float
+
+    def __call__(self, meta_batch: SupportQuery) -> Outer: ...
+
+
 class DemonstrationSteps:
     """Meta-batches of demonstrations: the mean outer loss of their tasks is descended.
+
+    Args:
+        gradient: how the gradient of a meta-batch is computed; by an `OuterStep` in this process where not given.
 
     Raises:
         TrainingError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or
@@ -138,10 +153,12 @@ class DemonstrationSteps:
 
     log_every = 10
 
-    def __init__(self, learner: MetaLearner, source: Source, config: TrainConfig) -> None:
+    def __init__(
+        self, learner: MetaLearner, source: Source, config: TrainConfig, gradient: OuterGradient | None = None
+    ) -> None:
         self.learner, self.source, self.config = learner, source, config
         self.device = next(learner.parameters()).device
-        self.outer = OuterStep(learner, config.batching, config.steps)
+        self.outer = gradient or OuterStep(learner, config.batching, config.steps)
         self.optimiser = _optimiser(learner, config)
         self.schedule = _schedule(self.optimiser, config)
         self._losses: list[float] = []

@@ -2,10 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -29,6 +30,23 @@ from quickstudy.cli.words import (
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
 
+if TYPE_CHECKING:
+    from quickstudy.experiment import Machines
+
+
+@contextmanager
+def machines(
+    cluster: str | None, workers: int | None, patience: float, device: str
+) -> Iterator[tuple["Machines | None", str]]:
+    """The cluster, if one was asked for, and what this process itself trains or validates on."""
+    if cluster is None:
+        yield None, device
+        return
+    from quickstudy.cluster.connection import ClusterConfig, connected
+
+    with connected(ClusterConfig(cluster, workers, patience, device)) as elsewhere:
+        yield elsewhere, "cpu"
+
 
 @dataclass(frozen=True)
 class Train:
@@ -40,6 +58,9 @@ class Train:
     output_dir: Path | None
     resume: bool
     device: str
+    cluster: str | None = None
+    workers: int | None = None
+    patience: float = 300.0
 
     def run(self) -> None:
         from quickstudy.results import runs
@@ -47,7 +68,8 @@ class Train:
         experiment = self.experiment
         console.print(f"{experiment.family.name}: {escape(experiment.family.protocol)}.", soft_wrap=True)
         folder = self.output_dir or runs.new_folder(Path("runs"), experiment.family.name, experiment.method.name)
-        runs.train_run(experiment, folder, self.resume, command_line(), self.device)
+        with machines(self.cluster, self.workers, self.patience, self.device) as (elsewhere, device):
+            runs.train_run(experiment, folder, self.resume, command_line(), device, elsewhere)
         where = shlex.quote(str(folder))
         console.print(
             f"The run is in [bold]{escape(where)}[/]; its curves: tensorboard --logdir {escape(where)}/tensorboard",
@@ -291,6 +313,12 @@ class Resume:
     """Wall time of a comparison, as for compare."""
     device: str = "cpu"
     """What torch trains on."""
+    cluster: MaybeText = None
+    """Share the work over the machines of this Ray cluster, as for train and compare."""
+    workers: MaybeInt = None
+    """Of the cluster, at most."""
+    patience: float = 300.0
+    """Seconds that a worker of the cluster is waited for before others take over."""
 
     def run(self) -> None:
         from quickstudy.io.provenance import NOTE, read_note
@@ -326,7 +354,8 @@ class Resume:
             return
         family = families.get(settings.family, reading=settings.reading)
         experiment = Experiment(family, methods.get(settings.method), settings)
-        Train(experiment, folder, runs.begun(folder), self.device).run()
+        elsewhere = self.device, self.cluster, self.workers, self.patience
+        Train(experiment, folder, runs.begun(folder), *elsewhere).run()
 
 
 @dataclass(frozen=True)

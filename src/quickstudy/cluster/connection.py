@@ -1,0 +1,139 @@
+"""Joins a cluster of Ray, or starts one of this machine's cores, and says what an experiment does there."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from quickstudy.data import Source
+from quickstudy.demonstration import Demonstration
+from quickstudy.errors import QuickstudyError, one_line
+from quickstudy.io.progress import console
+from quickstudy.learner import MetaLearner
+from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig
+from quickstudy.task import Task, TaskFamily
+from quickstudy.train import Steps
+
+try:
+    import ray
+except ImportError as error:
+    raise QuickstudyError("--cluster needs Ray: pip install 'quickstudy[cluster]' on every machine.") from error
+
+from quickstudy.cluster.group import Group
+from quickstudy.cluster.steps import ClusterSteps
+from quickstudy.cluster.worker import Worker
+
+
+@dataclass(frozen=True)
+class ClusterConfig(Config):
+    """Where work is done, and how long it is waited for.
+
+    Attributes:
+        address: of the head of a cluster, as HOST:PORT; 'auto' for the one that runs on this machine or, where none
+            does, one of this machine's cores, for as long as the command takes.
+        workers: at most so many; by default as many as there are cores, or accelerators with `device` 'cuda'.
+        patience: seconds that a worker's answer is waited for before others take over; it is named after a fifth.
+        device: what workers train on, 'cpu' or 'cuda', each on an accelerator of its own.
+    """
+
+    address: str = "auto"
+    workers: PositiveInt | None = None
+    patience: PositiveFloat = 300.0
+    device: str = "cpu"
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+class Cluster:
+    """What an experiment is given to do its work elsewhere; see `connected`."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self.config = config
+        self._open: list[_Closes] = []
+
+    @property
+    def room(self) -> int:
+        """Workers that there is room for on the machines that are alive now."""
+        what = "CPU" if self.config.device == "cpu" else "GPU"
+        return sum(int(node["Resources"].get(what, 0)) for node in ray.nodes() if node["Alive"])
+
+    @property
+    def size(self) -> int:
+        """Workers that are wanted.
+
+        Raises:
+            QuickstudyError: the cluster has nothing of what they train on.
+        """
+        if self.room == 0:
+            raise QuickstudyError(f"The cluster at '{self.config.address}' has no {self.config.device} to work on.")
+        return min(self.config.workers or self.room, self.room)
+
+    @property
+    def needs(self) -> dict[str, Any]:
+        """Options of Ray for one worker: what it takes, and that workers spread over machines."""
+        takes = {"num_cpus": 1} if self.config.device == "cpu" else {"num_cpus": 1, "num_gpus": 1}
+        return {**takes, "scheduling_strategy": "SPREAD"}
+
+    def demonstration_steps(self, learner: MetaLearner, source: Source, config: TrainConfig) -> Steps:
+        """Outer steps whose meta-batches are split over workers."""
+        held = ray.put(learner.to("cpu")), ray.put(source), config, self.config.device
+        actor = _with_watch(Worker).options(**self.needs)
+        wanted = min(self.size, config.meta_batch)
+        group = Group(lambda: actor.remote(*held), wanted, lambda: self.room, self.config.patience)
+        steps = ClusterSteps(learner, source, config, group)
+        self._open.append(steps)
+        return steps
+
+    def close(self) -> None:
+        """Ends what was started on the cluster."""
+        for one in self._open:
+            one.close()
+        self._open = []
+
+
+def _with_watch(kind: type) -> Any:
+    """An actor that answers methods of the group 'watch' while it is at work."""
+    options: dict[str, Any] = {"concurrency_groups": {"watch": 1}}
+    return ray.remote(**options)(kind)
+
+
+@contextmanager
+def connected(config: ClusterConfig) -> Iterator[Cluster]:
+    """A cluster, joined or started for as long as this lasts.
+
+    Raises:
+        QuickstudyError: there is none at that address.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _join(config.address)
+    cluster = Cluster(config)
+    try:
+        machines = sum(node["Alive"] for node in ray.nodes())
+        what = "cores" if config.device == "cpu" else "accelerators"
+        console.print(f"Cluster: {machines} machines with {cluster.room} {what}.", highlight=False)
+        yield cluster
+    finally:
+        with suppress(Exception):  # a cluster that is gone has nothing to be ended
+            cluster.close()
+        if ours:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    try:
+        if address == "auto":
+            with suppress(ConnectionError):
+                ray.init(address="auto", **options)
+                return
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except Exception as error:  # of many kinds, by what is wrong with an address
+        raise QuickstudyError(f"There is no cluster to join at '{address}' ({one_line(error)[:160]}).") from error

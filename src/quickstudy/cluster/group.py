@@ -1,0 +1,132 @@
+"""A group of workers as the process sees it that drives them: started, asked, watched, given up."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from quickstudy.cluster.reduction import PeerLostError
+from quickstudy.errors import TrainingError
+from quickstudy.io.progress import console
+
+_NAMED_AFTER = 0.2
+"""Share of the patience after which a slow worker is named."""
+
+_ANSWER_S = 5.0
+"""How long it may take a worker to say what it does, or its death to become known after others noticed it."""
+
+
+class WorkerLostError(Exception):
+    """A worker is gone, or was waited for too long; its text is a part of a sentence that names it."""
+
+
+class Group:
+    """Workers that make outer steps together.
+
+    Args:
+        make: starts one.
+        wanted: how many, where there is room.
+        room: how many there is room for.
+        patience: seconds that an answer is waited for before a worker counts as lost.
+    """
+
+    def __init__(self, make: Callable[[], Any], wanted: int, room: Callable[[], int], patience: float) -> None:
+        self._make, self.wanted, self._room, self.patience = make, wanted, room, patience
+        self.workers: list[Any] = []
+        self.names: list[str] = []
+
+    def start(self) -> None:
+        """Starts as many as are wanted and there is room for; those that do not come up in time are done without.
+
+        Raises:
+            WorkerLostError: one was lost while they met.
+            TrainingError: none came up.
+        """
+        made = [self._make() for _ in range(max(1, min(self.wanted, self._room())))]
+        asked = {worker.about.remote(): worker for worker in made}
+        up, _ = ray.wait(list(asked), num_returns=len(asked), timeout=self.patience)
+        named = {}
+        for reference in up:
+            try:
+                named[asked[reference]] = ray.get(reference)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError:
+                continue
+        self.workers, self.names = list(named), list(named.values())
+        for worker in made:
+            if worker not in named:
+                ray.kill(worker)
+        if not self.workers:
+            raise TrainingError(f"No worker came up on the cluster within {self.patience:g} s.")
+        size = len(self.workers)
+        host, port = self._answers({self.workers[0].meet.remote(size, self.patience): 0}, "the start")[0]
+        joined = {w.join.remote(i, size, host, port, self.patience): i for i, w in enumerate(self.workers)}
+        self._answers(joined, "the start")
+
+    def stop(self) -> None:
+        """Ends all workers; what they held is lost."""
+        for worker in self.workers:
+            ray.kill(worker)
+        self.workers, self.names = [], []
+
+    def call(self, method: str, *args: Any, what: str = "an answer") -> list[Any]:
+        """What every worker answers, in order.
+
+        Raises:
+            WorkerLostError: one is gone, or was waited for longer than the patience.
+            QuickstudyError: what a worker raised.
+        """
+        asked = {getattr(worker, method).remote(*args): rank for rank, worker in enumerate(self.workers)}
+        return self._answers(asked, what)
+
+    def _answers(self, asked: dict[Any, int], what: str) -> list[Any]:
+        found: dict[int, Any] = {}
+        started, named, broken = time.monotonic(), False, math.inf
+        while asked:
+            now = time.monotonic()
+            until = min(started + self.patience * (1.0 if named else _NAMED_AFTER), broken)
+            ready, _ = ray.wait(list(asked), timeout=max(0.0, until - now))
+            for reference in ready:
+                rank = asked.pop(reference)
+                try:
+                    found[rank] = ray.get(reference)
+                except RayActorError as error:
+                    raise WorkerLostError(f"worker {rank + 1} ({self.names[rank]}) is gone during {what}") from error
+                except RayTaskError as error:
+                    if not isinstance(error.cause, PeerLostError):
+                        raise error.cause from None
+                    broken = min(broken, time.monotonic() + _ANSWER_S)
+            if ready:
+                continue
+            if time.monotonic() >= broken:
+                raise WorkerLostError(f"the workers lost each other during {what}")
+            slow = " and ".join(f"worker {rank + 1} ({self.names[rank]})" for rank in self._slow(asked))
+            waited = time.monotonic() - started
+            if named:
+                raise WorkerLostError(f"{slow} did not finish {what} within {self.patience:g} s")
+            console.print(
+                f"Waiting for {slow}: {what} has taken {waited:.0f} s; after {self.patience:g} s others take over.",
+                markup=False,
+                soft_wrap=True,
+            )
+            named = True
+        if broken < math.inf:
+            raise WorkerLostError(f"the workers lost each other during {what}")
+        return [found[rank] for rank in sorted(found)]
+
+    def _slow(self, asked: dict[Any, int]) -> list[int]:
+        """Those that others wait for: they still compute, or do not even say what they do."""
+        busy = {self.workers[rank].computing.remote(): rank for rank in asked.values()}
+        ray.wait(list(busy), num_returns=len(busy), timeout=_ANSWER_S)
+        found = []
+        for reference, rank in busy.items():
+            try:
+                if ray.get(reference, timeout=0):
+                    found.append(rank)
+            except (GetTimeoutError, RayError):
+                found.append(rank)
+        return found or sorted(asked.values())
