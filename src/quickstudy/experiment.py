@@ -20,6 +20,7 @@ from rich.markup import escape
 from quickstudy import families, methods, outside
 from quickstudy.batching import usable
 from quickstudy.data import DemonstrationSet, DrawsFresh, Scaling, Seen, Source, Spread
+from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import NOT_FINITE, Evaluation, evaluate, is_share
 from quickstudy.families.base import SimulatedFamily
@@ -29,8 +30,8 @@ from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
-from quickstudy.settings import Changes, ReadingConfig, Settings, TrainConfig
-from quickstudy.task import TaskFamily
+from quickstudy.settings import Changes, ReadingConfig, Settings, TrainConfig, TrialConfig
+from quickstudy.task import Task, TaskFamily
 from quickstudy.train import Steps, TensorBoard, Trained, Validation, meta_train, run
 
 TRAINING_SECONDS = "training-seconds.json"
@@ -65,8 +66,16 @@ class Cost:
 class Machines(Protocol):
     """Where the work of an experiment is done, if not in this process; see `quickstudy.cluster`."""
 
+    def record(self, family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
+        """What `quickstudy.data.recorded` gives."""
+        ...
+
     def demonstration_steps(self, learner: Any, source: Source, config: TrainConfig) -> Steps:
         """Outer steps from demonstrations."""
+        ...
+
+    def trial_steps(self, learner: Any, family: SimulatedFamily, config: TrialConfig) -> Steps:
+        """Outer steps by trial."""
         ...
 
 
@@ -160,10 +169,13 @@ class Experiment:
             start_from(learner, Path(self.settings.start))
         return learner, place
 
-    def source(self) -> Source | None:
+    def source(self, machines: Machines | None = None) -> Source | None:
         """The training demonstrations that the settings ask for; the same for every method and seed.
 
         None where nothing is learned from demonstrations of training tasks.
+
+        Args:
+            machines: where they are recorded, if not in this process.
 
         Raises:
             QuickstudyError: meta-batches as the settings want them cannot be had.
@@ -177,8 +189,9 @@ class Experiment:
             fresh.sample(torch.Generator(), *wanted)  # what it cannot give is told before a folder is made
             return fresh
         tasks = data.tasks if self.method.uses == "all" else min(_SCALE_TASKS, data.tasks)
+        chosen, recorder = self.family.tasks("train", tasks), None if machines is None else machines.record
         source = DemonstrationSet.record(
-            self.family, self.family.tasks("train", tasks), data.demonstrations, seed=0, for_training=True
+            self.family, chosen, data.demonstrations, seed=0, for_training=True, recorder=recorder
         )
         if self.method.uses == "all":
             source.check(*wanted)
@@ -227,7 +240,7 @@ class Experiment:
         """
         budget, folder = budget or Budget(), None if folder is None else Path(folder)
         learner, place = self.start(device)
-        source = source or self.source()
+        source = source or self.source(machines)
         if isinstance(source, DemonstrationSet):
             if (
                 source.scaling is not None
@@ -274,6 +287,8 @@ class Experiment:
         if self.by_trial:
             from quickstudy.methods.trials.outer_loop import TrialSteps
 
+            if machines is not None:
+                return run(machines.trial_steps(learner, self.simulated, training), learner, training, **options)
             return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
         assert source is not None
         if machines is not None:

@@ -1,17 +1,20 @@
 """Joins a cluster of Ray, or starts one of this machine's cores, and says what an experiment does there."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from quickstudy.data import Source
+from quickstudy.data import Source, recorded
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, one_line
+from quickstudy.families.base import SimulatedFamily
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner
-from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig
+from quickstudy.methods.trials.learner import TrialLearner
+from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig, TrialConfig
 from quickstudy.task import Task, TaskFamily
 from quickstudy.train import Steps
 
@@ -21,7 +24,10 @@ except ImportError as error:
     raise QuickstudyError("--cluster needs Ray: pip install 'quickstudy[cluster]' on every machine.") from error
 
 from quickstudy.cluster.group import Group
+from quickstudy.cluster.pool import Hand, Pool
+from quickstudy.cluster.recording import recorded_by
 from quickstudy.cluster.steps import ClusterSteps
+from quickstudy.cluster.trials import ClusterTrialSteps, Collector
 from quickstudy.cluster.worker import Worker
 
 
@@ -76,6 +82,38 @@ class Cluster:
         """Options of Ray for one worker: what it takes, and that workers spread over machines."""
         takes = {"num_cpus": 1} if self.config.device == "cpu" else {"num_cpus": 1, "num_gpus": 1}
         return {**takes, "scheduling_strategy": "SPREAD"}
+
+    def record(self, family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
+        """Demonstrations, recorded by all workers."""
+        if not isinstance(family, SimulatedFamily):
+            return recorded(family, tasks, count, seed)  # to read a file is quicker than to send it
+        pool = self.pool(Hand)
+        try:
+            return recorded_by(pool, self.size, family, tasks, count, seed)
+        finally:
+            pool.close()
+
+    def pool(self, kind: type, *args: Any, wanted: int | None = None, patient: bool = True) -> Pool:
+        """Processes for parts of some work, not yet started; `args` are those of `kind`."""
+        actor, held = ray.remote(kind).options(**self.needs), [ray.put(one) for one in args]
+        patience = self.config.patience if patient else math.inf
+        return Pool(lambda: actor.remote(*held), wanted or self.size, lambda: self.room, patience)
+
+    def trial_steps(self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig) -> Steps:
+        """Outer steps whose trials are collected by all workers.
+
+        Raises:
+            QuickstudyError: a method that does not collect apart from learning.
+        """
+        if type(learner).experience is TrialLearner.experience:
+            raise QuickstudyError(
+                f"{type(learner).__name__} learns in one process: it has outer_step alone, and not experience and improve."
+            )
+        size = min(self.size, config.meta_batch)
+        pool = self.pool(Collector, learner, family, config.episodes_per_task, wanted=size)
+        steps = ClusterTrialSteps(learner, family, config, pool, size)
+        self._open.append(steps)
+        return steps
 
     def demonstration_steps(self, learner: MetaLearner, source: Source, config: TrainConfig) -> Steps:
         """Outer steps whose meta-batches are split over workers."""

@@ -12,7 +12,7 @@ from quickstudy.cluster.reduction import PeerLostError
 from quickstudy.errors import TrainingError
 from quickstudy.io.progress import console
 
-_NAMED_AFTER = 0.2
+NAMED_AFTER = 0.2
 """Share of the patience after which a slow worker is named."""
 
 _ANSWER_S = 5.0
@@ -88,7 +88,7 @@ class Group:
         started, named, broken = time.monotonic(), False, math.inf
         while asked:
             now = time.monotonic()
-            until = min(started + self.patience * (1.0 if named else _NAMED_AFTER), broken)
+            until = min(started + self.patience * (1.0 if named else NAMED_AFTER), broken)
             ready, _ = ray.wait(list(asked), timeout=max(0.0, until - now))
             for reference in ready:
                 rank = asked.pop(reference)

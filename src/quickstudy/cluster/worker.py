@@ -23,6 +23,7 @@ from quickstudy.learner import MetaLearner
 from quickstudy.settings import TrainConfig
 from quickstudy.train import DemonstrationSteps
 
+
 class Done(NamedTuple):
     """What came of an outer step: its figures, the random state after it, and what was said meanwhile."""
 

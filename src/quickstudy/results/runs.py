@@ -305,7 +305,7 @@ def train_run(
     settings = experiment.settings
     check_folder(folder, settings, resume)
     experiment.start(device)  # what cannot be had is told before anything is written
-    source = experiment.source()
+    source = experiment.source(machines)
     goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"
     with at_work(folder, "training", command, {"settings": asdict(settings)}):
         check_folder(folder, settings, resume)  # another one may have begun since
