@@ -8,7 +8,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,6 +68,22 @@ class Machines(Protocol):
 
     def record(self, family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
         """What `quickstudy.data.recorded` gives."""
+        ...
+
+    def each(
+        self,
+        function: Callable[[Any, Any], Any],
+        shared: Any,
+        parts: Sequence[Any],
+        titles: Sequence[str],
+        after: Mapping[int, set[int]],
+    ) -> Iterator[tuple[int, Any]]:
+        """The place of each part and `function(shared, part)`, in the order in which they are done.
+
+        Args:
+            titles: what each part is called in a sentence.
+            after: the parts that must be done before one begins, by its place.
+        """
         ...
 
     def demonstration_steps(self, learner: Any, source: Source, config: TrainConfig) -> Steps:

@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from quickstudy.experiment import Machines
 
 
+_NOT_ASKED = ("output_dir", "budget", "device", "cluster", "workers")
+"""Options of a comparison that say where and how long it is made, and not what."""
+
+
+_PATIENCE_S = 300.0
+"""How long a worker of a cluster is waited for where nobody says otherwise."""
+
+
 @contextmanager
 def machines(
     cluster: str | None, workers: int | None, patience: float, device: str
@@ -60,7 +68,7 @@ class Train:
     device: str
     cluster: str | None = None
     workers: int | None = None
-    patience: float = 300.0
+    patience: float = _PATIENCE_S
 
     def run(self) -> None:
         from quickstudy.results import runs
@@ -255,6 +263,12 @@ class Compare:
     """Of their time stamps."""
     mask: MaybeText = None
     """The group of their episodes that is read, such as 'train'."""
+    device: str = "cpu"
+    """What methods that learn from demonstrations train on."""
+    cluster: MaybeText = None
+    """Run trainings and evaluations side by side on this Ray cluster, HOST:PORT; auto is the one of this machine."""
+    workers: MaybeInt = None
+    """Of the cluster, at most; as many as it has cores by default, or accelerators with --device cuda."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -283,19 +297,22 @@ class Compare:
             changes |= {} if self.steps is None else {"training": {"steps": self.steps}}
             return Experiment.of(family, method, seed, changes).named(families.located(self.family))
 
-        asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
+        asked = {name: value for name, value in asdict(self).items() if name not in _NOT_ASKED}
         asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}
-        cells = compare.compare(
-            family,
-            chosen,
-            protocol,
-            folder,
-            experiment_for=experiment_for,
-            command=command_line(),
-            budget=budget,
-            asked=asked,
-            by_task=self.objects is not None,
-        )
+        with machines(self.cluster, self.workers, _PATIENCE_S, self.device) as (elsewhere, _):
+            cells = compare.compare(
+                family,
+                chosen,
+                protocol,
+                folder,
+                experiment_for=experiment_for,
+                command=command_line(),
+                budget=budget,
+                asked=asked,
+                by_task=self.objects is not None,
+                device=self.device,
+                machines=elsewhere,
+            )
         if cells:
             tables.print_comparison(cells)
             console.print(f"The table is in {escape(str(folder))}/comparison.csv, .json and .tex.")
@@ -317,7 +334,7 @@ class Resume:
     """Share the work over the machines of this Ray cluster, as for train and compare."""
     workers: MaybeInt = None
     """Of the cluster, at most."""
-    patience: float = 300.0
+    patience: float = _PATIENCE_S
     """Seconds that a worker of the cluster is waited for before others take over."""
 
     def run(self) -> None:
@@ -336,7 +353,8 @@ class Resume:
         if note.get("kind") == "comparison":
             asked: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in note["asked"].items()}
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
-            Compare(**asked, budget=self.budget, output_dir=folder).run()
+            where: dict[str, Any] = {"device": self.device, "cluster": self.cluster, "workers": self.workers}
+            Compare(**asked, budget=self.budget, output_dir=folder, **where).run()
             return
         self._train(runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}"), folder)
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -93,9 +93,27 @@ class Cluster:
         finally:
             pool.close()
 
+    def each(
+        self,
+        function: Callable[[Any, Any], Any],
+        shared: Any,
+        parts: Sequence[Any],
+        titles: Sequence[str],
+        after: Mapping[int, set[int]],
+    ) -> Iterator[tuple[int, Any]]:
+        """Independent parts of some work, each where there is room; nobody knows how long one takes, so none is late."""
+        pool = self.pool(Hand, patient=False)
+        common = ray.put(function), ray.put(shared)
+        try:
+            for place, (result, _) in pool.map("do", [(*common, ray.put(part)) for part in parts], titles, after):
+                yield place, result
+        finally:
+            pool.close()
+
     def pool(self, kind: type, *args: Any, wanted: int | None = None, patient: bool = True) -> Pool:
         """Processes for parts of some work, not yet started; `args` are those of `kind`."""
-        actor, held = ray.remote(kind).options(**self.needs), [ray.put(one) for one in args]
+        actor: Any = ray.remote(kind).options(**self.needs)
+        held = [ray.put(one) for one in args]
         patience = self.config.patience if patient else math.inf
         return Pool(lambda: actor.remote(*held), wanted or self.size, lambda: self.room, patience)
 
@@ -107,8 +125,10 @@ class Cluster:
         """
         if type(learner).experience is TrialLearner.experience:
             raise QuickstudyError(
-                f"{type(learner).__name__} learns in one process: it has outer_step alone, and not experience and improve."
+                f"{type(learner).__name__} learns in one process: it has outer_step, not experience and improve."
             )
+        if self.config.device != "cpu":
+            raise QuickstudyError(f"What learns by trial does so on processors; got '{self.config.device}'.")
         size = min(self.size, config.meta_batch)
         pool = self.pool(Collector, learner, family, config.episodes_per_task, wanted=size)
         steps = ClusterTrialSteps(learner, family, config, pool, size)
@@ -150,15 +170,19 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
         _join(config.address)
     cluster = Cluster(config)
     try:
-        machines = sum(node["Alive"] for node in ray.nodes())
-        what = "cores" if config.device == "cpu" else "accelerators"
-        console.print(f"Cluster: {machines} machines with {cluster.room} {what}.", highlight=False)
+        alive = sum(node["Alive"] for node in ray.nodes())
+        what = "core" if config.device == "cpu" else "accelerator"
+        console.print(f"Cluster: {_count(alive, 'machine')}, {_count(cluster.room, what)}.", highlight=False)
         yield cluster
     finally:
         with suppress(Exception):  # a cluster that is gone has nothing to be ended
             cluster.close()
         if ours:
             ray.shutdown()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _join(address: str) -> None:

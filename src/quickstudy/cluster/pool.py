@@ -8,8 +8,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -70,12 +71,19 @@ class Pool:
             ray.kill(hand)
         self._hands = []
 
-    def map(self, method: str, parts: Sequence[tuple], titles: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def map(
+        self,
+        method: str,
+        parts: Sequence[tuple],
+        titles: Sequence[str],
+        after: Mapping[int, set[int]] = MappingProxyType({}),
+    ) -> Iterator[tuple[int, Any]]:
         """The place and the result of each part, in the order in which they are done.
 
         Args:
             parts: arguments of the method; those that are large as references of Ray.
             titles: what each part is called in a sentence.
+            after: the parts that must be done before one begins, by its place.
 
         Raises:
             QuickstudyError: what a part raised.
@@ -83,10 +91,11 @@ class Pool:
         """
         self._fill(len(parts))
         todo, idle, given = deque(range(len(parts))), deque(self._hands), dict[Any, _Given]()
-        lost = 0
+        lost, done = 0, set[int]()
         while todo or given:
-            while todo and idle:
-                part, hand = todo.popleft(), idle.popleft()
+            for part in [p for p in todo if after.get(p, done) <= done][: len(idle)]:
+                todo.remove(part)
+                hand = idle.popleft()
                 given[getattr(hand, method).remote(*parts[part])] = _Given(part, hand)
             ready, _ = ray.wait(list(given), num_returns=1, timeout=self._until_next(given.values()))
             for reference in ready:
@@ -100,6 +109,7 @@ class Pool:
                     raise error.cause from None
                 else:
                     lost = 0
+                    done.add(one.part)
                     idle.append(one.hand)
                     yield one.part, result
             for reference, one in list(given.items()):
