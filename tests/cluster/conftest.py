@@ -21,11 +21,12 @@ def nodes() -> Iterator:
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     before = children()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 * 2**20})
     try:
         cluster.add_node(num_cpus=2, object_store_memory=200 * 2**20)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
         yield cluster
     finally:
         ray.shutdown()

@@ -101,7 +101,7 @@ class Cluster:
         titles: Sequence[str],
         after: Mapping[int, set[int]],
     ) -> Iterator[tuple[int, Any]]:
-        """Independent parts of some work, each where there is room; nobody knows how long one takes, so none is late."""
+        """Independent parts of some work, each where there is room; however long one takes, it is waited for."""
         pool = self.pool(Hand, patient=False)
         common = ray.put(function), ray.put(shared)
         try:
@@ -187,7 +187,8 @@ def _count(number: int, what: str) -> str:
 
 def _join(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what the others of a lost worker's group say
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
     try:
         if address == "auto":
             with suppress(ConnectionError):

@@ -15,6 +15,12 @@ from quickstudy.io.progress import console
 NAMED_AFTER = 0.2
 """Share of the patience after which a slow worker is named."""
 
+_START_S = 300.0
+"""How long the start of a process may take, at least: on a busy machine, imports take a minute."""
+
+_LOOK_S = 2.0
+"""How often it is looked whether the machines that processes start on are still there."""
+
 _ANSWER_S = 5.0
 """How long it may take a worker to say what it does, or its death to become known after others noticed it."""
 
@@ -35,6 +41,7 @@ class Group:
 
     def __init__(self, make: Callable[[], Any], wanted: int, room: Callable[[], int], patience: float) -> None:
         self._make, self.wanted, self._room, self.patience = make, wanted, room, patience
+        self._start_s = max(_START_S, patience)
         self.workers: list[Any] = []
         self.names: list[str] = []
 
@@ -47,7 +54,9 @@ class Group:
         """
         made = [self._make() for _ in range(max(1, min(self.wanted, self._room())))]
         asked = {worker.about.remote(): worker for worker in made}
-        up, _ = ray.wait(list(asked), num_returns=len(asked), timeout=self.patience)
+        until, up = time.monotonic() + self._start_s, list[Any]()
+        while len(up) < min(len(made), max(1, self._room())) and time.monotonic() < until:  # a dead machine has no room
+            up, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
         named = {}
         for reference in up:
             try:
@@ -61,11 +70,11 @@ class Group:
             if worker not in named:
                 ray.kill(worker)
         if not self.workers:
-            raise TrainingError(f"No worker came up on the cluster within {self.patience:g} s.")
-        size = len(self.workers)
-        host, port = self._answers({self.workers[0].meet.remote(size, self.patience): 0}, "the start")[0]
-        joined = {w.join.remote(i, size, host, port, self.patience): i for i, w in enumerate(self.workers)}
-        self._answers(joined, "the start")
+            raise TrainingError(f"No worker came up on the cluster within {self._start_s:g} s.")
+        size, apart = len(self.workers), 2 * self._start_s  # who is slow is for this process to say, and not for them
+        host, port = self._answers({self.workers[0].meet.remote(size, apart): 0}, "the start", self._start_s)[0]
+        joined = {w.join.remote(i, size, host, port, apart): i for i, w in enumerate(self.workers)}
+        self._answers(joined, "the start", self._start_s)
 
     def stop(self) -> None:
         """Ends all workers; what they held is lost."""
@@ -73,22 +82,26 @@ class Group:
             ray.kill(worker)
         self.workers, self.names = [], []
 
-    def call(self, method: str, *args: Any, what: str = "an answer") -> list[Any]:
+    def call(self, method: str, *args: Any, what: str, starting: bool = False) -> list[Any]:
         """What every worker answers, in order.
+
+        Args:
+            what: they do, for a sentence.
+            starting: it is a part of the start, which takes its time.
 
         Raises:
             WorkerLostError: one is gone, or was waited for longer than the patience.
             QuickstudyError: what a worker raised.
         """
         asked = {getattr(worker, method).remote(*args): rank for rank, worker in enumerate(self.workers)}
-        return self._answers(asked, what)
+        return self._answers(asked, what, self._start_s if starting else self.patience)
 
-    def _answers(self, asked: dict[Any, int], what: str) -> list[Any]:
+    def _answers(self, asked: dict[Any, int], what: str, patience: float) -> list[Any]:
         found: dict[int, Any] = {}
         started, named, broken = time.monotonic(), False, math.inf
         while asked:
             now = time.monotonic()
-            until = min(started + self.patience * (1.0 if named else NAMED_AFTER), broken)
+            until = min(started + patience * (1.0 if named else NAMED_AFTER), broken)
             ready, _ = ray.wait(list(asked), timeout=max(0.0, until - now))
             for reference in ready:
                 rank = asked.pop(reference)
@@ -107,9 +120,9 @@ class Group:
             slow = " and ".join(f"worker {rank + 1} ({self.names[rank]})" for rank in self._slow(asked))
             waited = time.monotonic() - started
             if named:
-                raise WorkerLostError(f"{slow} did not finish {what} within {self.patience:g} s")
+                raise WorkerLostError(f"{slow} did not finish {what} within {patience:g} s")
             console.print(
-                f"Waiting for {slow}: {what} has taken {waited:.0f} s; after {self.patience:g} s others take over.",
+                f"Waiting for {slow}: {what} has taken {waited:.0f} s; after {patience:g} s others take over.",
                 markup=False,
                 soft_wrap=True,
             )

@@ -124,12 +124,14 @@ class ClusterSteps:
         assert self._snapshot is not None
         self.group.start()
         snapshot = self._snapshot
-        self.group.call("restore", snapshot.tensors, snapshot.steps, what="the start")
+        self.group.call("restore", snapshot.tensors, snapshot.steps, what="the start", starting=True)
         rng = snapshot.rng
         for number in range(snapshot.number + 1, self._number + 1):
             rng = self.group.call("step", rng, number, what=f"step {number} again")[0].rng
         if again:
-            console.print(f"{len(self.group.workers)} workers go on from step {self._number}.", highlight=False)
+            count = len(self.group.workers)
+            who = "1 worker goes" if count == 1 else f"{count} workers go"
+            console.print(f"{who} on from step {self._number}.", highlight=False)
 
     def _say(self, done: Done) -> None:
         if done.said:
