@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from quickstudy.data import Source, recorded
@@ -18,6 +19,8 @@ from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig,
 from quickstudy.task import Task, TaskFamily
 from quickstudy.train import Steps
 
+if Path("~/.ray/auth_token").expanduser().exists():  # Ray reads its mode when it is imported
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
     import ray
 except ImportError as error:

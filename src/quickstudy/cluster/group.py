@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from quickstudy.cluster.reduction import PeerLostError
+from quickstudy.cluster.meeting import PeerLostError
 from quickstudy.errors import TrainingError
 from quickstudy.io.progress import console
 

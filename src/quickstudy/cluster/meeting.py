@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import ray
@@ -11,6 +13,23 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _SIOCGIFADDR = 0x8915
 """Linux: the address of a network interface."""
+
+
+class PeerLostError(Exception):
+    """Something that all workers of a group do together broke off: another one is gone or does not answer."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What breaks off in here does so because of another worker.
+
+    Raises:
+        PeerLostError: it did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLostError(str(error)) from error
 
 
 def opened(size: int, patience: float) -> tuple[TCPStore, str, int]:
@@ -28,21 +47,20 @@ def enter(
     Args:
         store: what `opened` gave; None in the other processes, which reach it by `host` and `port`.
         patience: seconds that the others are waited for, here and in each all-reduce.
+
+    Raises:
+        PeerLostError: they did not come.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
     if size == 1:
         return
-    timeout = timedelta(seconds=patience)
+    timeout, backend = timedelta(seconds=patience), "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     if name := _interface(ray.util.get_node_ip_address()):
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = name
-    dist.init_process_group(
-        "gloo" if on_cpu else "cpu:gloo,cuda:nccl",
-        store=store or TCPStore(host, port, size, is_master=False, timeout=timeout),
-        rank=rank,
-        world_size=size,
-        timeout=timeout,
-    )
+    with together():
+        place = store or TCPStore(host, port, size, is_master=False, timeout=timeout)
+        dist.init_process_group(backend, store=place, rank=rank, world_size=size, timeout=timeout)
 
 
 def _interface(address: str) -> str:

@@ -14,11 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from quickstudy.batching import Outer, OuterStep, Sums
+from quickstudy.cluster.meeting import together
 from quickstudy.data import SupportQuery
-
-
-class PeerLostError(Exception):
-    """An all-reduce broke off, because another worker is gone or does not answer."""
 
 
 @dataclass
@@ -107,7 +104,5 @@ class ReducedGradient:
 
     def _all_reduce(self, flat: Tensor) -> None:
         self.parts.bytes += flat.numel() * flat.element_size()
-        try:
+        with together():
             dist.all_reduce(flat)
-        except RuntimeError as error:
-            raise PeerLostError(str(error)) from error

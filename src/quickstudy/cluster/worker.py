@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from quickstudy.batching import OuterStep
-from quickstudy.cluster.meeting import enter, opened
+from quickstudy.cluster.meeting import enter, opened, together
 from quickstudy.cluster.reduction import Parts, ReducedGradient
 from quickstudy.data import Source
 from quickstudy.io.progress import console
@@ -93,9 +93,10 @@ class Worker:
         state = self.steps.state()
         tensors = self.learner.state_dict()
         if self.size > 1:
-            for leaf in (*tensors.values(), *tree_leaves(state)):
-                if isinstance(leaf, Tensor):
-                    dist.broadcast(leaf, 0)
+            with together():
+                for leaf in (*tensors.values(), *tree_leaves(state)):
+                    if isinstance(leaf, Tensor):
+                        dist.broadcast(leaf, 0)
         if self.rank:
             return None
         return Look(summary, self.steps.note(), {name: t.detach().cpu() for name, t in tensors.items()}, state)
