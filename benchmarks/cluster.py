@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 import tyro
 
 from benchmarks.speed_outer_step import W1
 from quickstudy.cluster.connection import ClusterConfig, connected
-from quickstudy.cluster.group import Group
 from quickstudy.cluster.meeting import enter, opened
+from quickstudy.cluster.pool import Hand
+from quickstudy.cluster.recording import recorded_by
 from quickstudy.data import SupportQuery, recorded
 from quickstudy.experiment import Experiment
 from quickstudy.methods.trials.outer_loop import TrialSteps
@@ -173,9 +173,16 @@ def messages(turns: int) -> tuple[list[Row], float, float]:
 
     for _ in range(2):
         broadcast()
-    rows.append(_row("an empty call of a worker", [seconds(lambda: ray.get(members[0].take.remote(()))) for _ in range(10 * turns)]))
+    rows.append(
+        _row(
+            "an empty call of a worker",
+            [seconds(lambda: ray.get(members[0].take.remote(()))) for _ in range(10 * turns)],
+        )
+    )
     size = sum(t.numel() * t.element_size() for t in weights.values())
-    rows.append(_row(f"broadcast of {size / 1e3:.0f} kB of weights to 4", [seconds(broadcast) for _ in range(3 * turns)]))
+    rows.append(
+        _row(f"broadcast of {size / 1e3:.0f} kB of weights to 4", [seconds(broadcast) for _ in range(3 * turns)])
+    )
     for count in (2, 4):
         host, port = ray.get(members[0].meet.remote(count))
         ray.get([one.join.remote(i, count, host, port) for i, one in enumerate(members[:count])])
@@ -201,7 +208,14 @@ def reduce_s(size: int, bytes_: float, latency: float, bandwidth: float) -> floa
 
 
 def model(
-    compute: float, fixed: float, call: float, bytes_: float, latency: float, bandwidth: float, tasks: int, have: int | None = None
+    compute: float,
+    fixed: float,
+    call: float,
+    bytes_: float,
+    latency: float,
+    bandwidth: float,
+    tasks: int,
+    have: int | None = None,
 ) -> Callable[[int], float]:
     """Seconds of a step with n workers, each on a core of its own, or all on `have` cores.
 
@@ -216,7 +230,9 @@ def model(
     return step
 
 
-def modelled(rows: Sequence[Row], parts: dict[int, dict[str, float]], pieces: Sequence[Row], latency: float, bandwidth: float) -> list[Row]:
+def modelled(
+    rows: Sequence[Row], parts: dict[int, dict[str, float]], pieces: Sequence[Row], latency: float, bandwidth: float
+) -> list[Row]:
     """What the model says beside what was measured, and for more workers than there are here."""
     measured = {row.method: row.ms / 1e3 for row in rows if row.ms is not None}
     one, call = measured["1 worker"], (pieces[0].ms or 0.0) / 1e3
@@ -235,7 +251,15 @@ def modelled(rows: Sequence[Row], parts: dict[int, dict[str, float]], pieces: Se
             if size <= tasks:
                 note = f"efficiency {100 * far(1) / size / far(size):.0f} %"
                 name = f"{size} workers, a core each, {tasks} tasks"
-                made.append(Row(method=name, workload="model", ms=round(1e3 * far(size), 2), ratio=round(far(1) / far(size), 2), note=note))
+                made.append(
+                    Row(
+                        method=name,
+                        workload="model",
+                        ms=round(1e3 * far(size), 2),
+                        ratio=round(far(1) / far(size), 2),
+                        note=note,
+                    )
+                )
     return made
 
 
@@ -248,11 +272,14 @@ def recording(cluster: Any, tasks: int, turns: int) -> list[Row]:
         with cores(count):
             return seconds(lambda: recorded(family, chosen, 2, 0))
 
-    pool = cluster.pool(type(cluster).hand)
-    cluster.lend(pool)
-    shared = lambda: seconds(lambda: cluster.record(family, chosen, 2, 0))  # noqa: E731
+    def shared() -> float:
+        return seconds(lambda: recorded_by(pool, 2, family, chosen, 2, 0))
+
+    pool = cluster.pool(Hand)
     shared()
-    return rows_of("recording", _ways(alone, shared), turns)
+    rows = rows_of("recording", _ways(alone, shared), turns)
+    pool.close()
+    return rows
 
 
 def trials(cluster: Any, tasks: int, turns: int) -> list[Row]:
@@ -296,7 +323,9 @@ def comparison(cluster: Any, steps: int) -> list[Row]:
                 )
             )  # fmt: skip
 
-    return rows_of("comparison", _ways(lambda count: whole(None, count), lambda: whole(cluster, os.cpu_count() or 1)), 1)
+    return rows_of(
+        "comparison", _ways(lambda count: whole(None, count), lambda: whole(cluster, os.cpu_count() or 1)), 1
+    )
 
 
 def _ways(alone: Callable[[int], float], shared: Callable[[], float]) -> dict[str, Callable[[], float]]:
@@ -325,7 +354,9 @@ def main() -> None:
         rows += recording(cluster, 16 if what.short else 100, turns)
         rows += trials(cluster, 4 if what.short else 20, turns)
         rows += comparison(cluster, 100 if what.short else 3000)
-    busy = f" Other work kept {load:.0f} cores busy when it began: to be measured again on idle ones." if load > 1 else ""
+    busy = (
+        f" Other work kept {load:.0f} cores busy when it began: to be measured again on idle ones." if load > 1 else ""
+    )
     cell = Cell.measured_here(
         cell="cluster",
         metric="ms",

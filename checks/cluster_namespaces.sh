@@ -46,8 +46,8 @@ inside $two "${start[@]}" --address=10.77.0.1:6379 --node-ip-address=10.77.0.2 >
     || { cat "$work/second"; exit 1; }
 
 run=$work/run
-inside $one "$python" -m quickstudy train sinusoid --method maml --training.steps 2000 --training.validate-every 500 \
-    --training.batching loop --cluster 10.77.0.1:6379 --patience 60 --output-dir "$run" >"$work/log" 2>&1 &
+inside $one "$python" -m quickstudy train sinusoid --method maml --training.steps 200 --training.validate-every 20 \
+    --cluster 10.77.0.1:6379 --patience 60 --output-dir "$run" >"$work/log" 2>&1 &
 training=$!
 
 for _ in $(seq 300); do

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig,
 from quickstudy.task import Task, TaskFamily
 from quickstudy.train import Steps
 
-if Path("~/.ray/auth_token").expanduser().exists():  # Ray reads its mode when it is imported
+if "ray" not in sys.modules and Path("~/.ray/auth_token").expanduser().exists():  # read when Ray is imported
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
     import ray
