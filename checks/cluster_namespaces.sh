@@ -30,6 +30,7 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
+trap 'exit 1' INT TERM
 
 ip netns add $two
 ip link add one netns $one type veth peer name two netns $two

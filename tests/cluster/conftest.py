@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -18,6 +16,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def nodes() -> Iterator:
+    import ray
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

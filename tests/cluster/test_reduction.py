@@ -12,7 +12,7 @@ from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
 from quickstudy.nets import MLP
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
 from quickstudy.cluster.meeting import enter, opened  # noqa: E402
 from quickstudy.cluster.reduction import ReducedGradient, share  # noqa: E402
 

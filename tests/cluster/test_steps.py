@@ -18,7 +18,7 @@ from quickstudy.nets import MLP
 from quickstudy.settings import TrainConfig
 from quickstudy.train import DemonstrationSteps, Validation, run
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
 from quickstudy.cluster.connection import ClusterConfig, connected  # noqa: E402
 
 CONFIG = TrainConfig(steps=12, meta_batch=5, shots=2, most_shots=4, clip=0.5, validate_every=6, rate=1e-2)

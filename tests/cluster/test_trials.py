@@ -19,7 +19,7 @@ from quickstudy.experiment import Experiment
 from quickstudy.methods.trials.learner import TrialLearner
 from quickstudy.results.compare import compare
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
 from quickstudy.cluster.connection import ClusterConfig, connected  # noqa: E402
 from quickstudy.cluster.trials import Collector, joined  # noqa: E402
 

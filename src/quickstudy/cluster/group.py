@@ -15,11 +15,14 @@ from quickstudy.io.progress import console
 NAMED_AFTER = 0.2
 """Share of the patience after which a slow worker is named."""
 
-_START_S = 300.0
+START_S = 300.0
 """How long the start of a process may take, at least: on a busy machine, imports take a minute."""
 
 _LOOK_S = 2.0
 """How often it is looked whether the machines that processes start on are still there."""
+
+_LOSSES = 5
+"""For each worker, how often its process may end while it starts."""
 
 _ANSWER_S = 5.0
 """How long it may take a worker to say what it does, or its death to become known after others noticed it."""
@@ -41,9 +44,10 @@ class Group:
 
     def __init__(self, make: Callable[[], Any], wanted: int, room: Callable[[], int], patience: float) -> None:
         self._make, self.wanted, self._room, self.patience = make, wanted, room, patience
-        self._start_s = max(_START_S, patience)
+        self._start_s = max(START_S, patience)
         self.workers: list[Any] = []
         self.names: list[str] = []
+        self._why = ""
 
     def start(self) -> None:
         """Starts as many as are wanted and there is room for; those that do not come up in time are done without.
@@ -52,29 +56,33 @@ class Group:
             WorkerLostError: one was lost while they met.
             TrainingError: none came up.
         """
-        made = [self._make() for _ in range(max(1, min(self.wanted, self._room())))]
-        asked = {worker.about.remote(): worker for worker in made}
-        until, up = time.monotonic() + self._start_s, list[Any]()
-        while len(up) < min(len(made), max(1, self._room())) and time.monotonic() < until:  # a dead machine has no room
-            up, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
-        named = {}
-        for reference in up:
-            try:
-                named[asked[reference]] = ray.get(reference)
-            except RayTaskError as error:
-                raise error.cause from None
-            except RayError:
-                continue
-        self.workers, self.names = list(named), list(named.values())
-        for worker in made:
-            if worker not in named:
-                ray.kill(worker)
+        self.workers, self.names = self._come_up()
         if not self.workers:
-            raise TrainingError(f"No worker came up on the cluster within {self._start_s:g} s.")
+            raise TrainingError(f"No worker came up on the cluster ({self._why or f'{self._start_s:g} s'}).")
         size, apart = len(self.workers), 2 * self._start_s  # who is slow is for this process to say, and not for them
         host, port = self._answers({self.workers[0].meet.remote(size, apart): 0}, "the start", self._start_s)[0]
         joined = {w.join.remote(i, size, host, port, apart): i for i, w in enumerate(self.workers)}
         self._answers(joined, "the start", self._start_s)
+
+    def _come_up(self) -> tuple[list[Any], list[str]]:
+        """Workers and their names. What a machine that dies meanwhile would have given is asked of the others."""
+        asked, named, failed, until = dict[Any, Any](), dict[Any, str](), 0, time.monotonic() + self._start_s
+        while time.monotonic() < until and failed <= _LOSSES * self.wanted:
+            fitting = max(1, min(self.wanted, self._room()))
+            for _ in range(fitting - len(named) - len(asked)):
+                worker = self._make()
+                asked[worker.about.remote()] = worker
+            if len(named) >= fitting:
+                break
+            for reference in ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)[0]:
+                worker = asked.pop(reference)
+                try:
+                    named[worker] = ray.get(reference)
+                except RayError as error:
+                    failed, self._why = failed + 1, last_line(error)
+        for worker in asked.values():
+            ray.kill(worker)
+        return list(named), list(named.values())
 
     def stop(self) -> None:
         """Ends all workers; what they held is lost."""
@@ -143,3 +151,9 @@ class Group:
             except (GetTimeoutError, RayError):
                 found.append(rank)
         return found or sorted(asked.values())
+
+
+def last_line(error: Exception) -> str:
+    """Of what Ray says of a process that did not start, the line that has the reason; shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

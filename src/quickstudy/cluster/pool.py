@@ -8,17 +8,20 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from quickstudy.cluster.group import NAMED_AFTER
+from quickstudy.cluster.group import NAMED_AFTER, START_S, last_line
 from quickstudy.errors import TrainingError
 from quickstudy.io.progress import console
+
+_LOOK_S = 5.0
+"""How long it is waited at most before it is looked at all of them again."""
 
 _LOSSES = 5
 """Processes in a row that may be lost without a part done."""
@@ -89,68 +92,69 @@ class Pool:
             QuickstudyError: what a part raised.
             TrainingError: processes are lost again and again.
         """
-        self._fill(len(parts))
-        todo, idle, given = deque(range(len(parts))), deque(self._hands), dict[Any, _Given]()
-        lost, done = 0, set[int]()
+        todo, idle, given, done = deque(range(len(parts))), deque[Any](), dict[Any, _Given](), set[int]()
+        starting = {hand.about.remote(): hand for hand in [*self._hands, *self._more(len(parts))]}
+        lost, since = 0, time.monotonic()
         while todo or given:
             for part in [p for p in todo if after.get(p, done) <= done][: len(idle)]:
                 todo.remove(part)
                 hand = idle.popleft()
                 given[getattr(hand, method).remote(*parts[part])] = _Given(part, hand)
-            ready, _ = ray.wait(list(given), num_returns=1, timeout=self._until_next(given.values()))
+            if not given and time.monotonic() - since > START_S:
+                raise TrainingError(f"No process came up on the cluster within {START_S:g} s.")
+            gone: list[tuple[Any, str]] = []
+            ready, _ = ray.wait([*given, *starting], num_returns=1, timeout=self._until_next(given.values()))
             for reference in ready:
+                if hand := starting.pop(reference, None):
+                    try:
+                        self._names[hand] = ray.get(reference)
+                        idle.append(hand)
+                    except RayError as error:
+                        gone.append((hand, f"a process did not come up ({last_line(error)})"))
+                    continue
                 one = given.pop(reference)
                 try:
                     result = ray.get(reference)
                 except RayActorError:
-                    lost += 1
-                    self._give_up(one, f"{self._name(one.hand)} is gone during {titles[one.part]}", todo, idle, lost)
+                    todo.appendleft(one.part)
+                    gone.append((one.hand, f"{self._names[one.hand]} is gone during {titles[one.part]}"))
                 except RayTaskError as error:
                     raise error.cause from None
                 else:
-                    lost = 0
+                    lost, since = 0, time.monotonic()
                     done.add(one.part)
                     idle.append(one.hand)
                     yield one.part, result
             for reference, one in list(given.items()):
-                waited = time.monotonic() - one.since
+                waited, slow = time.monotonic() - one.since, f"{self._names[one.hand]}"
                 if waited >= self._patience:
                     del given[reference]
+                    todo.appendleft(one.part)
                     ray.kill(one.hand)
-                    lost += 1
-                    sentence = f"{self._name(one.hand)} did not finish {titles[one.part]} within {self._patience:g} s"
-                    self._give_up(one, sentence, todo, idle, lost)
+                    gone.append((one.hand, f"{slow} did not finish {titles[one.part]} within {self._patience:g} s"))
                 elif waited >= NAMED_AFTER * self._patience and not one.named:
                     one.named = True
-                    self._tell(f"Waiting for {self._name(one.hand)}: {titles[one.part]} has taken {waited:.0f} s")
+                    _tell(f"waiting for {slow}: {titles[one.part]} has taken {waited:.0f} s")
+            for hand, sentence in gone:
+                lost, since = lost + 1, time.monotonic()
+                if lost > _LOSSES:
+                    raise TrainingError(f"{sentence}, the last of {lost} that were lost without one part done.")
+                _tell(f"{sentence}; another one takes over")
+                self._hands.remove(hand)
+                starting |= {more.about.remote(): more for more in self._more(len(todo) + len(given))}
 
-    def _give_up(self, one: _Given, sentence: str, todo: deque[int], idle: deque[Any], lost: int) -> None:
-        """Takes a part back from a process that is lost."""
-        if lost > _LOSSES:
-            raise TrainingError(f"{sentence}, the last of {lost} that were lost without one part done.")
-        self._tell(f"{sentence}; another one does it")
-        todo.appendleft(one.part)
-        self._hands.remove(one.hand)
-        before = len(self._hands)
-        self._fill(before + 1)
-        idle.extend(self._hands[before:])
+    def _more(self, parts: int) -> list[Any]:
+        """Starts processes, until there are as many as are wanted, have something to do and find room; at least one."""
+        missing = min(self._wanted, parts, max(1, self._room())) - len(self._hands)
+        made = [self._make() for _ in range(missing)]
+        self._hands += made
+        return made
 
-    def _fill(self, parts: int) -> None:
-        """Starts processes, as many as are wanted, have something to do and find room; at least one."""
-        most = min(self._wanted, parts, max(1, self._room()))
-        while len(self._hands) < most:
-            hand = self._make()
-            self._hands.append(hand)
-            self._names[hand] = f"process {len(self._names) + 1}"
-
-    def _name(self, hand: Any) -> str:
-        return self._names[hand]
-
-    def _until_next(self, given: Any) -> float | None:
+    def _until_next(self, given: Iterable[_Given]) -> float:
         """Seconds until the next one is to be named or given up."""
         limits = [one.since + self._patience * (1.0 if one.named else NAMED_AFTER) for one in given]
-        soonest = min(limits)
-        return None if math.isinf(soonest) else max(0.0, soonest - time.monotonic())
+        return min(_LOOK_S, max(0.0, min(limits, default=math.inf) - time.monotonic()))
 
-    def _tell(self, sentence: str) -> None:
-        console.print(f"{sentence[0].upper()}{sentence[1:]}.", markup=False, soft_wrap=True)
+
+def _tell(sentence: str) -> None:
+    console.print(f"{sentence[0].upper()}{sentence[1:]}.", markup=False, soft_wrap=True)
