@@ -31,6 +31,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.metaworld_agreement
 	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
+	@$(BIN)/python tools/standing.py
 
 results: $(STAMP)
 	@$(BIN)/python tools/fill_tables.py

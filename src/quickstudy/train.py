@@ -6,10 +6,7 @@ and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for th
 """
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source, SupportQuery
 from quickstudy.errors import TrainingError, listed
 from quickstudy.io import checkpoint
+from quickstudy.io.interrupts import Abandoned, abandonable, stop_on_interrupt
 from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
 from quickstudy.settings import TrainConfig, TrialConfig
@@ -107,6 +105,10 @@ class Steps(Protocol):
         """Outer step `number`, from 1: improves the learner in place, and returns what to log, without 'train/'."""
         ...
 
+    def settle(self) -> None:
+        """Makes sure that the learner, which will be looked at, is as the last step left it."""
+        ...
+
     def summary(self) -> dict[str, float]:
         """What the history keeps of the steps since the last call, by names with 'train/'."""
         ...
@@ -137,7 +139,7 @@ class OuterGradient(Protocol):
 
     compiling: float
 
-    def __call__(self, meta_batch: SupportQuery) -> Outer: ...
+    def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer: ...
 
 
 class DemonstrationSteps:
@@ -170,11 +172,14 @@ class DemonstrationSteps:
         if config.most_shots > shots:
             shots = int(torch.randint(shots, config.most_shots + 1, (), generator=rng))
         meta_batch = self.source.sample(rng, config.meta_batch, shots, config.queries).to(self.device)
-        outer = self.outer(meta_batch)
+        outer = self.outer(meta_batch, number)
         self._tasks += len(outer.finite)
         if not outer.finite.all():
             self._report_broken(outer, number)
         self._watch(number)
+        if outer.compiled:  # all parameters in one operation, whose rounding is its own, as that of compiled steps is
+            for group in self.optimiser.param_groups:
+                group["fused"] = True
         norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
         self.optimiser.step()
         self.schedule.step()
@@ -184,6 +189,9 @@ class DemonstrationSteps:
         values = {name: float(value.detach().mean()) for name, value in outer.metrics.items()}
         rate = float(self.schedule.get_last_lr()[0])
         return values | {"loss": self._losses[-1], "gradient-norm": float(norm), "rate": rate}
+
+    def settle(self) -> None:
+        """Steps are made on the learner itself."""
 
     def summary(self) -> dict[str, float]:
         recent, self._losses = self._losses, []
@@ -316,15 +324,18 @@ def run(
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
         training.restore()
     with stop_on_interrupt() as stopped, progress(title, config.steps, training.step) as advance:
-        while training.step < config.steps and not (stopped.is_set() or out_of_time()):
-            training.outer_step()
+        if training.owes_look and training.look(validate=True):
+            training.save("last")
+        while training.unfinished and not (stopped.is_set() or out_of_time()):
+            if not training.outer_step():
+                break
             if training.step % config.validate_every == 0 or training.step == config.steps:
-                training.look(validate=True)
-                training.save("last")
+                if training.look(validate=True):
+                    training.save("last")
             elif training.step % max(1, config.steps // _LOOKS) == 0:
                 training.look(validate=False)
             advance(1, training.note(), steps.once())
-    if training.step < config.steps:
+    if training.unfinished:
         training.save("last")
         if folder is not None:
             console.print(f"Stopped at step {training.step} of {config.steps}; {goes_on}.", soft_wrap=True)
@@ -334,7 +345,7 @@ def run(
             "so that there is no best learner."
         )
     training.take_best()
-    return Trained(training.step, training.best, training.step < config.steps, training.history)
+    return Trained(training.step, training.best, training.unfinished, training.history)
 
 
 class _Training:
@@ -358,21 +369,47 @@ class _Training:
         self.best: float | None = None
         self.history: list[dict[str, float]] = []
         self.best_state: dict[str, torch.Tensor] | None = None
+        self.owes_look = False
+        """Ctrl-C came while the learner was judged, so that this is still to be done."""
 
-    def outer_step(self) -> None:
-        figures = self.steps.step(self.rng, self.step + 1)
+    @property
+    def unfinished(self) -> bool:
+        return self.step < self.config.steps or self.owes_look
+
+    def outer_step(self) -> bool:
+        """Makes one, unless Ctrl-C comes while its compilation is waited for; says whether it did."""
+        before = self.rng.get_state()
+        try:
+            figures = self.steps.step(self.rng, self.step + 1)
+        except Abandoned:
+            self.rng.set_state(before)
+            return False
         self.step += 1
         if self.logger is not None and self.step % self.steps.log_every == 0:
             self.logger.log(self.step, {f"train/{name}": value for name, value in figures.items()})
+        return True
 
     def note(self) -> str:
         return self.steps.note() + ("" if self.best is None else f", best {self.best:.3f}")
 
-    def look(self, validate: bool) -> None:
-        """Notes what happened since the last look and, if asked, the figures on validation tasks."""
-        figures = {"step": float(self.step), **self.steps.summary()}
+    def look(self, validate: bool) -> bool:
+        """Notes what happened since the last look and, if asked, the figures on validation tasks.
+
+        Says whether it came to that; a Ctrl-C that comes while the learner is judged leaves all as it was.
+        """
+        judged = None
         if validate and self.validation is not None:
-            value, said = self.validation(self.learner)
+            self.steps.settle()
+            try:
+                with abandonable():
+                    judged = self.validation(self.learner)
+            except Abandoned:
+                self.owes_look = True
+                return False
+        self.owes_look = False
+        figures = {"step": float(self.step), **self.steps.summary()}
+        if judged is not None and self.validation is not None:
+            value, said = judged
             figures |= said
             if self.logger is not None:
                 self.logger.log(self.step, said)
@@ -382,6 +419,7 @@ class _Training:
                 self.best_state = {n: t.detach().clone() for n, t in self.learner.state_dict().items()}
                 self.save("best")
         self.history.append(figures)
+        return True
 
     def save(self, which: Literal["last", "best"]) -> None:
         if self.folder is None:
@@ -395,6 +433,7 @@ class _Training:
                 "step": self.step,
                 "best": self.best,
                 "history": self.history,
+                "owes-look": self.owes_look,
             }
         checkpoint.save(self.folder / "checkpoints" / which, self.learner.state_dict(), config, state)
 
@@ -407,6 +446,7 @@ class _Training:
         state = saved.training
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])
         self.rng.set_state(state["rng"])
+        self.owes_look = bool(state.get("owes-look", False))
         # Before version 0.2 what `steps` keeps lay among the rest.
         self.steps.restore(state.get("steps", state), finished=self.step >= self.config.steps)
         if self.best is not None:
@@ -415,23 +455,3 @@ class _Training:
     def take_best(self) -> None:
         if self.best_state is not None:
             self.learner.load_state_dict(self.best_state)
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks for a clean stop after the step at hand; a second one interrupts at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def on_interrupt(number: int, frame: Any) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -64,7 +64,7 @@ class ReducedGradient:
     def compiling(self, seconds: float) -> None:
         self.local.compiling = seconds
 
-    def __call__(self, meta_batch: SupportQuery) -> Outer:
+    def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer:
         """As `OuterStep`.
 
         Raises:
@@ -74,7 +74,8 @@ class ReducedGradient:
         own = share(tasks, self.rank, self.size)
         started, self.computing = time.perf_counter(), True
         try:
-            sums = self.local.sums(tree_map(lambda t: t[own], meta_batch) if self.size > 1 else meta_batch)
+            part = tree_map(lambda t: t[own], meta_batch) if self.size > 1 else meta_batch
+            sums = self.local.sums(part, number)
         finally:
             self.computing = False
         computed = time.perf_counter()
@@ -93,14 +94,16 @@ class ReducedGradient:
         for value in (sums.losses, sums.finite, *sums.metrics.values()):
             placed.append(there.new_zeros(tasks, *value.shape[1:]))
             placed[-1][own] = value.to(there.dtype)
-        pieces = [there, *gradient, *placed]
+        compiled = there.new_tensor([sums.compiled])  # workers change over to compiled steps at different times
+        pieces = [there, *gradient, *placed, compiled]
         flat = torch.cat([piece.flatten() for piece in pieces])
         self._all_reduce(flat)
         parts = zip(flat.split([piece.numel() for piece in pieces]), pieces, strict=True)
         anywhere, *found = (part.view(piece.shape) for part, piece in parts)
         reduced = [g if some else None for g, some in zip(found, anywhere.tolist(), strict=False)]
-        losses, finite, *metrics = found[len(trained) :]
-        return Sums(reduced, losses, dict(zip(sums.metrics, metrics, strict=True)), finite > 0)
+        losses, finite, *metrics, compiled = found[len(trained) :]
+        by_name = dict(zip(sums.metrics, metrics, strict=True))
+        return Sums(reduced, losses, by_name, finite > 0, bool(compiled == self.size))
 
     def _all_reduce(self, flat: Tensor) -> None:
         self.parts.bytes += flat.numel() * flat.element_size()

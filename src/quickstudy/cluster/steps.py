@@ -68,8 +68,16 @@ class ClusterSteps:
         self._say(done)
         return done.figures
 
+    def settle(self) -> None:
+        if self._snapshot is not None and self._snapshot.number < self._number:
+            self._look(False)
+
     def summary(self) -> dict[str, float]:
-        return self._look(True).summary
+        if self._snapshot is not None:
+            return self._look(True).summary
+        if self._restored is not None:  # a look that was owed from before
+            self._restored = {**self._restored, "losses": []}
+        return self._local.summary()
 
     def note(self) -> str:
         return self._note
@@ -86,6 +94,7 @@ class ClusterSteps:
         return self._look(False).steps
 
     def restore(self, state: dict[str, Any], finished: bool) -> None:
+        self._local.restore(state, finished=True)
         self._restored = None if finished else state
 
     def close(self) -> None:

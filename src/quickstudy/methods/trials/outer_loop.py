@@ -86,6 +86,9 @@ class TrialSteps:
         """Nothing comes but once."""
         return 0.0
 
+    def settle(self) -> None:
+        """Steps are made on the learner itself."""
+
     def summary(self) -> Figures:
         """What the history keeps of the last step."""
         return {f"train/{name}": value for name, value in (self._figures | {"faults": float(self.faults)}).items()}
