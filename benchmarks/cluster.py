@@ -137,7 +137,7 @@ def outer_steps(turns: int) -> tuple[list[Row], dict[int, dict[str, float]]]:
     if (os.cpu_count() or 1) > 1:
         ways["one process, 2 threads"] = lambda: some(plain, 2)
     groups: dict[int, Any] = {}
-    with connected(ClusterConfig()) as cluster:
+    with connected(ClusterConfig("local")) as cluster:
         for size in SIZES:
             steps = cluster.demonstration_steps(W1.learner(), Fixed(), config)
             steps.group.wanted, steps.group._room = size, functools.partial(int, size)
@@ -314,14 +314,17 @@ def comparison(cluster: Any, steps: int) -> list[Row]:
     """Two trainings with their evaluations, of two seeds each; the start of processes is a part of it."""
     changes = {"training": {"steps": steps, "validate_every": steps}}
 
+    def experiment_for(method: Any, seed: int) -> Experiment:
+        return Experiment.of("sinusoid", method, seed, changes)
+
     def whole(machines: Any, count: int) -> float:
+        def run() -> None:
+            where = Path(folder) / "c"
+            asked = {"seeds": 2, "shots": (1,), "tasks": 100, "experiment_for": experiment_for, "machines": machines}
+            compare("sinusoid", ("maml", "fomaml"), folder=where, **asked)
+
         with tempfile.TemporaryDirectory() as folder, cores(count):
-            return seconds(
-                lambda: compare(
-                    "sinusoid", ("maml", "fomaml"), folder=Path(folder) / "c", seeds=2, shots=(1,), tasks=100, machines=machines,
-                    experiment_for=lambda method, seed: Experiment.of("sinusoid", method, seed, changes),
-                )
-            )  # fmt: skip
+            return seconds(run)
 
     return rows_of(
         "comparison", _ways(lambda count: whole(None, count), lambda: whole(cluster, os.cpu_count() or 1)), 1
@@ -340,7 +343,7 @@ def main() -> None:
     what, started = tyro.cli(What), time.perf_counter()
     turns = 2 if what.short else 9
     load = os.getloadavg()[0]
-    with connected(ClusterConfig()):
+    with connected(ClusterConfig("local")):
         steps, parts = outer_steps(turns)
         pieces, latency, bandwidth = messages(turns)
     rows = [*steps, *pieces]
@@ -350,7 +353,7 @@ def main() -> None:
             row = Row(method=f"{name}, a worker of {size}", workload="parts", ms=round(1e3 * found[name], 3), note=note)
             rows.append(row)
     rows += modelled(steps, parts, pieces, latency, bandwidth)
-    with connected(ClusterConfig(workers=2)) as cluster:
+    with connected(ClusterConfig("local", workers=2)) as cluster:
         rows += recording(cluster, 16 if what.short else 100, turns)
         rows += trials(cluster, 4 if what.short else 20, turns)
         rows += comparison(cluster, 100 if what.short else 3000)

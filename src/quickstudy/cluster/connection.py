@@ -41,7 +41,7 @@ class ClusterConfig(Config):
 
     Attributes:
         address: of the head of a cluster, as HOST:PORT; 'auto' for the one that runs on this machine or, where none
-            does, one of this machine's cores, for as long as the command takes.
+            does, as with 'local', one of this machine's cores, for as long as the command takes.
         workers: at most so many; by default as many as there are cores, or accelerators with `device` 'cuda'.
         patience: seconds that a worker's answer is waited for before others take over; it is named after a fifth.
         device: what workers train on, 'cpu' or 'cuda', each on an accelerator of its own.
@@ -198,6 +198,7 @@ def _join(address: str) -> None:
             with suppress(ConnectionError):
                 ray.init(address="auto", **options)
                 return
+        if address in ("auto", "local"):
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
         else:
