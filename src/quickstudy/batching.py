@@ -98,6 +98,22 @@ class Outer(NamedTuple):
     compiled: bool = False
 
 
+class Sums(NamedTuple):
+    """What some tasks add to an outer step, before it is divided by their number.
+
+    Attributes:
+        gradient: the sum of the gradients of the finite tasks, one for each trained parameter; None where no loss
+            depends on it.
+        losses, metrics, finite, compiled: as in `Outer`.
+    """
+
+    gradient: Sequence[Tensor | None]
+    losses: Tensor
+    metrics: Metrics
+    finite: Tensor
+    compiled: bool
+
+
 @dataclass
 class _Stage:
     """The pass for one shape of tasks, written out, and compiled from step `change_over` on if it is to be at all."""
@@ -144,7 +160,7 @@ class OuterStep:
             raise QuickstudyError("matmul='bf16' is made by compilation, so compiled must not be False with it.")
         self.learner, self.how, self.steps, self.matmul = learner, how, steps, matmul
         self.compiled = True if matmul == "bf16" else compiled
-        self._trained = [p for p in learner.parameters() if p.requires_grad]
+        self.trained = [p for p in learner.parameters() if p.requires_grad]
         self._size = sum(p.numel() for p in learner.parameters())
         convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._convolves_alone = convolves and learner.adapts_weights
@@ -163,23 +179,33 @@ class OuterStep:
         Raises:
             QuickstudyError: a task has no support or no query point, or compilation was asked for and is not possible.
         """
+        return self.leave(self.sums(meta_batch, number))
+
+    def leave(self, sums: Sums) -> Outer:
+        """Leaves the mean gradient of these tasks, all of the meta-batch, in the parameters."""
+        gradients, count = [g for g in sums.gradient if g is not None], float(sums.finite.sum())
+        means = iter(torch._foreach_div(gradients, count) if gradients else ())
+        for p, g in zip(self.trained, sums.gradient, strict=True):
+            p.grad = None if g is None else next(means)
+        return Outer(*sums[1:])
+
+    def sums(self, meta_batch: SupportQuery, number: int | None = None) -> Sums:
+        """What `__call__` divides by the number of tasks; the parameters' gradients stay as they are.
+
+        Raises:
+            QuickstudyError: as `__call__`.
+        """
         self._number = self._number + 1 if number is None else number
         if not self._writes_out:
             _check_points(meta_batch)
         plan = self.plan(meta_batch)
         parts = _split(meta_batch, plan.at_once)
         total = _add_up(self._through(plan, parts, _points(meta_batch) * self._size))
-        gradient, count = total.gradient, len(total.losses)
-        finite = torch.ones_like(total.losses, dtype=torch.bool)
+        gradient, finite = total.gradient, torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
             _check_points(meta_batch)
             gradient, finite = self._without_broken_tasks(meta_batch)
-            count = int(finite.sum())
-        sums = [g for g in gradient if g is not None]
-        means = iter(torch._foreach_div(sums, float(count)) if sums else ())
-        for p, g in zip(self._trained, gradient, strict=True):
-            p.grad = None if g is None else next(means)
-        return Outer(total.losses, total.metrics, finite, self._compiled)
+        return Sums(gradient, total.losses, total.metrics, finite, self._compiled)
 
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
@@ -206,7 +232,7 @@ class OuterStep:
             workers = _workers(parts) if self._compiled else 1
             with threads_for(0 if workers > 1 else work):
                 if not stages:
-                    return [one_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
+                    return [one_pass(self.learner.loss, batched, tasks, self.trained) for tasks in parts]
                 if workers == 1:
                     return [stage.run(tasks) for stage, tasks in zip(stages, parts, strict=True)]
                 # Several at a time, because compiled code does without Python's lock
@@ -278,12 +304,12 @@ class OuterStep:
 
     def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
         """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""
-        parts = (one_pass(self.learner.loss, False, task, self._trained) for task in _split(meta_batch, 1))
+        parts = (one_pass(self.learner.loss, False, task, self.trained) for task in _split(meta_batch, 1))
         good, finite = [], []
         for part in parts:
             finite.append(math.isfinite(part.check))
             good += [part] if finite[-1] else []
-        gradient = _add_up(good).gradient if good else [None] * len(self._trained)
+        gradient = _add_up(good).gradient if good else [None] * len(self.trained)
         return gradient, torch.tensor(finite, device=meta_batch.query.x.device)
 
 

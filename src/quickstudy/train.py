@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from quickstudy.batching import Outer, OuterStep
-from quickstudy.data import Source
+from quickstudy.data import Source, SupportQuery
 from quickstudy.errors import TrainingError, listed
 from quickstudy.io import checkpoint
 from quickstudy.io.interrupts import Abandoned, abandonable, stop_on_interrupt
@@ -105,6 +105,10 @@ class Steps(Protocol):
         """Outer step `number`, from 1: improves the learner in place, and returns what to log, without 'train/'."""
         ...
 
+    def settle(self) -> None:
+        """Makes sure that the learner, which will be looked at, is as the last step left it."""
+        ...
+
     def summary(self) -> dict[str, float]:
         """What the history keeps of the steps since the last call, by names with 'train/'."""
         ...
@@ -126,8 +130,23 @@ class Steps(Protocol):
         ...
 
 
+class OuterGradient(Protocol):
+    """Leaves the meta-gradient of a meta-batch in the parameters of a learner, as `OuterStep` does.
+
+    Attributes:
+        compiling: seconds that compilation took, since somebody set it to 0.
+    """
+
+    compiling: float
+
+    def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer: ...
+
+
 class DemonstrationSteps:
     """Meta-batches of demonstrations: the mean outer loss of their tasks is descended.
+
+    Args:
+        gradient: how the gradient of a meta-batch is computed; by an `OuterStep` in this process where not given.
 
     Raises:
         TrainingError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or
@@ -136,10 +155,12 @@ class DemonstrationSteps:
 
     log_every = 10
 
-    def __init__(self, learner: MetaLearner, source: Source, config: TrainConfig) -> None:
+    def __init__(
+        self, learner: MetaLearner, source: Source, config: TrainConfig, gradient: OuterGradient | None = None
+    ) -> None:
         self.learner, self.source, self.config = learner, source, config
         self.device = next(learner.parameters()).device
-        self.outer = OuterStep(learner, config.batching, config.steps)
+        self.outer = gradient or OuterStep(learner, config.batching, config.steps)
         self.optimiser = _optimiser(learner, config)
         self.schedule = _schedule(self.optimiser, config)
         self._losses: list[float] = []
@@ -168,6 +189,9 @@ class DemonstrationSteps:
         values = {name: float(value.detach().mean()) for name, value in outer.metrics.items()}
         rate = float(self.schedule.get_last_lr()[0])
         return values | {"loss": self._losses[-1], "gradient-norm": float(norm), "rate": rate}
+
+    def settle(self) -> None:
+        """Steps are made on the learner itself."""
 
     def summary(self) -> dict[str, float]:
         recent, self._losses = self._losses, []
@@ -375,6 +399,7 @@ class _Training:
         """
         judged = None
         if validate and self.validation is not None:
+            self.steps.settle()
             try:
                 with abandonable():
                     judged = self.validation(self.learner)

@@ -21,7 +21,7 @@ from quickstudy.io import files
 NOTE = "run.json"
 """File of a run's or a comparison's folder, see `at_work`."""
 
-_LOCK = ".lock"
+LOCK = ".lock"
 _PACKAGES = ("quickstudy", "torch", "numpy", "mujoco")
 
 
@@ -68,7 +68,7 @@ def at_work(folder: Path, kind: str, command: str, about: Mapping[str, Any]) -> 
         QuickstudyError: another process is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

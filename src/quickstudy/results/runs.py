@@ -29,7 +29,7 @@ from rich.markup import escape
 from quickstudy import families, methods, outside
 from quickstudy.data import Seen
 from quickstudy.errors import QuickstudyError, one_line
-from quickstudy.experiment import Experiment
+from quickstudy.experiment import Experiment, Machines
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.recorded import RecordedDemonstrations
 from quickstudy.families.remote import RemoteFamily, about_of
@@ -293,16 +293,23 @@ def _seen(found: checkpoint.Checkpoint, family: TaskFamily) -> Seen | None:
     return outside.roughly(mean.double().numpy(), deviation.double().numpy(), family.action_size)
 
 
-def train_run(experiment: Experiment, folder: Path, resume: bool, command: str, device: str = "cpu") -> None:
+def train_run(
+    experiment: Experiment,
+    folder: Path,
+    resume: bool,
+    command: str,
+    device: str = "cpu",
+    machines: Machines | None = None,
+) -> None:
     """Trains in a run folder, which gets a note of how it was made and an example to adapt to."""
     settings = experiment.settings
     check_folder(folder, settings, resume)
     experiment.start(device)  # what cannot be had is told before anything is written
-    source = experiment.source()
+    source = experiment.source(machines)
     goes_on = f"quickstudy resume {shlex.quote(str(folder))} goes on from there"
     with at_work(folder, "training", command, {"settings": asdict(settings)}):
         check_folder(folder, settings, resume)  # another one may have begun since
-        experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on)
+        experiment.train(folder, source=source, resume=resume, device=device, goes_on=goes_on, machines=machines)
     if not experiment.by_trial:
         save_example(experiment.family, folder)
 
