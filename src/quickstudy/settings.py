@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, shown, unknown
 
 PositiveInt = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0)]
@@ -47,7 +47,7 @@ class Config:
         for name, (allowed, optional) in _allowed(kind).items():
             value = getattr(self, name)
             if not (optional and value is None) and (problem := _problem(value, allowed)):
-                raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")
+                raise QuickstudyError(f"{name} must be {problem}; got {shown(value)}.")
 
 
 @functools.cache

@@ -6,7 +6,6 @@ what is finished is never run again, what was interrupted goes on.
 
 import copy
 import functools
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -193,7 +192,7 @@ def _cell_of(
 def _with_those_before(folder: Path, settings: dict[str, Settings]) -> dict[str, Any]:
     """The methods' settings with those that the folder has, which is only gone on with under the same ones."""
     path = folder / "settings.json"
-    then = json.loads(path.read_text()) if path.exists() else {}
+    then = files.read_json(path) if path.exists() else {}
     changed = [m for m, now in settings.items() if m in then and settings_from_plain(then[m], str(path)) != now]
     if changed:
         raise QuickstudyError(
@@ -248,7 +247,7 @@ class _Run:
     def costs(self, runs: Sequence["_Run"]) -> dict[str, Any]:
         """What the method costs, as fields of a row: of this seed, but for the mean time of training over `runs`."""
         path = self._trained_in / COST
-        plain = json.loads(path.read_text()) if path.exists() else {}
+        plain = files.read_json(path) if path.exists() else {}
         return {
             **asdict(Cost(**plain)),
             "parameters": self._training.parameters(),
