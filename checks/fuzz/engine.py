@@ -37,7 +37,7 @@ def outcome(data: bytes, name: str, scratch: Path) -> str:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     spread(unpacked(data), scratch)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     found, heard = "read", io.StringIO()
     try:
         with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
@@ -54,7 +54,7 @@ def outcome(data: bytes, name: str, scratch: Path) -> str:
         found = f"garbage taken: {str(error)[:60]!r} {_place(error)}"
     except BaseException as error:
         found = f"{type(error).__name__} in {_place(error)}"
-    took = time.monotonic() - started
+    took = time.process_time() - started
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     if took > LONGEST:
         found = f"longer than {LONGEST} s ({found})"

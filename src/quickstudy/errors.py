@@ -35,6 +35,10 @@ class TrainingError(QuickstudyError):
     status = 1
 
 
+class DivergedError(TrainingError):
+    """Losses or gradients of a training are not finite any more."""
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
     """The error for a name that does not exist, with the nearest name that does and a list of them all.
 

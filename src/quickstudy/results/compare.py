@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError, unknown
@@ -142,8 +143,9 @@ def compare(
         tables.write(folder, cells)
     if left:
         console.print(
-            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit ({', '.join(left)}); "
-            f"[bold]quickstudy resume {shlex.quote(str(folder))}[/] goes on where this one stopped.",
+            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit "
+            f"({escape(', '.join(left))}); "
+            f"[bold]quickstudy resume {escape(shlex.quote(str(folder)))}[/] goes on where this one stopped.",
             soft_wrap=True,
         )
     return cells
@@ -235,7 +237,7 @@ class _Run:
             return Evaluation.load(path)
         if self._budget.over():
             raise OutOfTime
-        console.print(f"[bold]{self.method.name}[/], seed {self.seed}: {split}")
+        console.print(f"[bold]{escape(self.method.name)}[/], seed {self.seed}: {escape(split)}")
         learner = self.learner()
         with self._budget.part(f"evaluation of {self.method.name}"):
             result = self.experiment.evaluate(

@@ -50,8 +50,12 @@ def _text(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
 
-Text = Annotated[str, _Rule("a text", _text(".*"))]
-MethodName = Annotated[str, _Rule("a text that is not empty", _text(".+"))]
+def _shown(value: Any) -> bool:
+    return isinstance(value, str) and value.replace("\n", "").isprintable()
+
+
+Text = Annotated[str, _Rule("a text without control characters", _shown)]
+MethodName = Annotated[str, _Rule("a text that is not empty", lambda value: _shown(value) and value != "")]
 CellName = Annotated[str, _Rule("words and digits joined by hyphens", _text("[a-z0-9]+(-[a-z0-9]+)*"))]
 Index = Annotated[int, _whole(0)]
 Count = Annotated[int, _whole(1)]

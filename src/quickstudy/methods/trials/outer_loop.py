@@ -47,7 +47,7 @@ class TrialSteps:
             self._figures = {}
             self.faults += 1
             self._left_out += 1
-            console.print(f"Step {number}: {error}; left out.")
+            console.print(f"Step {number}: {error}; left out.", markup=False)
         finally:
             self.faults += env.faults
             env.close()
