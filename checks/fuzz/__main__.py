@@ -24,7 +24,7 @@ from checks.fuzz.readers import READERS, ROOT
 
 def fuzz(name: str, seconds: float, seed: int, output: Path) -> Counter[str]:
     """Runs one reader in processes of its own, one after the other where one does not live to the end."""
-    found, until = Counter[str](), time.monotonic() + seconds
+    found = Counter[str]()
     shutil.rmtree(output / name, ignore_errors=True)
     (output / name).mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -36,6 +36,7 @@ def fuzz(name: str, seconds: float, seed: int, output: Path) -> Counter[str]:
             (corpus / f"seed{i}").write_bytes(packed(gathered(place)))
         for path in sorted((Path(__file__).parent / "cases" / name).glob("*")):
             shutil.copy(path, corpus)
+        until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 1:
             count = Path(folder) / "count.json"
             count.unlink(missing_ok=True)

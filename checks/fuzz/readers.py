@@ -414,6 +414,8 @@ def _served() -> Any:
 def _load_message(folder: Path) -> None:
     from quickstudy_runtime import messages, server
 
+    if not (folder / "message").is_file():
+        return
     robot = _served()
     answer = server._Session(robot, robot.begin(), 2).answer((folder / "message").read_bytes())
     if isinstance(answer, str):

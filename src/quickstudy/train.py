@@ -7,6 +7,7 @@ and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for th
 
 import copy
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +34,9 @@ _LOOKS = 50
 
 _TOLD, _WATCHED = 3, 100
 """Steps with tasks left out that are told one by one; steps after which it is asked whether most had to be."""
+
+_ROOM = 1 << 20
+"""Bytes of a disk below which curves are left out."""
 
 _HALVINGS = 8
 """Times that a training steps back before it is given up."""
@@ -72,9 +76,11 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._folder, self._writer = folder, SummaryWriter(str(folder))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        if shutil.disk_usage(self._folder).free < _ROOM:
+            return  # its own thread would fail with a traceback; what matters is the checkpoint, which says it
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from quickstudy.errors import QuickstudyError, printable, sound
+from quickstudy.errors import QuickstudyError, sound
 from quickstudy.io.files import check_size
 
 
@@ -29,7 +29,7 @@ def check(path: Path) -> None:
             than the file.
     """
     with opened(path) as file:
-        sizes = [0]
+        sizes, outside = [0], []
 
         def visit(name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink) -> None:
             found = file.get(name) if isinstance(link, h5py.HardLink) else None
@@ -38,8 +38,10 @@ def check(path: Path) -> None:
                 inside = not (found.external or found.is_virtual)
                 sizes.append(int(found.nbytes))
             if not inside:
-                raise QuickstudyError(f"'{path}': '{printable(name)[:60]}' lies in another file; that is not read.")
+                outside.append(name)  # what is raised in here, h5py makes something else of
 
         file.visititems_links(visit)
+        if outside:
+            raise QuickstudyError(f"'{path}': '{outside[0][:60]}' lies in another file; that is not read.")
         check_size(path, max(sizes))
         check_size(path, sum(sizes) // 10)

@@ -10,8 +10,13 @@ the last is left out when read, and repeated when written, since a demonstration
 action.
 """
 
+import gc
+import os
 import re
+import sys
+import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -250,12 +255,33 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
                 tasks.append({"task": episode.task})
                 yield _buffer(number, episode)
 
-        storage.update_episodes(buffers())
-        storage.update_episode_metadata(tasks)
+        with _told_by_hdf5():
+            storage.update_episodes(buffers())
+            storage.update_episode_metadata(tasks)
         ours = vars(about) | {"rewards": first.rewards is not None}
         said = "Demonstrations written by quickstudy; the task of an episode is its attribute 'task'."
         known = {"dataset_id": _dataset_id(folder), "minari_version": minari.__version__, "description": said}
         storage.update_metadata({**known, "quickstudy": {key: ours[key] for key in _Ours.model_fields}})
+
+
+@contextmanager
+def _told_by_hdf5() -> Iterator[None]:
+    """A disk that refuses is an OSError, however HDF5 says it; its file, which it cannot close, is let go of silently."""
+    number = 0
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        if found is None:
+            raise
+        number, before = int(found[1]), sys.unraisablehook
+        sys.unraisablehook = lambda _: None
+        traceback.clear_frames(error.__traceback__)
+        del error
+        gc.collect()
+        sys.unraisablehook = before
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
