@@ -14,7 +14,6 @@ import gc
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -266,22 +265,18 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
 
 @contextmanager
 def _told_by_hdf5() -> Iterator[None]:
-    """A disk that refuses is an OSError, however HDF5 says it; its file, which it cannot close, is let go of silently."""
-    number = 0
+    """A disk that refuses is an OSError, however HDF5 says it; that it cannot close its file either is said nowhere."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         found = re.search(r"errno = (\d+)", str(error))
         if found is None:
             raise
-        number, before = int(found[1]), sys.unraisablehook
-        sys.unraisablehook = lambda _: None
-        traceback.clear_frames(error.__traceback__)
-        del error
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+    finally:
         gc.collect()
         sys.unraisablehook = before
-    if number:
-        raise OSError(number, os.strerror(number))
 
 
 def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
