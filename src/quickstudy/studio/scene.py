@@ -8,7 +8,7 @@ import numpy as np
 from quickstudy.families.navigation.layouts import HALF
 from quickstudy.simulation.world_view import WorldView
 from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle
-from quickstudy.studio.session import Frame
+from quickstudy.studio.motion import Frame
 
 _QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
 """Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
