@@ -179,6 +179,10 @@ def collate(
     return Batch(*(torch.from_numpy(np.asarray(a, "f4")) for a in (x, y, mask, hidden)))
 
 
+Recorder = Callable[[TaskFamily, Sequence[Task], int, int], list[list[Demonstration]]]
+"""What `recorded` is: of a family, tasks, demonstrations of each, and a seed."""
+
+
 def recorded(family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
     """`count` demonstrations of each task by the family's expert, some tasks at a time, [task][shot]."""
     made: list[list[Demonstration]] = []
@@ -251,6 +255,7 @@ class DemonstrationSet:
         seed: int,
         scaling: Scaling | None = None,
         for_training: bool = False,
+        recorder: Recorder | None = None,
     ) -> "DemonstrationSet":
         """Asks the family's expert for `count` demonstrations of each task.
 
@@ -258,9 +263,10 @@ class DemonstrationSet:
             scaling: of the learner that they are for, if it has one.
             for_training: notes how their channels lie, and scales them by that where the family says so
                 (`TaskFamily.scales_actions`); the learner must be given this scaling.
+            recorder: how they are recorded; by `recorded` where not given.
         """
         hidden = np.stack([family.hidden(task) for task in tasks])
-        demonstrations = recorded(family, tasks, count, seed)
+        demonstrations = (recorder or recorded)(family, tasks, count, seed)
         seen = Seen.of(demonstrations, whole=family.image is not None) if for_training else None
         if seen is not None and family.scales_actions:
             scaling = Scaling.of(seen)

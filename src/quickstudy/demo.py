@@ -92,7 +92,7 @@ def demo(folder: Path, video: bool) -> Path:
             made = export(run, bundle)
             console.print(
                 f"For a robot without PyTorch: [bold]{escape(str(bundle))}[/], {made.size / 1e6:.2f} MB, learns from a "
-                f"demonstration in {made.adapt_ms or 0:.1f} ms and acts in {made.act_ms:.3f} ms.",
+                f"demonstration in {made.parity.adapt_ms or 0:.1f} ms and acts in {made.parity.act_ms:.3f} ms.",
                 soft_wrap=True,
             )
         run_it = shlex.join(["quickstudy-runtime", "serve", str(bundle), "--demo", str(example)])

@@ -5,14 +5,13 @@ learn from demonstrations and for those that learn by trial.
 """
 
 import copy
-import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.markup import escape
@@ -20,6 +19,7 @@ from rich.markup import escape
 from quickstudy import families, methods, outside
 from quickstudy.batching import usable
 from quickstudy.data import DemonstrationSet, DrawsFresh, Scaling, Seen, Source, Spread
+from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import NOT_FINITE, Evaluation, evaluate, is_share
 from quickstudy.families.base import SimulatedFamily
@@ -29,9 +29,9 @@ from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
-from quickstudy.settings import Changes, ReadingConfig, Settings
-from quickstudy.task import TaskFamily
-from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
+from quickstudy.settings import Changes, ReadingConfig, Settings, TrainConfig, TrialConfig
+from quickstudy.task import Task, TaskFamily
+from quickstudy.train import Steps, TensorBoard, Trained, Validation, meta_train, run
 
 TRAINING_SECONDS = "training-seconds.json"
 """File of a training's folder: how long it took, validation included."""
@@ -42,6 +42,7 @@ COST = "cost.json"
 ROUNDS = (0, 1, 2, 3)
 """Rounds of own trials that a learner by trial is evaluated after where nobody says otherwise."""
 
+_MOST_PARAMETERS = 10**9
 _SCALE_TASKS = 50
 """Training tasks that are recorded for a method which takes only the scale of observations from them."""
 
@@ -60,6 +61,38 @@ class Cost:
     train_tasks: int | None = None
     demonstrations: int | None = None
     env_steps: int | None = None
+
+
+class Machines(Protocol):
+    """Where the work of an experiment is done, if not in this process; see `quickstudy.cluster`."""
+
+    def record(self, family: TaskFamily, tasks: Sequence[Task], count: int, seed: int) -> list[list[Demonstration]]:
+        """What `quickstudy.data.recorded` gives."""
+        ...
+
+    def each(
+        self,
+        function: Callable[[Any, Any], Any],
+        shared: Any,
+        parts: Sequence[Any],
+        titles: Sequence[str],
+        after: Mapping[int, set[int]],
+    ) -> Iterator[tuple[int, Any]]:
+        """The place of each part and `function(shared, part)`, in the order in which they are done.
+
+        Args:
+            titles: what each part is called in a sentence.
+            after: the parts that must be done before one begins, by its place.
+        """
+        ...
+
+    def demonstration_steps(self, learner: Any, source: Source, config: TrainConfig) -> Steps:
+        """Outer steps from demonstrations."""
+        ...
+
+    def trial_steps(self, learner: Any, family: SimulatedFamily, config: TrialConfig) -> Steps:
+        """Outer steps by trial."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -131,12 +164,27 @@ class Experiment:
 
     def build(self) -> Any:
         """The learner, with initial parameters drawn from the seed."""
+        self._check_size()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             learner = self.method.build(self.settings, self.family)
         if self.family.scales_actions and not self.by_trial:
             learner.scaling = Scaling(self.family.observation_size, self.family.action_size)
         return learner
+
+    def _check_size(self) -> None:
+        """Raises QuickstudyError where the settings make a learner of more numbers than any machine trains."""
+        count = 0
+        with (
+            suppress(Exception),
+            torch.random.fork_rng(devices=[]),
+            torch.device("meta"),
+        ):
+            count = sum(p.numel() for p in self.method.build(self.settings, self.family).parameters())
+        if count > _MOST_PARAMETERS:
+            raise QuickstudyError(
+                f"A learner of these settings has {count:.3g} parameters; at most {_MOST_PARAMETERS:.0e} are built."
+            )
 
     def start(self, device: str = "cpu") -> tuple[Any, torch.device]:
         """The learner that a training starts with, and what it is trained on.
@@ -152,10 +200,13 @@ class Experiment:
             start_from(learner, Path(self.settings.start))
         return learner, place
 
-    def source(self) -> Source | None:
+    def source(self, machines: Machines | None = None) -> Source | None:
         """The training demonstrations that the settings ask for; the same for every method and seed.
 
         None where nothing is learned from demonstrations of training tasks.
+
+        Args:
+            machines: where they are recorded, if not in this process.
 
         Raises:
             QuickstudyError: meta-batches as the settings want them cannot be had.
@@ -169,8 +220,9 @@ class Experiment:
             fresh.sample(torch.Generator(), *wanted)  # what it cannot give is told before a folder is made
             return fresh
         tasks = data.tasks if self.method.uses == "all" else min(_SCALE_TASKS, data.tasks)
+        chosen, recorder = self.family.tasks("train", tasks), None if machines is None else machines.record
         source = DemonstrationSet.record(
-            self.family, self.family.tasks("train", tasks), data.demonstrations, seed=0, for_training=True
+            self.family, chosen, data.demonstrations, seed=0, for_training=True, recorder=recorder
         )
         if self.method.uses == "all":
             source.check(*wanted)
@@ -197,6 +249,7 @@ class Experiment:
         budget: Budget | None = None,
         device: str = "cpu",
         goes_on: str = "the same call goes on from there",
+        machines: Machines | None = None,
     ) -> Any:
         """Builds and meta-trains the learner; `folder` gets its checkpoints, TensorBoard log and costs.
 
@@ -206,6 +259,7 @@ class Experiment:
             source: the training demonstrations, where they were recorded before.
             device: what torch trains on; learning by trial is done by the processor.
             goes_on: what goes on with a training that was stopped, as part of a sentence.
+            machines: where the steps are made, if not in this process; `device` is then that of validation.
 
         Returns:
             the learner, with its best parameters on the validation tasks.
@@ -217,7 +271,7 @@ class Experiment:
         """
         budget, folder = budget or Budget(), None if folder is None else Path(folder)
         learner, place = self.start(device)
-        source = source or self.source()
+        source = source or self.source(machines)
         if isinstance(source, DemonstrationSet):
             if (
                 source.scaling is not None
@@ -252,18 +306,24 @@ class Experiment:
             "goes_on": goes_on,
         }
         with clock(None if folder is None else folder / TRAINING_SECONDS):
-            trained = self._outer_loop(learner, source, options)
+            trained = self._outer_loop(learner, source, options, machines)
         if trained.interrupted:
             raise OutOfTime if budget.over() else KeyboardInterrupt
         return learner
 
-    def _outer_loop(self, learner: Any, source: Source | None, options: dict[str, Any]) -> Trained:
+    def _outer_loop(
+        self, learner: Any, source: Source | None, options: dict[str, Any], machines: Machines | None
+    ) -> Trained:
         training = self.settings.training
         if self.by_trial:
             from quickstudy.methods.trials.outer_loop import TrialSteps
 
+            if machines is not None:
+                return run(machines.trial_steps(learner, self.simulated, training), learner, training, **options)
             return run(TrialSteps(learner, self.simulated, training), learner, training, **options)
         assert source is not None
+        if machines is not None:
+            return run(machines.demonstration_steps(learner, source, training), learner, training, **options)
         return meta_train(learner, source, training, **options)
 
     def _seen(self, source: Source | None) -> Seen | None:
@@ -372,4 +432,4 @@ def clock(path: Path | None) -> Iterator[None]:
 
 def seconds_so_far(path: Path) -> float:
     """What `clock` has counted."""
-    return float(json.loads(path.read_text())) if path.exists() else 0.0
+    return float(files.read_json(path)) if path.exists() else 0.0

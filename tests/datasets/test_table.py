@@ -214,3 +214,19 @@ def test_times_and_units_in_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", **arrays, rate=30.0)
     (one, _) = datasets.load(tmp_path / "a.npz", ReadingConfig(rate=15.0))
     assert len(one) == 15
+
+
+def test_success_as_pandas_writes_it(tmp_path):
+    rows = [f"{e},t,{i},0,{i == 2 and e == 1}" for e in range(2) for i in range(3)]
+    path = tmp_path / "pandas.csv"
+    path.write_text("\n".join(["episode,task,observation.x,action.u,success", *rows]) + "\n")
+    assert [e.success.tolist() for e in datasets.load(path)] == [[False] * 3, [False, False, True]]
+
+
+def test_labels_of_arrays_are_texts(tmp_path):
+    arrays = {"observations": np.zeros((2, 3, 2)), "actions": np.zeros((2, 3, 1))}
+    np.savez(tmp_path / "bytes.npz", task=np.array([b"open", "schlie\u00dfen".encode()]), **arrays)
+    assert datasets.load(tmp_path / "bytes.npz").tasks == ["open", "schließen"]
+    np.savez(tmp_path / "missing.npz", task=np.array([1.0, np.nan]), **arrays)
+    with pytest.raises(QuickstudyError, match="Episode 1 has no task"):
+        datasets.load(tmp_path / "missing.npz")

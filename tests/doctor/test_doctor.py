@@ -91,6 +91,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
             episodes = spoilt.reaching(tasks=3, episodes=40, steps=20)
             episodes = [e for i, e in enumerate(episodes) if e.task != "reach 2" or i % 40 < 3]
         case "spelling":
+            episodes = [replace(e, task="reach-0") if i in (0, 1, 2) else e for i, e in enumerate(episodes)]
+        case "merged":
             episodes = [replace(e, task="Reach  0.") if i in (0, 1, 2) else e for i, e in enumerate(episodes)]
         case "told apart":
             episodes = [replace(e, task=f"reach {i % 12}") for i, e in enumerate(episodes)]
@@ -113,7 +115,8 @@ def _spoil(name: str) -> tuple[list[Episode], About]:
         ("wrapped angles", "note"), ("observation jumps", "note"), ("too short", "note"), ("twice", "bad"),
         ("idle starts", "note"), ("frozen states", "bad"), ("outliers", "note"), ("failures", "note"),
         ("number", "bad"),
-        ("episodes", "note"), ("balance", "note"), ("spelling", "note"), ("told apart", "note"), ("starts", "note"),
+        ("episodes", "bad"), ("balance", "note"), ("spelling", "note"), ("merged", "note"),
+        ("told apart", "note"), ("starts", "note"),
         ("actions act", "note"), ("rate", "note"),
     ],
 )  # fmt: skip
@@ -153,3 +156,15 @@ def test_the_command(tmp_path, monkeypatch, capsys):
             commands.quickstudy("data", "doctor", name, "--no-learning")
         assert stopped.value.code == 1
         assert "bad" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_written_as_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.csv").write_text("episode,task\n0,a\n")
+    with pytest.raises(SystemExit) as stopped:
+        commands.quickstudy("data", "doctor", "half.csv")
+    assert stopped.value.code == 1
+    assert "not possible before it can be read" in capsys.readouterr().out
+    written = json.loads((tmp_path / "half-doctor/doctor.json").read_text())
+    assert written["useless"]
+    assert written["findings"][0]["point"] == "readable"

@@ -2,10 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -29,6 +30,31 @@ from quickstudy.cli.words import (
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
 
+if TYPE_CHECKING:
+    from quickstudy.experiment import Machines
+
+
+_NOT_ASKED = ("output_dir", "budget", "device", "cluster", "workers")
+"""Options of a comparison that say where and how long it is made, and not what."""
+
+
+_PATIENCE_S = 300.0
+"""How long a worker of a cluster is waited for where nobody says otherwise."""
+
+
+@contextmanager
+def machines(
+    cluster: str | None, workers: int | None, patience: float, device: str
+) -> Iterator[tuple["Machines | None", str]]:
+    """The cluster, if one was asked for, and what this process itself trains or validates on."""
+    if cluster is None:
+        yield None, device
+        return
+    from quickstudy.cluster.connection import ClusterConfig, connected
+
+    with connected(ClusterConfig(cluster, workers, patience, device)) as elsewhere:
+        yield elsewhere, "cpu"
+
 
 @dataclass(frozen=True)
 class Train:
@@ -40,6 +66,9 @@ class Train:
     output_dir: Path | None
     resume: bool
     device: str
+    cluster: str | None = None
+    workers: int | None = None
+    patience: float = _PATIENCE_S
 
     def run(self) -> None:
         from quickstudy.results import runs
@@ -47,7 +76,8 @@ class Train:
         experiment = self.experiment
         console.print(f"{experiment.family.name}: {escape(experiment.family.protocol)}.", soft_wrap=True)
         folder = self.output_dir or runs.new_folder(Path("runs"), experiment.family.name, experiment.method.name)
-        runs.train_run(experiment, folder, self.resume, command_line(), self.device)
+        with machines(self.cluster, self.workers, self.patience, self.device) as (elsewhere, device):
+            runs.train_run(experiment, folder, self.resume, command_line(), device, elsewhere)
         where = shlex.quote(str(folder))
         console.print(
             f"The run is in [bold]{escape(where)}[/]; its curves: tensorboard --logdir {escape(where)}/tensorboard",
@@ -233,6 +263,12 @@ class Compare:
     """Of their time stamps."""
     mask: MaybeText = None
     """The group of their episodes that is read, such as 'train'."""
+    device: str = "cpu"
+    """What methods that learn from demonstrations train on."""
+    cluster: MaybeText = None
+    """Run trainings and evaluations side by side on this Ray cluster, HOST:PORT; auto is the one of this machine."""
+    workers: MaybeInt = None
+    """Of the cluster, at most; as many as it has cores by default, or accelerators with --device cuda."""
 
     def run(self) -> None:
         from quickstudy import families
@@ -261,19 +297,22 @@ class Compare:
             changes |= {} if self.steps is None else {"training": {"steps": self.steps}}
             return Experiment.of(family, method, seed, changes).named(families.located(self.family))
 
-        asked = {name: value for name, value in asdict(self).items() if name not in ("output_dir", "budget")}
+        asked = {name: value for name, value in asdict(self).items() if name not in _NOT_ASKED}
         asked |= {"objects": str(self.objects) if self.objects else None, "methods": tuple(chosen)}
-        cells = compare.compare(
-            family,
-            chosen,
-            protocol,
-            folder,
-            experiment_for=experiment_for,
-            command=command_line(),
-            budget=budget,
-            asked=asked,
-            by_task=self.objects is not None,
-        )
+        with machines(self.cluster, self.workers, _PATIENCE_S, self.device) as (elsewhere, _):
+            cells = compare.compare(
+                family,
+                chosen,
+                protocol,
+                folder,
+                experiment_for=experiment_for,
+                command=command_line(),
+                budget=budget,
+                asked=asked,
+                by_task=self.objects is not None,
+                device=self.device,
+                machines=elsewhere,
+            )
         if cells:
             tables.print_comparison(cells)
             console.print(f"The table is in {escape(str(folder))}/comparison.csv, .json and .tex.")
@@ -291,6 +330,12 @@ class Resume:
     """Wall time of a comparison, as for compare."""
     device: str = "cpu"
     """What torch trains on."""
+    cluster: MaybeText = None
+    """Share the work over the machines of this Ray cluster, as for train and compare."""
+    workers: MaybeInt = None
+    """Of the cluster, at most."""
+    patience: float = _PATIENCE_S
+    """Seconds that a worker of the cluster is waited for before others take over."""
 
     def run(self) -> None:
         from quickstudy.io.provenance import NOTE, read_note
@@ -308,7 +353,8 @@ class Resume:
         if note.get("kind") == "comparison":
             asked: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in note["asked"].items()}
             asked["objects"] = Path(asked["objects"]) if asked.get("objects") else None
-            Compare(**asked, budget=self.budget, output_dir=folder).run()
+            where: dict[str, Any] = {"device": self.device, "cluster": self.cluster, "workers": self.workers}
+            Compare(**asked, budget=self.budget, output_dir=folder, **where).run()
             return
         self._train(runs.settings_from_plain(note["settings"], f"{self.run_folder}/{NOTE}"), folder)
 
@@ -326,7 +372,8 @@ class Resume:
             return
         family = families.get(settings.family, reading=settings.reading)
         experiment = Experiment(family, methods.get(settings.method), settings)
-        Train(experiment, folder, runs.begun(folder), self.device).run()
+        elsewhere = self.device, self.cluster, self.workers, self.patience
+        Train(experiment, folder, runs.begun(folder), *elsewhere).run()
 
 
 @dataclass(frozen=True)

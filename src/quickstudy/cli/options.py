@@ -35,6 +35,19 @@ _OTHERS: dict[str, list[tuple[str, Any, Any, str]]] = {
             "cpu",
             "What torch trains on, such as cuda; validation episodes are simulated by the processor all the same.",
         ),
+        (
+            "cluster",
+            Annotated[str | None, arg(metavar="auto|HOST:PORT", help_behavior_hint="")],
+            None,
+            "Share the work over the machines of this Ray cluster; auto is the one of this machine.",
+        ),
+        (
+            "workers",
+            Annotated[int | None, arg(metavar="INT", help_behavior_hint="")],
+            None,
+            "Of the cluster, at most; as many as it has cores by default, or accelerators with --device cuda.",
+        ),
+        ("patience", float, 300.0, "Seconds that a worker of the cluster is waited for before others take over."),
     ],
     "profile": [("outer_steps", int, 3, "Steps of the outer loop that count; one more goes before.")],
 }

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from rich import box
 from rich.markup import escape
@@ -12,10 +12,10 @@ from rich.table import Column, Table
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from quickstudy.cli.doctor import Doctor
-from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Names, Unit, optional, say_next
+from quickstudy.cli.reading import Reading
+from quickstudy.cli.words import FamilyName, Format, MaybeFloat, MaybePath, MaybeText, Unit, optional, say_next
 from quickstudy.errors import QuickstudyError
 from quickstudy.io.progress import console
-from quickstudy.settings import ReadingConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Families:
         tasks = min(self.tasks, family.sizes.get(split, self.tasks))
         path = self.output or Path("families") / f"{family.name}-{split}.png"
         families.draw(family, split, tasks, path)
-        console.print(f"{tasks} tasks of '{split}': {path}")
+        console.print(f"{tasks} tasks of '{split}': {path}", markup=False)
         say_next("train", self.family)
 
     def _list(self) -> None:
@@ -156,39 +156,7 @@ class FetchOmniglot:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """The options of how a data set is read."""
-
-    observation: Names = ()
-    """The features, keys, columns or topics that are the observation, such as state,environment_state; what the format
-    says by default."""
-    action: Names = ()
-    """Likewise of the action."""
-    rate: MaybeFloat = None
-    """Steps a second that the recordings are brought to; their own by default."""
-    time_unit: Annotated[Literal["", "s", "ms", "us", "ns"], optional("{s,ms,us,ns}")] = ""
-    """Of the time stamps, where the file does not say."""
-    mask: Annotated[str, optional("STR")] = ""
-    """The episodes to read, of those groups that an HDF5 file names; all by default."""
-
-    @property
-    def reading(self) -> ReadingConfig:
-        return ReadingConfig(_parts(self.observation), _parts(self.action), self.rate, self.time_unit, self.mask)
-
-    @property
-    def given(self) -> list[str]:
-        """The options that were given, to be said in the next command."""
-        options = {"observation": ",".join(_parts(self.observation)), "action": ",".join(_parts(self.action))}
-        options |= {"rate": f"{self.rate:g}" if self.rate else "", "time-unit": self.time_unit, "mask": self.mask}
-        return [word for key, said in options.items() if said for word in (f"--{key}", said)]
-
-
-def _parts(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.strip() for name in names for part in name.split(",") if part.strip())
-
-
-@dataclass(frozen=True)
-class Inspect(_Reading):
+class Inspect(Reading):
     """Look through a data set: its episodes, rates and ranges, and channels that are missing or constant."""
 
     path: Positional[Path] = dataclasses.field(kw_only=True)
@@ -211,7 +179,7 @@ class Inspect(_Reading):
 
 
 @dataclass(frozen=True)
-class Convert(_Reading):
+class Convert(Reading):
     """Write a data set in any format that is read as one that is written: quickstudy data convert SOURCE TARGET."""
 
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]] = dataclasses.field(kw_only=True)

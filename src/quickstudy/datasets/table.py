@@ -15,16 +15,14 @@ import pyarrow.csv
 
 from quickstudy.datasets import timing
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
-from quickstudy.errors import QuickstudyError, one_line, unknown
+from quickstudy.errors import QuickstudyError, listed, one_line, unknown
 from quickstudy.io import files
 from quickstudy.settings import ReadingConfig
 
-CSV = (
-    "A .csv of demonstrations has a line of names and then one line a step: 'episode' (a whole number; the lines of an "
-    "episode stand together), 'task' (its label), columns 'observation.…' and 'action.…', and perhaps 'timestamp' "
-    "(seconds, or dates; 'timestamp_ms' and so on say another unit), 'reward' and 'success' (0 or 1). Columns stand "
-    "between commas, semicolons or tabs."
-)
+CSV = "Each line is a step: episode, task, observation.…, action.…, perhaps timestamp, reward, success."
+"""What a .csv of demonstrations has, in short. 'episode' is a whole number, and the lines of an episode stand together;
+'timestamp' is seconds, or dates; 'timestamp_ms' and so on say another unit; 'success' is 0 or 1, or true or false.
+Columns stand between commas, semicolons or tabs."""
 
 _BLOCK = 4 << 20
 """Bytes that are parsed at once."""
@@ -55,6 +53,7 @@ class _Table:
     observation: tuple[str, ...]
     action: tuple[str, ...]
     stamps: pa.DataType
+    flags: pa.DataType
     unit: str
 
     def has(self, what: str) -> bool:
@@ -138,6 +137,8 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
     cells = {
         name: [row[i].strip() for row in sample if i < len(row)] for i, name in enumerate(names) if name in numbers
     }
+    said = {cell.casefold() for cell in cells.get(columns.get("success", ""), [])}
+    flags = pa.bool_() if said and said <= {"true", "false"} else pa.float64()
     stamps, unit = pa.float64(), ""
     if "timestamp" in columns:
         found = _STAMP.fullmatch(_plain(columns["timestamp"]))
@@ -149,7 +150,7 @@ def _table(path: Path, reading: ReadingConfig) -> _Table:
             stamps = pa.timestamp("ns", tz="UTC" if zoned else None)
         else:
             cells[columns["timestamp"]] = written
-    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, seen, did, stamps, unit)
+    return _Table(path, encoding, delimiter, _decimal(path, delimiter, cells), columns, seen, did, stamps, flags, unit)
 
 
 def _encoding(path: Path) -> str:
@@ -190,7 +191,7 @@ def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
     if len(stamps) > 1:
         exact = [name for name in stamps if _plain(name) == "timestamp"]
         if len(exact) != 1:
-            raise QuickstudyError(f"'{path}' has the time stamps {stamps} of each step; leave one.")
+            raise QuickstudyError(f"'{path}' has the time stamps {listed(stamps)} of each step; leave one.")
         stamps = exact
     return columns | ({"timestamp": stamps[0]} if stamps else {})
 
@@ -284,7 +285,9 @@ def _episodes(table: _Table) -> Iterator[tuple[Episode, int]]:
         observations, actions = (
             np.stack([part[name].to_numpy() for name in some], 1) for some in (table.observation, table.action)
         )
-        rewards, success = (part[kind].to_numpy() if table.has(kind) else None for kind in ("reward", "success"))
+        rewards, success = (
+            part[kind].cast(pa.float64()).to_numpy() if table.has(kind) else None for kind in ("reward", "success")
+        )
         for kind, values, known in (("reward", rewards, np.isfinite), ("success", success, _is_flag)):
             if values is not None and not known(values).all():
                 at = int(np.flatnonzero(~known(values))[0])
@@ -324,7 +327,7 @@ def _batches(table: _Table, wanted: list[str]) -> Iterator[pa.RecordBatch]:
     """The columns `wanted`, by what they hold or, for channels, by name."""
     wanted = list(dict.fromkeys(wanted))
     columns = [table.columns.get(name, name) for name in wanted]
-    special = {"episode": pa.int64(), "task": pa.string(), "timestamp": table.stamps}
+    special = {"episode": pa.int64(), "task": pa.string(), "timestamp": table.stamps, "success": table.flags}
     types = {column: special.get(name, pa.float64()) for name, column in zip(wanted, columns, strict=True)}
     try:
         with pa.csv.open_csv(

@@ -1,12 +1,14 @@
 """The time stamps of recordings: their unit, the rate they tell, whether they are even, and resampling to a rate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from quickstudy.datasets import angles
-from quickstudy.datasets.episodes import About, Episode
+from quickstudy.datasets.episodes import FASTEST, About, Episode
 from quickstudy.errors import QuickstudyError
 
 _JITTER = 0.1
@@ -18,8 +20,6 @@ _GAP = 3
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LATEST = 1e11
 """Seconds since 1970 that no clock shows before the year 5000."""
-_FASTEST = 1e5
-"""Steps a second."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ def rate_of(times: Iterable[np.ndarray], where: str) -> Rate | None:
     steps = np.concatenate([np.diff(one) for one in kept])
     steps = steps[np.isfinite(steps)]
     usual = float(np.median(steps)) if len(steps) else 0.0
-    if usual <= 0 or usual < 1 / _FASTEST:
+    if usual <= 0 or usual < 1 / FASTEST:
         raise QuickstudyError(
             f"{where}: half of the time stamps are {usual:g} s or less after the one before; stamps that rise, at most "
-            f"{_FASTEST:g} steps a second, are needed to tell the rate."
+            f"{FASTEST:g} steps a second, are needed to tell the rate."
         )
     runs = [run for one in kept for run in _runs(one, usual)]
     lengths = np.array([len(run) - 1 for run in runs], float)
@@ -147,6 +147,19 @@ def resolution(times: np.ndarray) -> float:
     return 0.0
 
 
+_CHECKED: ContextVar[bool] = ContextVar("_CHECKED", default=True)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """In here data sets are read with the stamps that they have, steady or not: for those who look at these."""
+    before = _CHECKED.set(False)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(before)
+
+
 def check_steady(times: np.ndarray, rate: float, where: str, first: int) -> None:
     """Raises QuickstudyError unless an episode's time stamps [step], seconds, are `rate` even steps a second.
 
@@ -155,6 +168,8 @@ def check_steady(times: np.ndarray, rate: float, where: str, first: int) -> None
     Args:
         where: file and kind of place, such as 'row', for the error's sentence; `first` is that of the first step.
     """
+    if not _CHECKED.get():
+        return
     _check_finite(times, where, first)
     off = times - times[0] - np.arange(len(times)) / rate
     rounded = resolution(times)

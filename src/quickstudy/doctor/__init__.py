@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from quickstudy.doctor import channels, episodes, replay, tasks
+from quickstudy.datasets import lerobot as lerobot_format
+from quickstudy.doctor import cameras, channels, episodes, joints, lerobot, replay, tasks
 from quickstudy.doctor.findings import Finding, Recordings, read
 from quickstudy.errors import QuickstudyError
 from quickstudy.settings import ReadingConfig
 
-__all__ = ["Finding", "Recordings", "examine", "read"]
+__all__ = ["Finding", "Recordings", "examine", "of_files", "read", "unreadable"]
 
 
 def examine(
@@ -25,12 +26,17 @@ def examine(
     """
     found = read(Path(path), reading or ReadingConfig())
     looks: tuple[Callable[[Recordings], object], ...] = (
-        episodes.timing, channels.channels, episodes.episodes, tasks.tasks, replay.explained,
+        episodes.timing, channels.channels, joints.joints, episodes.episodes, tasks.tasks, replay.explained,
     )  # fmt: skip
     findings: list[Finding] = [one for look in looks for one in look(found)]  # type: ignore[attr-defined]
     if family is not None:
         findings += replay.replayed(found, family)
     return found, findings
+
+
+def of_files(path: Path) -> list[Finding]:
+    """What is found without reading the numbers: of a LeRobotDataset's metadata, tables and videos."""
+    return [*lerobot.files(path), *cameras.cameras(path)] if lerobot_format.is_one(path) else []
 
 
 def unreadable(path: Path, error: QuickstudyError) -> Finding:

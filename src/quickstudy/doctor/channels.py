@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from quickstudy.datasets.angles import unit_of
-from quickstudy.doctor.findings import Finding, Recordings, some
+from quickstudy.doctor.findings import Finding, Recordings, plural, some, sounds_like_angle
 
 _SATURATED = 0.2
 """Share of the steps of moving episodes at an end of the range from which on a channel is called saturated."""
 _JUMP = 12.0
 """How many times the usual step of a channel is a jump, where it is also a third of the channel's range."""
+_ALL_JUMP = 8.0
+"""Deviations of their steps that all channels together jump by."""
 _ALIKE = 1 - 1e-6
 """Correlation from which on one channel tells nothing beside another."""
 _LONGEST_LAG = 1.0
@@ -47,7 +49,7 @@ def _missing(found: Recordings) -> Iterator[Finding]:
                 if count:
                     bad[f"{kind} {name}"] = bad.get(f"{kind} {name}", 0) + int(count)
     if bad:
-        said = f"{sum(bad.values())} values of {some(list(bad))} are not finite; learning refuses them."
+        said = f"{plural(sum(bad.values()), 'value')} not finite, of {some(list(bad))}; learning refuses them."
         yield Finding("channels", "finite", "bad", said, "Cut or repair these steps before you record the data set.")
     else:
         yield Finding("channels", "finite", "good", "All values are finite.")
@@ -99,7 +101,7 @@ def _saturated(found: Recordings, actions: list[np.ndarray]) -> Iterator[Finding
 def _units(found: Recordings, observations: np.ndarray, actions: np.ndarray) -> Iterator[Finding]:
     guesses: dict[str, list[str]] = {}
     hints = found.about.observation_units, found.about.action_units
-    for (_, names), values, units in zip(_named(found), (observations, actions), hints, strict=True):
+    for (kind, names), values, units in zip(_named(found), (observations, actions), hints, strict=True):
         for i, name in enumerate(names):
             said = units[i] if i < len(units) else ""
             largest = float(np.abs(values[:, i]).max())
@@ -107,8 +109,8 @@ def _units(found: Recordings, observations: np.ndarray, actions: np.ndarray) -> 
             wanted = unit_of(said)
             if wanted == "rad" and largest > 4 * np.pi:
                 guesses.setdefault("wrong", []).append(f"{name} says radians and reaches {largest:.4g}")
-            elif any(word in name.lower() for word in ("joint", "angle", "pos", "shoulder", "elbow", "wrist")):
-                guesses.setdefault(looks, []).append(name) if looks and not said else None
+            elif sounds_like_angle(name):
+                guesses.setdefault(looks, []).append(f"{kind} {name}") if looks and not said else None
     if "wrong" in guesses:
         said = f"{some(guesses['wrong'])}: these are not radians."
         yield Finding("channels", "units", "bad", said, "Correct the unit, or convert the values.")
@@ -125,7 +127,7 @@ def _wrapped(found: Recordings) -> Iterator[Finding]:
     names = [found.about.observations[i] for i in found.wraps[0].turns]
     names += [f"action {found.about.actions[i]}" for i in found.wraps[1].turns]
     if names:
-        said = f"{some(names)} jump by a full turn where an angle wraps: two values say the same there."
+        said = f"Jumps by a full turn where an angle wraps, in {some(names)}: two values say the same there."
         yield Finding("channels", "wrapped angles", "note", said, "Record sine and cosine, or unwrap them.")
     flips = 0
     for wraps, part in zip(found.wraps, ("observations", "actions"), strict=True):
@@ -145,8 +147,11 @@ def _jumps(found: Recordings, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Ite
         every = np.concatenate([pair[i] for pair in pairs])
         usual = np.array([np.quantile(s[s > 0], 0.95) if (s > 0).any() else np.inf for s in steps.T])
         bad = (steps > _JUMP * usual) & (steps > 0.3 * np.ptp(every, axis=0))
+        # What joins two episodes moves all channels at once, if only by what is usual between episodes.
+        deviation = np.where(steps.std(0) > 0, np.sqrt(np.square(steps).mean(0)), np.inf)
+        bad |= ((steps / deviation).mean(1) > _ALL_JUMP)[:, None] & (steps > 3 * usual)
         bad &= np.array([len(np.unique(channel)) > 3 for channel in every.T])
-        hit = [f"{name} ({count} times)" for name, count in zip(names, bad.sum(0), strict=True) if count]
+        hit = [f"{name} ({plural(count, 'time')})" for name, count in zip(names, bad.sum(0), strict=True) if count]
         if hit:
             said = f"{kind.capitalize()} channels jump within one step: {some(hit)}."
             remedy = "Look for lost packets, teleports or resets inside of episodes, and cut there."

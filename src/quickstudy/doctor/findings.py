@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from quickstudy import datasets
-from quickstudy.datasets import angles
+from quickstudy.datasets import angles, timing
 from quickstudy.datasets.episodes import About, Episode, alike
+from quickstudy.families.recorded import one_spelling
 from quickstudy.io.progress import progress
 from quickstudy.settings import ReadingConfig
 
@@ -21,7 +22,8 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        about: 'reading', 'channels', 'timing', 'episodes', 'tasks', 'replay' or 'learning'.
+        about: 'reading', 'files', 'cameras', 'timing', 'channels', 'joints', 'episodes', 'tasks', 'replay' or
+            'learning'.
         point: what was looked at, in two or three words.
         verdict: 'bad' where learning from this would be useless or wrong, 'note' where somebody should look.
         said: what was found, with its figures.
@@ -53,10 +55,11 @@ class Recordings:
 
     @property
     def tasks(self) -> dict[str, list[Episode]]:
-        """The episodes of each task."""
+        """The episodes of each task; labels that are read as one are one here as well."""
+        label = one_spelling([episode.task for episode in self.episodes])
         found: dict[str, list[Episode]] = {}
         for episode in self.episodes:
-            found.setdefault(episode.task, []).append(episode)
+            found.setdefault(label[episode.task], []).append(episode)
         return found
 
     def continuous(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
@@ -65,14 +68,14 @@ class Recordings:
 
 
 def read(path: Path, reading: ReadingConfig) -> Recordings:
-    """A data set as the doctor looks at it.
+    """A data set as the doctor looks at it; stamps that are not even are found, not refused.
 
     Raises:
         QuickstudyError: nothing there, nothing that is read, or a damaged file.
     """
     recording = datasets.load(path, reading)
     episodes: list[Episode] = []
-    with progress(f"reading {path.name}", len(recording)) as advance:
+    with timing.unchecked(), progress(f"reading {path.name}", len(recording)) as advance:
         for episode in alike(recording):
             episodes.append(episode)
             advance()
@@ -86,7 +89,31 @@ def read(path: Path, reading: ReadingConfig) -> Recordings:
     return Recordings(path, recording.format, about, tuple(episodes), wraps)
 
 
+_ANGLES = ("joint", "angle", "shoulder", "elbow", "wrist", "pan", "lift", "flex", "roll")
+
+
+def sounds_like_angle(name: str) -> bool:
+    """Whether a channel's name is one that joints have."""
+    return name.endswith(".pos") or any(word in name.lower() for word in _ANGLES)
+
+
+def plural(count: int, what: str) -> str:
+    """Such as '1 task' and '3 tasks'."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def some(names: Sequence[str], most: int = 4) -> str:
     """The first of these names in quotation marks, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f"'{name}'" for name in names[:most]) + more
+
+
+def finite(episode: Episode) -> bool:
+    """Whether all numbers of an episode are."""
+    return bool(np.isfinite(episode.observations).all() and np.isfinite(episode.actions).all())
+
+
+def longest(flags: np.ndarray) -> int:
+    """The longest run of true flags [step]."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

@@ -3,7 +3,8 @@
 Tasks are left out in turn: a learner is meta-trained on the others and judged on those, after 1, 2, ... of their
 demonstrations, by its error on demonstrations that it was not shown. Beside it stand the floors, which need no other
 tasks: replay, the nearest recorded step, and a network trained from scratch. Errors are relative: 1 is the error of
-always doing the mean of all actions.
+always doing the mean of all actions. Over tasks they are averaged as ratios are, by their logarithms, so that one task
+on which adaptation failed does not decide alone; how many those are is told.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from quickstudy import families
 from quickstudy.demonstration import Demonstration
-from quickstudy.doctor.findings import Finding, Recordings
+from quickstudy.doctor.findings import Finding, Recordings, plural
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment, on_validation
 from quickstudy.io.progress import progress
@@ -25,6 +26,10 @@ LEARNERS = ("matching", "anil")
 """A metric and learned initial parameters, the two that train fastest; each fold takes the better on its validation."""
 _FOLDS = 5
 _SHOTS = (1, 2, 3, 5, 8)
+_SECONDS_A_STEP, _SECONDS_A_FOLD = 0.02, 3.0
+"""On one core of a laptop, for demonstrations of some hundred steps."""
+_LEAST = 1e-6
+"""Relative error that counts as none, so that it has a logarithm."""
 _HELPS = 0.9
 """Of the best floor's error: what is above it is no help."""
 
@@ -44,24 +49,38 @@ class Curves:
     tasks: tuple[str, ...]
 
     def mean(self, who: str) -> np.ndarray:
-        """[shots]."""
-        return self.errors[who].mean(0)
+        """The geometric mean over tasks, [shots]."""
+        return np.asarray(np.exp(self._logarithms(who).mean(0)))
 
     def interval(self, who: str) -> np.ndarray:
         """95 % interval of the mean over tasks, [2, shots]."""
-        return np.array([_sure(errors) for errors in self.errors[who].T]).T
+        return np.exp([_sure(errors) for errors in self._logarithms(who).T]).T
 
     def ratio(self, who: str, other: str, at: int) -> tuple[float, float, float]:
         """Error of one over that of the other after the `at`-th number of shots; its 95 % interval, task by task."""
-        one, two = self.errors[who][:, at], self.errors[other][:, at]
-        usual = max(float(two.mean()), 1e-12)
-        low, high = _sure(one - two)
-        return float(one.mean()) / usual, 1 + low / usual, 1 + high / usual
+        apart = self._logarithms(who)[:, at] - self._logarithms(other)[:, at]
+        ratio, low, high = np.exp([apart.mean(), *_sure(apart)])
+        return float(ratio), float(low), float(high)
+
+    def _logarithms(self, who: str) -> np.ndarray:
+        return np.asarray(np.log(np.maximum(self.errors[who], _LEAST)))
 
 
 def _sure(values: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a mean over tasks, of which there are five or more."""
     return bootstrap(values[None], shares=False) or (float(values.min()), float(values.max()))
+
+
+def cost(found: Recordings, steps: int) -> tuple[int, float]:
+    """How many trainings `curves` takes, and about how many seconds on one core; 0 where it refuses."""
+    usable = _usable(found)
+    folds = min(_FOLDS, len(usable) // 2) if len(usable) >= 5 else 0
+    return folds * len(LEARNERS), folds * (_SECONDS_A_STEP * steps * len(LEARNERS) + _SECONDS_A_FOLD)
+
+
+def _usable(found: Recordings) -> dict[str, list[Demonstration]]:
+    usable = {task: _demonstrations(some) for task, some in found.tasks.items()}
+    return {task: some for task, some in usable.items() if len(some) >= 3}
 
 
 def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
@@ -73,8 +92,7 @@ def curves(found: Recordings, steps: int = 300, seed: int = 0) -> Curves:
     Raises:
         QuickstudyError: fewer than five tasks with three episodes that can be learned from.
     """
-    usable = {task: _demonstrations(some) for task, some in found.tasks.items()}
-    usable = {task: some for task, some in usable.items() if len(some) >= 3}
+    usable = _usable(found)
     if len(usable) < 5:
         raise QuickstudyError(
             f"'{found.path}' has {len(usable)} tasks with three whole episodes or more; leaving some out takes five."
@@ -163,6 +181,9 @@ def judged(made: Curves) -> Iterator[Finding]:
         f"mean action; the best floor, {strongest}, has {floors[strongest][0]:.2f} (ratio {ratio:.2f}, 95 % interval "
         f"{low:.2f} to {high:.2f} over {len(made.tasks)} tasks)"
     )
+    worse = [task for task, error in zip(made.tasks, made.errors["meta-learned"][:, 0], strict=True) if error > 1]
+    if worse:
+        said += f", and more than 1 on {plural(len(worse), 'task')}, such as '{worse[0]}'"
     if high < 1 and ratio < _HELPS:
         yield Finding("learning", "meta-learning helps", "good", f"{said}.")
     elif low > 1:
@@ -171,6 +192,14 @@ def judged(made: Curves) -> Iterator[Finding]:
     else:
         remedy = "More tasks would tell; 'quickstudy compare PATH' measures more methods."
         yield Finding("learning", "meta-learning helps", "note", f"{said}: that cannot be told from chance.", remedy)
+    nearest = min(FLOORS, key=lambda who: floors[who][last])
+    if meta[last] > 0.9 and floors[nearest][last] <= 0.9:
+        said = (
+            f"After {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action, and "
+            f"{floors[nearest][last]:.2f} with {nearest}: there is more to learn than was learned in this time."
+        )
+        yield Finding("learning", "enough", "note", said, "Give it more --steps, or record more tasks.")
+        return
     if meta[last] > 0.9:
         said = f"Even after {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action."
         remedy = "What must be known may not be in the observations, or demonstrations contradict each other."

@@ -2,15 +2,20 @@
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Iterator
 
 import numpy as np
 
-from quickstudy.doctor.findings import Finding, Recordings, some
+from quickstudy.doctor.findings import Finding, Recordings, finite, plural, some
+from quickstudy.families.recorded import one_spelling, spelling
 
 _FEW = 8
 """Tasks below which nobody can say how a learner does on new ones."""
+_MANY = 30
+"""Episodes from which on a rule of thumb calls one task alone enough for imitation."""
+_PLACEHOLDERS = {"test", "asdf", "todo", "tbd", "n/a", "na", "xxx", "placeholder", "task", "default"}
+_NEAR = 0.05
+"""Of the range of the states, how far the means of episodes are apart at least where they differ."""
 
 
 def tasks(found: Recordings) -> Iterator[Finding]:
@@ -19,7 +24,8 @@ def tasks(found: Recordings) -> Iterator[Finding]:
     blank = [task for task in counts if not task.strip()]
     if blank:
         yield Finding("tasks", "labels", "bad", f"{counts[blank[0]]} episodes have no task.", "Give each a label.")
-    said = f"{len(counts)} tasks with {min(counts.values())} to {max(counts.values())} episodes each"
+    least, most = min(counts.values()), max(counts.values())
+    said = f"{plural(len(counts), 'task')} with {least if least == most else f'{least} to {most}'} episodes each"
     lonely = [task for task, count in counts.items() if count < 3]
     if len(counts) < 3:
         remedy = "Meta-learning needs many tasks: record more of them, or learn this one by plain imitation."
@@ -30,31 +36,54 @@ def tasks(found: Recordings) -> Iterator[Finding]:
     else:
         yield Finding("tasks", "number", "good", f"{said}.")
     if lonely:
-        said = f"{len(lonely)} tasks have fewer than 3 episodes: {some(lonely)}; one is shown and two judge it."
-        yield Finding(
-            "tasks", "episodes", "bad" if len(counts) - len(lonely) < 3 else "note", said, "Record more of these."
+        said = f"{plural(len(lonely), 'task')} with fewer than 3 episodes, which training refuses: {some(lonely)}."
+        remedy = "Record more of these, or leave them out: one is to be shown, two are to judge it."
+        yield Finding("tasks", "episodes", "bad", said, remedy)
+    thin = [task for task, count in counts.items() if 3 <= count < _MANY]
+    if thin:
+        said = (
+            f"{plural(len(thin), 'task')} with fewer than {_MANY} episodes, such as '{thin[0]}' with {counts[thin[0]]}."
         )
+        remedy = "Enough to learn to learn from where there are many tasks; to imitate one alone, record more."
+        yield Finding("tasks", "episodes each", "good", said, remedy)
+    rare = [task for task, count in counts.items() if 4 * count < np.median(list(counts.values()))]
+    if rare and max(counts.values()) <= 10 * min(counts.values()):
+        said = f"{some(rare)} have less than a quarter of the episodes of others."
+        yield Finding("tasks", "rare", "note", said, "Record more of these.")
     if max(counts.values()) > 10 * min(counts.values()):
-        yield Finding("tasks", "balance", "note", "Some tasks have ten times the episodes of others.", "Balance them.")
-    yield from _spelling(list(counts))
+        few = min(counts, key=counts.__getitem__)
+        said = f"Some tasks have more than ten times the episodes of others; '{few}' has {counts[few]}."
+        yield Finding("tasks", "balance", "note", said, "Balance them.")
+    yield from _labels([episode.task for episode in found.episodes])
     yield from _alike(found)
     yield from _starts(found)
+    yield from _variety(found)
 
 
-def _spelling(labels: list[str]) -> Iterator[Finding]:
-    plain = {label: re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", label).casefold()).strip() for label in labels}
+def _labels(labels: list[str]) -> Iterator[Finding]:
+    """What the labels [episode] say, and which of them are, or may be, one."""
+    one = one_spelling(labels)
+    merged = [f"{label} / {chosen}" for label, chosen in one.items() if label != chosen]
+    if merged:
+        said = f"Labels that differ by blanks, Unicode form, case or a full stop alone are read as one: {some(merged)}."
+        yield Finding("tasks", "merged", "note", said, "Is that so? Else give them other names.")
+    names = list(dict.fromkeys(one.values()))
+    plain = {label: re.sub(r"[\W_]+", " ", spelling(label)).strip() for label in names}
     pairs = []
-    for i, one in enumerate(labels):
-        for other in labels[i + 1 :]:
-            if plain[one] == plain[other]:
-                pairs.append(f"{one} / {other}")
-            elif re.sub(r"\d", "", plain[one]) == re.sub(r"\d", "", plain[other]):
+    for i, label in enumerate(names):
+        for other in names[i + 1 :]:
+            if re.sub(r"\d", "", plain[label]) == re.sub(r"\d", "", plain[other]) and plain[label] != plain[other]:
                 continue  # push 1 and push 2 are told apart by their number
-            elif len(labels) <= 300 and difflib.SequenceMatcher(None, plain[one], plain[other]).ratio() > 0.92:
-                pairs.append(f"{one} / {other}")
+            alike = len(names) <= 300 and difflib.SequenceMatcher(None, plain[label], plain[other]).ratio() > 0.92
+            if alike or plain[label] == plain[other]:
+                pairs.append(f"{label} / {other}")
     if pairs:
         said = f"Labels that may mean one task: {some(pairs, 3)}; one would be in training and the other in test."
         yield Finding("tasks", "spelling", "note", said, "Spell them alike where they are one.")
+    little = [label for label in names if label.strip().lower() in _PLACEHOLDERS or 0 < len(label.strip()) < 3]
+    if little:
+        said = f"Labels say little: {some(little)}."
+        yield Finding("tasks", "placeholders", "note", said, "Nobody will know later what was done there.")
 
 
 def _marks(found: Recordings) -> tuple[list[str], list[np.ndarray], np.ndarray] | None:
@@ -131,3 +160,19 @@ def _starts(found: Recordings) -> Iterator[Finding]:
         yield Finding("tasks", "starts", "note", said, "Vary the starts as they will vary on the robot.")
     else:
         yield Finding("tasks", "starts", "good", "Demonstrations of a task start at different states.")
+
+
+def _variety(found: Recordings) -> Iterator[Finding]:
+    """Whether episodes go to different places at all."""
+    whole = [e.observations for e in found.episodes if len(e) and finite(e)]
+    if len(whole) < 2:
+        return
+    width = float(np.linalg.norm(np.ptp(np.concatenate(whole), axis=0)))
+    middles = np.array([x.mean(0) for x in whole[:500]], float)
+    middles -= middles.mean(0)
+    squares = np.square(middles).sum(1)
+    apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * middles @ middles.T, 0))
+    near = float(apart[np.triu_indices(len(middles), 1)].mean()) / max(width, 1e-12)
+    if width > 0 and near < _NEAR:
+        said = f"Episodes hardly differ: their mean states are {100 * near:.1f} % of the states' range apart."
+        yield Finding("tasks", "variety", "note", said, "Vary objects, goals and starts as they will vary later.")

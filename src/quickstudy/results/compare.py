@@ -6,23 +6,26 @@ what is finished is never run again, what was interrupted goes on.
 
 import copy
 import functools
-import json
+import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
+from rich.markup import escape
 
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError, unknown
 from quickstudy.evaluation import Evaluation
-from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, clock, seconds_so_far
+from quickstudy.experiment import COST, TRAINING_SECONDS, Cost, Experiment, Machines, clock, seconds_so_far
 from quickstudy.io import files
 from quickstudy.io.budget import Budget, OutOfTime
 from quickstudy.io.progress import console
-from quickstudy.io.provenance import at_work
+from quickstudy.io.provenance import LOCK, NOTE, at_work
 from quickstudy.method import Method
 from quickstudy.methods import get as method_called
 from quickstudy.methods import records
@@ -83,6 +86,8 @@ def compare(
     budget: Budget | None = None,
     asked: Mapping[str, Any] | None = None,
     by_task: bool = False,
+    device: str = "cpu",
+    machines: Machines | None = None,
     **changes: Any,
 ) -> list[Cell]:
     """Trains, evaluates and ranks each method with each seed.
@@ -96,6 +101,9 @@ def compare(
         command: the command that repeats this, for the table.
         asked: what was asked for, as plain data, from which `quickstudy resume` repeats it.
         by_task: add a row for each task, where they have names that mean something to people.
+        device: what methods that learn from demonstrations train on.
+        machines: where trainings and evaluations are done, each when there is room, if not one after the other in this
+            process. All must see the folder.
         changes: fields of the protocol that differ, such as `seeds=2`.
 
     Returns:
@@ -122,20 +130,21 @@ def compare(
     about: dict[str, Any] = {"methods": list(first), "splits": splits, "protocol": asdict(protocol)}
     about |= {"asked": dict(asked)} if asked else {}
     source = functools.cache(
-        lambda: next(e for e in first.values() if e.method.uses == "all" and not e.by_trial).source()
+        lambda: next(e for e in first.values() if e.method.uses == "all" and not e.by_trial).source(machines)
     )
     done: dict[str, list[_Run]] = {}
     left: list[str] = []
+    runs = [_Run(make, named, r, seed, protocol, folder, device) for seed in range(protocol.seeds) for r in chosen]
     with at_work(folder, "comparison", command, about), clock(folder / "seconds.json"):
         files.write_json(folder / "settings.json", settings, indent=1)
-        for seed in range(protocol.seeds):
-            for record in chosen:
-                run = _Run(make, named, record, seed, protocol, folder, source, budget)
-                try:
-                    _say(run, {split: run.evaluation(split) for split in splits})
-                    done.setdefault(record.name, []).append(run)
-                except OutOfTime:
-                    left.append(f"{record.name} seed {seed}")
+        for run in runs if machines is None else _done_by(machines, runs, splits, source, budget):
+            run.lend(source, budget)
+            try:
+                _say(run, {split: run.evaluation(split) for split in splits})
+                done.setdefault(run.method.name, []).append(run)
+            except OutOfTime:
+                left.append(f"{run.method.name} seed {run.seed}")
+        done = {record.name: sorted(done[record.name], key=_seed) for record in chosen if record.name in done}
     cells = []
     if done:
         seconds = seconds_so_far(folder / "seconds.json")
@@ -143,8 +152,9 @@ def compare(
         tables.write(folder, cells)
     if left:
         console.print(
-            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit ({', '.join(left)}); "
-            f"[bold]quickstudy resume {shlex.quote(str(folder))}[/] goes on where this one stopped.",
+            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit "
+            f"({escape(', '.join(left))}); "
+            f"[bold]quickstudy resume {escape(shlex.quote(str(folder)))}[/] goes on where this one stopped.",
             soft_wrap=True,
         )
     return cells
@@ -193,7 +203,7 @@ def _cell_of(
 def _with_those_before(folder: Path, settings: dict[str, Settings]) -> dict[str, Any]:
     """The methods' settings with those that the folder has, which is only gone on with under the same ones."""
     path = folder / "settings.json"
-    then = json.loads(path.read_text()) if path.exists() else {}
+    then = files.read_json(path) if path.exists() else {}
     changed = [m for m, now in settings.items() if m in then and settings_from_plain(then[m], str(path)) != now]
     if changed:
         raise QuickstudyError(
@@ -213,42 +223,62 @@ class _Run:
         seed: int,
         protocol: Protocol,
         root: Path,
-        source: Callable[[], Source | None],
-        budget: Budget,
+        device: str,
     ) -> None:
         self.method, self.seed, self.protocol, self.root = method, seed, protocol, root
         self.experiment = make(named[method.name], seed)
         self._training = _trained_as(make, named, method, seed)
-        self._source, self._budget = source, budget
+        self._device = "cpu" if self._training.by_trial else device
         self.folder = root / f"{method.name}-seed{seed}"
-        self._trained_in = root / f"{self._training.method.name}-seed{seed}"
+        self.trained_in = root / f"{self._training.method.name}-seed{seed}"
         self._learner: Any = None
 
-    def evaluation(self, split: str) -> Evaluation:
-        protocol = self.protocol
-        episodes = protocol.episodes
+    def lend(self, source: Callable[[], Source | None], budget: Budget) -> None:
+        """Gives it what it shares with others while it is at work."""
+        self._source, self._budget = source, budget
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether its training takes the demonstrations that all such trainings share."""
+        return self._training.method.uses == "all" and not self._training.by_trial
+
+    def finished(self, splits: Sequence[str]) -> bool:
+        """Whether all its evaluations are there."""
+        return all(self._path(split).exists() for split in splits)
+
+    def _path(self, split: str) -> Path:
+        words = "-".join(str(k) for k in self._shots)
+        return self.folder / f"{split}-{self.protocol.tasks}x{self._episodes}-shots-{words}.json"
+
+    @property
+    def _shots(self) -> list[int]:
+        return [k for k in self.protocol.shots if k > 0 or not self.method.always_adapted] or [1]
+
+    @property
+    def _episodes(self) -> int:
         if self.experiment.by_trial:
-            episodes = protocol.trial_episodes or self.experiment.default_episodes
-        shots = [k for k in protocol.shots if k > 0 or not self.method.always_adapted] or [1]
-        words = "-".join(str(k) for k in shots)
-        path = self.folder / f"{split}-{protocol.tasks}x{episodes}-shots-{words}.json"
+            return self.protocol.trial_episodes or self.experiment.default_episodes
+        return self.protocol.episodes
+
+    def evaluation(self, split: str) -> Evaluation:
+        path, protocol = self._path(split), self.protocol
         if path.exists():
             return Evaluation.load(path)
         if self._budget.over():
             raise OutOfTime
-        console.print(f"[bold]{self.method.name}[/], seed {self.seed}: {split}")
+        console.print(f"[bold]{escape(self.method.name)}[/], seed {self.seed}: {escape(split)}")
         learner = self.learner()
         with self._budget.part(f"evaluation of {self.method.name}"):
             result = self.experiment.evaluate(
-                learner, split, shots=shots, tasks=protocol.tasks, episodes=episodes, seed=self.seed
+                learner, split, shots=self._shots, tasks=protocol.tasks, episodes=self._episodes, seed=self.seed
             )
         result.save(path)
         return result
 
     def costs(self, runs: Sequence["_Run"]) -> dict[str, Any]:
         """What the method costs, as fields of a row: of this seed, but for the mean time of training over `runs`."""
-        path = self._trained_in / COST
-        plain = json.loads(path.read_text()) if path.exists() else {}
+        path = self.trained_in / COST
+        plain = files.read_json(path) if path.exists() else {}
         return {
             **asdict(Cost(**plain)),
             "parameters": self._training.parameters(),
@@ -257,14 +287,16 @@ class _Run:
 
     def training_seconds(self) -> float:
         """What its meta-training took; zero for a method without, or where an older version did not note it."""
-        return seconds_so_far(self._trained_in / TRAINING_SECONDS)
+        return seconds_so_far(self.trained_in / TRAINING_SECONDS)
 
     def learner(self) -> Any:
         """Trained, and tuned on validation tasks where it has something to tune."""
         if self._learner is None:
-            shared = self._source() if self._training.method.uses == "all" and not self._training.by_trial else None
+            shared = self._source() if self.needs_source else None
             goes_on = f"quickstudy resume {shlex.quote(str(self.root))} goes on from there"
-            trained = self._training.train(self._trained_in, source=shared, budget=self._budget, goes_on=goes_on)
+            trained = self._training.train(
+                self.trained_in, source=shared, budget=self._budget, device=self._device, goes_on=goes_on
+            )
             if self.method.pretrained_as:
                 own = self.experiment.build()
                 own.scaling = copy.deepcopy(trained.scaling)
@@ -294,6 +326,60 @@ class _Run:
         if not times:
             raise QuickstudyError(f"{self.method.name} needs one of {', '.join(rivals)} before it in the methods.")
         return max(times)
+
+
+def _seed(run: _Run) -> int:
+    return run.seed
+
+
+def _done_by(
+    machines: Machines,
+    runs: Sequence[_Run],
+    splits: Sequence[str],
+    source: Callable[[], Source | None],
+    budget: Budget,
+) -> Iterator[_Run]:
+    """The runs, in the order in which machines are done with them.
+
+    Those that build on one training are one part of the work. What is compared by time waits for those that it is
+    compared with.
+    """
+    yield from (run for run in runs if run.finished(splits))
+    parts: dict[Path, list[_Run]] = {}
+    for run in runs:
+        if not run.finished(splits):
+            parts.setdefault(run.trained_in, []).append(run)
+    work = list(parts.values())
+    after = {
+        i: {j for j, rivals in enumerate(work) if rivals[0].seed == part[0].seed and any(map(_is_rival, rivals))} - {i}
+        for i, part in enumerate(work)
+        if any(run.method.tuned == "equal-time" for run in part)
+    }
+    shared = source() if any(run.needs_source for part in work for run in part) else None
+    titles = [f"{part[0].method.name} seed {part[0].seed}" for part in work]
+    limit = None if budget.seconds is None else budget.left()
+    for place, _ in machines.each(_finish, (shared, tuple(splits), limit), work, titles, after):
+        yield from work[place]
+
+
+def _is_rival(run: _Run) -> bool:
+    return run.method.gradient_based
+
+
+def _finish(shared: tuple[Source | None, Sequence[str], float | None], runs: Sequence[_Run]) -> None:
+    """Makes all evaluations of runs that build on one training, as far as there is time."""
+    source, splits, limit = shared
+    budget = Budget(limit)
+    if not (runs[0].root / NOTE).exists():
+        raise QuickstudyError(
+            f"{platform.node()} does not see '{runs[0].root}': all machines must see a comparison's folder."
+        )
+    runs[0].trained_in.mkdir(exist_ok=True)
+    with FileLock(runs[0].trained_in / LOCK), suppress(OutOfTime):  # one that was taken for lost may still be at work
+        for run in runs:
+            run.lend(lambda: source, budget)
+            for split in splits:
+                run.evaluation(split)
 
 
 def _say(run: _Run, evaluations: dict[str, Evaluation]) -> None:

@@ -40,14 +40,15 @@ class Worlds:
         Args:
             models: one for each world.
             reads: fields of `MjData` to read after every step.
-            threads: how many worlds are stepped at the same time; by default one for each core.
+            threads: how many worlds are stepped at the same time; by default as many as OMP_NUM_THREADS
+                says, or one for each core.
 
         Raises:
             QuickstudyError: no model, no thread, or a field that is unknown or differs in shape between the worlds.
         """
         if not models:
             raise QuickstudyError("Worlds need at least one model; got none.")
-        threads = (os.cpu_count() or 1) if threads is None else threads
+        threads = _usual_threads() if threads is None else threads
         if threads < 1:
             raise QuickstudyError(f"Worlds need at least one thread; got {threads}.")
         self.models = list(models)
@@ -151,3 +152,9 @@ class Worlds:
                 bad = np.argwhere(~np.isfinite(values))[0, 0]
                 world = self._indices(chosen)[bad]
                 raise QuickstudyError(f"The simulation of world {world} became unstable: its {name} are not finite.")
+
+
+def _usual_threads() -> int:
+    """What OMP_NUM_THREADS says, which Ray sets to a worker's own cores; or all cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(said)) if said.isdecimal() else os.cpu_count() or 1

@@ -7,7 +7,7 @@
   receives the hidden parameters ('reveal': the oracle).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -51,7 +51,10 @@ class Scratch(TrialLearner):
         super().__init__()
         self.policy, self.config = policy, config
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Any:
+        return ()
+
+    def improve(self, experience: Any, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
         return {}
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
@@ -80,11 +83,13 @@ class MultiTask(Scratch):
         self._ppo = PPO(policy, policy.initial(), config.training)
         self.optimiser = self._ppo.optimiser
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Episodes:
+        return self._act(env, rng)
+
+    def improve(self, experience: Episodes, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
         """PPO's clipped objective, mean over all tasks."""
-        episodes = self._act(env, rng)
-        self._ppo.improve(estimate_advantages(episodes, self.config.returns), rng)
-        return returns_by_round([episodes])
+        self._ppo.improve(estimate_advantages(experience, self.config.returns), rng)
+        return returns_by_round([experience])
 
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:
         if self.at_test == "fine-tune":

@@ -34,7 +34,7 @@ from quickstudy.methods.trials.rl2 import TRIALS
 from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.settings import PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
-from quickstudy.task import Symmetry
+from quickstudy.task import Symmetry, Task
 
 _LEAST_STD, _MOST_STD = 0.05, 1.0
 _STD_OF_CHOICE = 0.02
@@ -81,6 +81,10 @@ class LabelledTrial(NamedTuple):
     inputs: Tensor
     expert_actions: Tensor
     labelled: Tensor
+
+
+Labelled = tuple[list[Episodes], list[Tensor], list[Tensor]]
+"""Of each episode of the trials: itself, what the core saw, and what the expert would have done [task, trial, step]."""
 
 
 class DAgger(Recurrent):
@@ -145,8 +149,8 @@ class DAgger(Recurrent):
         """The logit [...] of the next reward that the critic expects of actions [..., act]."""
         return self.critic(torch.cat([features, actions], -1)).squeeze(-1)
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        """An iteration of Algorithm 3.1: act, ask the expert, add to the data set, and train on it."""
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Labelled:
+        """The first lines of an iteration of Algorithm 3.1: act, and ask the expert."""
         expert_actions: list[Tensor] = []
 
         def ask() -> None:
@@ -154,7 +158,13 @@ class DAgger(Recurrent):
 
         # Algorithm 3.1: sample trajectories by the learner itself (beta = 0), label their states by the expert.
         episodes, inputs = self.collect_trial(env, self.config.episodes - 1, rng, ask)
-        self._add(episodes, inputs, torch.stack(expert_actions, 2))
+        labels = torch.stack(expert_actions, 2).split([e.mask.shape[2] for e in episodes], 2)
+        return episodes, inputs, list(labels)
+
+    def improve(self, experience: Labelled, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
+        """The other lines of Algorithm 3.1: add to the data set, and train on it."""
+        episodes = experience[0]
+        self._add(*experience)
         figures: Figures = {}
         for _ in range(self.config.updates):
             # Algorithm 3.1: train the policy on the aggregated data set.
@@ -165,10 +175,9 @@ class DAgger(Recurrent):
             figures = {"loss": float(loss.detach()), "gradient-norm": norm}
         return returns_by_round(episodes) | figures
 
-    def _add(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor], expert_actions: Tensor) -> None:
+    def _add(self, episodes: Sequence[Episodes], inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
         """Algorithm 3.1: D <- D + D_i, of which the last `kept` trials stay."""
         joined = JoinedEpisodes([e.mask for e in episodes])
-        labels = expert_actions.split([e.mask.shape[2] for e in episodes], 2)
         sequences = joined(inputs), joined(labels)
         for x, wanted, length in zip(*sequences, joined.mask.sum(1).int().tolist(), strict=True):
             labelled = wanted[:length].isfinite().all(-1).float()

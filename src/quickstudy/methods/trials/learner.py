@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 Figures = dict[str, float]
 """What a step of the outer loop logs, by name; the page of each method in docs/methods/trials explains them."""
@@ -27,7 +28,6 @@ class TrialLearner(nn.Module, ABC):
     optimiser: Optimizer | None = None
     shares_experience: bool = True
 
-    @abstractmethod
     def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
         """One step of meta-training on tasks that were just drawn: acts in them and improves theta.
 
@@ -37,6 +37,20 @@ class TrialLearner(nn.Module, ABC):
         Raises:
             FloatingPointError: a gradient is not finite; the gradient step at hand changed nothing.
         """
+        return self.improve(self.experience(env, rng), env.tasks, rng)
+
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Any:
+        """The first half of `outer_step`, which several machines can do, each for some of the tasks.
+
+        Returns:
+            what `improve` learns from: a tree of tensors [task, ...], whose third axis may be longer where it is padded
+            with zeros. A method that has only `outer_step` learns in one process.
+        """
+        raise NotImplementedError
+
+    def improve(self, experience: Any, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
+        """The second half of `outer_step`: improves theta by the experience of these tasks."""
+        raise NotImplementedError
 
     @abstractmethod
     def trial(self, env: VectorEnv, rounds: int, rng: torch.Generator) -> list[Episodes]:

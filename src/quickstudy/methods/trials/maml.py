@@ -31,6 +31,7 @@ from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.methods.trials.trpo import Fisher, TRPOConfig, flatten, trust_region_step
 from quickstudy.settings import Config, NonNegativeFloat, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 _BY_RETURN = 0.3
 """w of `MetaPolicy.step_factor` before training."""
@@ -108,10 +109,16 @@ class MetaPolicy(TrialLearner):
             self.register_buffer("usual", torch.zeros(2))
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate) if config.outer == "ppo" else None
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect, and improve theta."""
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> tuple[list[Episodes], list[AdvantageBatch]]:
+        """Algorithm 3 of MAML, Algorithm 1 of ProMP: collect, adapt, collect."""
         episodes, stages = self._act_and_adapt(env, self.config.inner_steps, rng)
-        stages.append(estimate_advantages(episodes[-1], self.config.returns))
+        return episodes, [*stages, estimate_advantages(episodes[-1], self.config.returns)]
+
+    def improve(
+        self, experience: tuple[list[Episodes], list[AdvantageBatch]], tasks: Sequence[Task], rng: torch.Generator
+    ) -> Figures:
+        """Line 10 of Algorithm 3."""
+        episodes, stages = experience
         figures = returns_by_round(episodes)
         figures |= self._trust_region(stages) if self.config.outer == "trpo" else self._proximal(stages)
         if self.config.by_return:

@@ -6,6 +6,7 @@ for all tasks, as in `quickstudy.methods.trials.baselines`; the known tasks are 
 is what PPO makes of the first one there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.nets import MLP, unit
 from quickstudy.settings import Config, PositiveFloat, PositiveInt, Settings, Widths
 from quickstudy.simulation.vector_env import VectorEnv
-from quickstudy.task import TaskFamily
+from quickstudy.task import Task, TaskFamily
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,12 @@ class MatchedStart(TrialLearner):
         self._ppo = PPO(policy, policy.initial(), config.learning.training)
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), config.rate)
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Episodes:
+        return collect(env, memoryless(self.policy, self._ppo.parameters), rng)
+
+    def improve(self, experience: Episodes, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
         """PPO on all tasks, and one step of the encoder on two halves of each task's episodes."""
-        episodes = collect(env, memoryless(self.policy, self._ppo.parameters), rng)
+        episodes = experience
         self._ppo.improve(estimate_advantages(episodes, self.config.learning.returns), rng)
         loss, accuracy = self.matching_loss(episodes)
         self.gradient_step(loss, 1.0)

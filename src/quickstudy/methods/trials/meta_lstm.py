@@ -24,6 +24,7 @@ from quickstudy.methods.trials.ppo import clipped_loss
 from quickstudy.methods.trials.rollout import Episodes, collect, memoryless
 from quickstudy.settings import Config, OpenFraction, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ class Signal(NamedTuple):
     gradient: Tensor
     x: Tensor
 
+    def by_task(self, tasks: int) -> "Signal":
+        """The same as [task, P] and [task, 4, P]."""
+        return Signal(self.gradient.view(tasks, -1), self.x.view(len(self.x), tasks, -1).transpose(0, 1))
+
+    def flat(self) -> "Signal":
+        """What `by_task` was made of."""
+        return Signal(self.gradient.flatten(), self.x.transpose(0, 1).flatten(1))
+
+
+Experience = tuple[list[Episodes], list[AdvantageBatch], list[Signal]]
+"""The episodes and advantages of each round, and the signal of each update by task."""
+
 
 class LearnedRule(TrialLearner):
     """Skill: the state of the cell, whose `theta` are the parameters of all tasks, one after the other."""
@@ -69,8 +82,13 @@ class LearnedRule(TrialLearner):
         self.weights = nn.ParameterDict({n: nn.Parameter(w) for n, w in initial._asdict().items()})
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> Experience:
         episodes, stages, signals = self._act_and_update(env, self.config.inner_steps, rng)
+        return episodes, stages, [signal.by_task(len(env.tasks)) for signal in signals]
+
+    def improve(self, experience: Experience, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
+        episodes, stages, by_task = experience
+        signals = [signal.flat() for signal in by_task]
         figures: Figures = {}
         for _ in range(self.config.epochs):
             loss = self.outer_loss(stages, signals)

@@ -1,5 +1,6 @@
 """What the outer loop does with a method that learns by trial: a step of meta-training, and the look at validation."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +11,27 @@ from quickstudy.io.progress import console
 from quickstudy.methods.trials.evaluation import evaluate_trials
 from quickstudy.methods.trials.learner import Figures, TrialLearner
 from quickstudy.settings import TrialConfig
+from quickstudy.task import Task
+
+Elsewhere = Callable[[TrialLearner, Sequence[Task], torch.Generator], tuple[Any, int]]
 
 
 class TrialSteps:
     """Meta-batches of experience: environments of tasks just drawn, in which the learner makes one outer step.
 
     It is a `quickstudy.train.Steps`.
+
+    Args:
+        elsewhere: collects the experience of tasks for `TrialLearner.improve`, and says how many faults there were;
+            where not given, environments are made in this process.
     """
 
     log_every = 1
 
-    def __init__(self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig) -> None:
-        self.learner, self.family, self.config = learner, family, config
+    def __init__(
+        self, learner: TrialLearner, family: SimulatedFamily, config: TrialConfig, elsewhere: Elsewhere | None = None
+    ) -> None:
+        self.learner, self.family, self.config, self.elsewhere = learner, family, config, elsewhere
         self.faults = self._made = self._left_out = 0
         self._figures: Figures = {}
 
@@ -40,17 +50,13 @@ class TrialSteps:
         self._decay_rate(number - 1)
         self._made += 1
         tasks = self.family.draw(self.config.meta_batch, rng)
-        env = self.family.vector_env(tasks, self.config.episodes_per_task)
         try:
-            self._figures = self.learner.outer_step(env, rng)
+            self._figures = self._improve(tasks, rng)
         except FloatingPointError as error:
             self._figures = {}
             self.faults += 1
             self._left_out += 1
-            console.print(f"Step {number}: {error}; left out.")
-        finally:
-            self.faults += env.faults
-            env.close()
+            console.print(f"Step {number}: {error}; left out.", markup=False)
         if self.faults > self.config.most_faults:
             raise QuickstudyError(
                 f"{self.faults} failures by step {number}, the last among {tasks[0].name} to {tasks[-1].name}; "
@@ -63,9 +69,25 @@ class TrialSteps:
             )
         return self._figures | {"faults": float(self.faults)}
 
+    def _improve(self, tasks: Sequence[Task], rng: torch.Generator) -> Figures:
+        """The learner's outer step."""
+        if self.elsewhere is not None:
+            experience, faults = self.elsewhere(self.learner, tasks, rng)
+            self.faults += faults
+            return self.learner.improve(experience, tasks, rng)
+        env = self.family.vector_env(tasks, self.config.episodes_per_task)
+        try:
+            return self.learner.outer_step(env, rng)
+        finally:
+            self.faults += env.faults
+            env.close()
+
     def once(self) -> float:
         """Nothing comes but once."""
         return 0.0
+
+    def settle(self) -> None:
+        """Steps are made on the learner itself."""
 
     def summary(self) -> Figures:
         """What the history keeps of the last step."""

@@ -10,6 +10,7 @@ ones of whatever trials, which do not tell what can be inferred from one.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from quickstudy.methods.trials.rollout import Actor, Episodes, PolicyInput, coll
 from quickstudy.nets import MLP
 from quickstudy.settings import Config, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Widths
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,14 @@ class PEARL(TrialLearner):
         self.optimiser = torch.optim.Adam(trained, config.rate)
         self.replay = ReplayBuffer(config.kept, config.steps)
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        """Algorithm 1: collect trials of the tasks, then `updates` gradient steps on tasks of the replay buffer."""
-        # Algorithm 1, data collection: z from the posterior, act by pi(a | s, z), add to the buffer of the task.
-        episodes = self._collect_trial(env, self.config.episodes - 1, rng)
-        self.replay.add([task.name for task in env.tasks], [transitions(e) for e in episodes])
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> list[Episodes]:
+        """Algorithm 1, data collection: z from the posterior, act by pi(a | s, z)."""
+        return self._collect_trial(env, self.config.episodes - 1, rng)
+
+    def improve(self, experience: list[Episodes], tasks: Sequence[Task], rng: torch.Generator) -> Figures:
+        """Algorithm 1: add trials to the buffer of the task, then `updates` gradient steps on tasks of the buffer."""
+        episodes = experience
+        self.replay.add([task.name for task in tasks], [transitions(e) for e in episodes])
         figures: Figures = {}
         for _ in range(self.config.updates):  # Algorithm 1, training steps
             figures = self._update(rng)

@@ -4,6 +4,7 @@ Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018 (Algorit
 mean(phi - theta), where phi is what `inner_steps` rounds of PPO make of theta. At test the same PPO goes on from theta.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,7 @@ from quickstudy.methods.trials.ppo import PPOConfig, adapt_by_ppo
 from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.settings import Config, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,15 @@ class ReptilePolicy(TrialLearner):
         super().__init__()
         self.policy, self.config = policy, config
 
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> tuple[list[Episodes], dict[str, Tensor]]:
+        """Algorithm 2: phi_i = U(theta), k rounds of PPO on task i."""
+        return self._act_and_adapt(env, self.config.inner_steps, rng)
+
     @torch.no_grad()
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        # Algorithm 2: phi_i = U(theta), k rounds of PPO on task i.
-        episodes, phi = self._act_and_adapt(env, self.config.inner_steps, rng)
+    def improve(
+        self, experience: tuple[list[Episodes], dict[str, Tensor]], tasks: Sequence[Task], rng: torch.Generator
+    ) -> Figures:
+        episodes, phi = experience
         pulls = {n: phi[n].mean(0) - p for n, p in self.policy.named_parameters()}
         if not all(pull.isfinite().all() for pull in pulls.values()):
             raise FloatingPointError("what the inner loop made of theta is not finite")

@@ -23,6 +23,7 @@ from quickstudy.methods.trials.recurrent import CoreConfig, JoinedEpisodes, Recu
 from quickstudy.methods.trials.rollout import Episodes
 from quickstudy.settings import Changes, Fraction, PositiveFloat, PositiveInt
 from quickstudy.simulation.vector_env import VectorEnv
+from quickstudy.task import Task
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,15 @@ class RL2(Recurrent):
         self.register_buffer("scale", torch.zeros(()))
         self.optimiser = torch.optim.Adam(self.parameters(), config.rate)
 
-    def outer_step(self, env: VectorEnv, rng: torch.Generator) -> Figures:
-        """Section 2.2 of RL^2: trials of tasks just drawn, then PPO on their whole returns."""
-        episodes, inputs = self.collect_trial(env, self.config.episodes - 1, rng)
+    def experience(self, env: VectorEnv, rng: torch.Generator) -> tuple[list[Episodes], list[Tensor]]:
+        """Section 2.2 of RL^2: trials of tasks just drawn."""
+        return self.collect_trial(env, self.config.episodes - 1, rng)
+
+    def improve(
+        self, experience: tuple[list[Episodes], list[Tensor]], tasks: Sequence[Task], rng: torch.Generator
+    ) -> Figures:
+        """Section 2.2 of RL^2: PPO on the whole returns of trials."""
+        episodes, inputs = experience
         batch = self._estimate_advantages(episodes, inputs)
         figures: Figures = {}
         for _ in range(self.config.epochs):
