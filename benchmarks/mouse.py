@@ -46,9 +46,10 @@ def browser() -> Iterator[Any]:
             started.close()
 
 
-def opened(page: Any, studio: Studio, seconds: float = 60.0) -> Tab:
+def opened(page: Any, studio: Studio, seconds: float = 180.0) -> Tab:
     """Opens the studio on a page and waits until it can be used."""
     before = set(studio.tabs)
+    page.set_default_timeout(1e3 * seconds)
     page.goto(studio.address)
     page.get_by_role("button", name="(H)").wait_for(timeout=1e3 * seconds)
     (number,) = set(studio.tabs) - before
@@ -60,7 +61,7 @@ def opened(page: Any, studio: Studio, seconds: float = 60.0) -> Tab:
     return tab
 
 
-def wait(done: Any, seconds: float = 30.0) -> None:
+def wait(done: Any, seconds: float = 60.0) -> None:
     """Waits until something is so.
 
     Raises:

@@ -87,7 +87,7 @@ def test_a_robot_is_taught_by_the_mouse_tried_saved_and_loaded_again(
     page.keyboard.press("m")
     wait(lambda: session.score.tries >= 20)
     assert session.score.successes >= before + 10
-    page.get_by_text(f"{session.score.successes} of {session.score.tries}").wait_for(timeout=20_000)
+    page.get_by_text(f"{session.score.successes} of {session.score.tries}").wait_for()
     page.get_by_role("tab", name="Files").click()
     button(page, "Save demonstrations").click()
     wait(lambda: (tab.folder / "my-skill/meta/info.json").exists())
@@ -110,7 +110,7 @@ def reloaded(page: Any, studio: Studio) -> Tab:
     page.reload()
     wait(lambda: bool(set(studio.tabs) - old) and not (old & set(studio.tabs)))
     (tab,) = studio.tabs.values()
-    wait(lambda: tab.pictures > 2, 60)
+    wait(lambda: tab.pictures > 2, 180)
     return tab
 
 
@@ -120,7 +120,7 @@ def test_the_page_speaks_chinese_and_is_dark_when_asked(studio: Studio, browser:
     page.get_by_role("tab", name="Page").click()
     tab.dark, tab.language = True, "zh"
     tab.rebuild()
-    page.get_by_role("button", name="我来示范").wait_for(timeout=30_000)
+    page.get_by_role("button", name="我来示范").wait_for()
     assert page.evaluate("document.documentElement.dataset.mantineColorScheme") == "dark"
     assert page.get_by_role("button", name="Demonstrate").count() == 0
     page.close()

@@ -166,7 +166,7 @@ def load_to_resume(folder: Path, now: Mapping[str, Any], defaults: Mapping[str, 
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copies a state_dict into a module that must have exactly its names and shapes.
+    """Copies a state_dict into a module that must have exactly its names and shapes; numbers of 16 bits become of 32.
 
     Args:
         where: what the tensors came from, for the error's sentence.
@@ -184,7 +184,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     kinds = [
         f"{name} is {tensors[name].dtype} where {own[name].dtype} is wanted"
         for name in own
-        if name in tensors and tensors[name].dtype != own[name].dtype
+        if name in tensors
+        and tensors[name].dtype != own[name].dtype
+        and not (tensors[name].dtype == torch.float16 and own[name].dtype == torch.float32)
     ]
     faults = {
         "missing": [name for name in own if name not in tensors],
