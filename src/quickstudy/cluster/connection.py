@@ -109,7 +109,9 @@ class Cluster:
         pool = self.pool(Hand, patient=False)
         common = ray.put(function), ray.put(shared)
         try:
-            for place, (result, _) in pool.map("do", [(*common, ray.put(part)) for part in parts], titles, after):
+            for place, (result, said) in pool.map("do", [(*common, ray.put(part)) for part in parts], titles, after):
+                if said:
+                    console.print(said.rstrip(), markup=False, highlight=False, soft_wrap=True)
                 yield place, result
         finally:
             pool.close()
