@@ -44,7 +44,7 @@ def test_a_killed_command_leaves_no_worker_and_is_resumed(nodes, tmp_path):
     training = quickstudy("train", "sinusoid", "--method", "maml", *settings, *cluster, "--output-dir", str(run))
     until(lambda: (run / "checkpoints/last").exists() or training.poll() is not None)
     training.send_signal(signal.SIGKILL)
-    training.wait()
+    training.communicate()
     step = json.loads((run / "checkpoints/last/config.json").read_text())["step"]
     until(lambda: not workers())
     resumed = quickstudy("resume", str(run), *cluster)
