@@ -14,11 +14,15 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: demo test lint bench results docs
+.PHONY: demo studio test lint bench results docs fuzz
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
 	@$(BIN)/quickstudy demo
+
+# A page on which you teach a robot with the mouse; ARGS='--language zh' gives it options.
+studio: $(STAMP)
+	@$(BIN)/quickstudy studio $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
@@ -32,6 +36,12 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.metaworld_agreement
 	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
 	@$(BIN)/python tools/standing.py
+
+# Every reader is fed with damaged files; a few readers, or another time, by FUZZ='lerobot map --seconds 60'.
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) -e '.[fuzz]' || true
+	@$(BIN)/python -m checks.fuzz $(FUZZ)
 
 results: $(STAMP)
 	@$(BIN)/python tools/fill_tables.py

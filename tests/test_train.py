@@ -12,7 +12,7 @@ import torch
 from quickstudy import batching
 from quickstudy.batching import Outer
 from quickstudy.data import DemonstrationSet, SupportQuery
-from quickstudy.errors import QuickstudyError, TrainingError
+from quickstudy.errors import DivergedError, QuickstudyError, TrainingError
 from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.classic.fresh import FreshSinusoids
@@ -148,7 +148,7 @@ def test_a_broken_task_is_named_and_left_out(source, capsys):
     assert trained.steps == 30
     assert parameters(it).isfinite().all()
     said = " ".join(capsys.readouterr().out.split())
-    assert "Step 6: the loss or gradient of point-navigation/train/" in said
+    assert "Step 6: the loss of point-navigation/train/" in said
     assert "left out of this step" in said
 
 
@@ -258,13 +258,72 @@ def test_tasks_left_out_are_told_thrice_and_the_training_stops_where_they_are_mo
     rng = torch.Generator().manual_seed(0)
     for number in range(1, 100):
         steps.step(rng, number)
-    with pytest.raises(TrainingError, match="300 of 400 tasks of the last 100 steps up to step 100 had to be left out"):
+    with pytest.raises(TrainingError, match="300 of 400 tasks of the last steps up to step 100 had to be left out"):
         steps.step(rng, 100)
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("left out of this step") == 4, "three times, and at the hundredth"
     steps.outer = lambda batch, number: outer([False] * 4)
     with pytest.raises(TrainingError, match=r"not finite; training stopped .* try a lower --inner-rate than 0\.1"):
         steps.step(rng, 101)
+
+
+def test_a_short_training_that_left_most_out_fails(source):
+    it = learner()
+    steps = DemonstrationSteps(it, source, replace(CONFIG, steps=30, meta_batch=4))
+    steps.outer = lambda batch: outer([True, False, False, False])
+    steps.outer.compiling = 0.0
+    with pytest.raises(TrainingError, match="90 of 120 tasks of the last steps up to step 30 had to be left") as failed:
+        run(steps, it, steps.config)
+    assert failed.value.status == 1
+
+
+def test_the_tensor_whose_gradient_is_not_finite_is_named(source):
+    it = learner()
+    steps = DemonstrationSteps(it, source, replace(CONFIG, non_finite="stop"))
+    name, tensor = next(pair for pair in it.named_parameters() if pair[0].endswith("weight"))
+    tensor.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(
+        DivergedError, match=rf"Step 1: the gradient of '{name}' for the loss of point-navigation/train"
+    ):
+        steps.step(torch.Generator().manual_seed(0), 1)
+
+
+class Diverging(BrokenSource):
+    """Every task is broken for as long as the learner's rate is above a bound."""
+
+    steps: DemonstrationSteps
+    bound = 0.0
+
+    def sample(self, *numbers) -> SupportQuery:
+        self.left = 0 if self.left < 0 and self.steps.optimiser.param_groups[0]["lr"] > self.bound else self.left
+        return super().sample(*numbers)
+
+
+def test_a_training_that_diverges_steps_back_and_halves_its_rate(source, tmp_path, capsys):
+    config = replace(CONFIG, steps=20, validate_every=5, non_finite="halve", schedule="constant", rate=0.01)
+    it = learner()
+    broken = Diverging(source, 7, everywhere=True)
+    broken.steps, broken.bound = DemonstrationSteps(it, broken, config), 0.003
+    trained = run(broken.steps, it, config, folder=tmp_path)
+    assert trained.steps == 20
+    assert not trained.interrupted
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Step 8: the loss of point-navigation/train/" in said
+    assert "Back to step 5, with half the rate (2 of at most 8 times)." in said
+    assert broken.steps.schedule.get_last_lr() == [0.0025]
+    state = checkpoint.load(tmp_path / "checkpoints/last").training
+    assert (state["halvings"], state["steps"]["schedule"]["base_lrs"]) == (2, [0.0025])
+
+
+def test_a_training_that_diverges_whatever_its_rate_ends(source, tmp_path):
+    config = replace(CONFIG, validate_every=5, non_finite="halve")
+    it = learner()
+    broken = Diverging(source, 7, everywhere=True)
+    broken.steps = DemonstrationSteps(it, broken, config)
+    with pytest.raises(DivergedError, match="Step 6"):
+        run(broken.steps, it, config, folder=tmp_path)
+    assert parameters(it).isfinite().all()
+    assert checkpoint.load(tmp_path / "checkpoints/last").config["step"] == 5
 
 
 def test_seconds_that_come_but_once_are_no_part_of_the_time_left(capsys, monkeypatch):

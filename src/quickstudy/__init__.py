@@ -2,7 +2,13 @@
 
 import importlib
 import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
+
+# Ctrl-C ends the command `quickstudy` quietly while modules are imported; a program that imports it is left alone.
+if os.path.basename(sys.argv[0]) == "quickstudy" or sys.orig_argv[1:3] == ["-m", "quickstudy"]:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Threads of torch wait for each other by spinning, by default for milliseconds: on a machine that is busy with other
 # things, such as simulation on its other core, that makes every step many times slower. Some microseconds cost nothing

@@ -1,5 +1,17 @@
 """`python -m quickstudy` is the command `quickstudy`."""
 
-from quickstudy.cli import main
+import signal
 
-main()
+
+def run() -> None:
+    """The command line; `quickstudy.cli.main` takes Ctrl-C over, and once it is done there is nothing to end well."""
+    from quickstudy.cli import main
+
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    run()

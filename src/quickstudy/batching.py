@@ -47,8 +47,9 @@ _BY_AUTOGRAD, _SHORT = 10, 100
 """Steps that are made before one is written out, which takes a second or two; a training of less steps than the other
 number never gets that back."""
 
-_COMPILE_SECONDS = 25.0
-"""What compilation takes, at about, on a machine that makes uncompiled steps as fast as `WrittenOutPass.seconds` says.
+_COMPILE_SECONDS, _OTHER_SECONDS = 25.0, 6e-4
+"""What compilation takes, at about, on a machine that makes uncompiled steps as fast as `WrittenOutPass.seconds` says,
+and what a step takes besides: drawing the meta-batch, clipping, the optimiser.
 The step at which compiled ones take over follows from that, and from nothing that is measured: what a training computes
 must not depend on the clock."""
 
@@ -223,7 +224,7 @@ class OuterStep:
         )
 
     def _through(self, plan: Plan, parts: Sequence[SupportQuery], work: float) -> list[Part]:
-        """Each part: by autograd at first, then written out, then compiled. The first two give the same bits."""
+        """Each part: by autograd at first, then written out, then compiled."""
         batched = plan.at_once > 1
         try:
             stages = self._stages(plan, parts, work) if self._writes_out else []
@@ -274,7 +275,9 @@ class OuterStep:
         workers = _workers(parts)
         with abandonable(), threads_for(0 if workers > 1 and plan.compiled else work):
             run = WrittenOutPass(self.learner, plan.at_once > 1, tasks, self.matmul)
-            change_over = 1 if self.compiled else math.ceil(_COMPILE_SECONDS / (len(parts) * run.seconds()))
+            change_over = (
+                1 if self.compiled else math.ceil(_COMPILE_SECONDS / (_OTHER_SECONDS + len(parts) * run.seconds()))
+            )
             if not plan.compiled or (not self.compiled and self.steps < _WORTH_IT * change_over):
                 return _Stage(run)
             compilation = Compilation(run.graph, run.inputs(tasks), torch.get_num_threads(), workers)

@@ -1,14 +1,14 @@
 """Few-shot evaluation: adapt to held-out tasks from k demonstrations, run a fixed quota of episodes, count each one."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
@@ -17,7 +17,7 @@ from quickstudy import outside
 from quickstudy.batching import adapt_tasks, threads_for
 from quickstudy.data import Batch, collate, recorded
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import QuickstudyError, listed, sound
 from quickstudy.io import files
 from quickstudy.io.progress import progress
 from quickstudy.learner import MetaLearner, Skill
@@ -94,12 +94,29 @@ class Evaluation:
         Raises:
             QuickstudyError: not such a file.
         """
-        try:
-            plain = json.loads(path.read_text())
-            metrics = {name: np.asarray(values, np.float64) for name, values in plain.pop("metrics").items()}
-            return cls(**plain, metrics=metrics)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise QuickstudyError(f"'{path}' is not an evaluation ({error}).") from error
+        with sound(f"'{path}' is not an evaluation"):
+            said = files.checked(_Saved, files.read_json(path), f"'{path}'")
+            metrics = {name: np.array(values, np.float64) for name, values in said.metrics.items()}
+        form = len(said.shots), len(said.tasks)
+        for name, values in metrics.items():
+            if values.ndim != 3 or values.shape[:2] != form or np.isinf(values).any():
+                raise QuickstudyError(
+                    f"'{path}': {name[:60]} must be numbers [{form[0]}, {form[1]}, episode]; got shape {values.shape}."
+                )
+        return cls(**{name: getattr(said, name) for name in _Saved.model_fields} | {"metrics": metrics})
+
+
+class _Saved(BaseModel, extra="forbid", strict=True):
+    """What a file of an evaluation holds."""
+
+    split: str
+    tasks: list[str]
+    shots: list[Annotated[int, Field(ge=0)]]
+    metrics: dict[str, list[list[list[float | None]]]]
+    adaptation_ms: list[float]
+    learns_from: Experience = "demonstrations"
+    steps: list[int] | None = None
+    broken: dict[str, str] = {}
 
 
 class SkillPolicy:

@@ -5,11 +5,10 @@ learn from demonstrations and for those that learn by trial.
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +42,7 @@ COST = "cost.json"
 ROUNDS = (0, 1, 2, 3)
 """Rounds of own trials that a learner by trial is evaluated after where nobody says otherwise."""
 
+_MOST_PARAMETERS = 10**9
 _SCALE_TASKS = 50
 """Training tasks that are recorded for a method which takes only the scale of observations from them."""
 
@@ -164,12 +164,27 @@ class Experiment:
 
     def build(self) -> Any:
         """The learner, with initial parameters drawn from the seed."""
+        self._check_size()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             learner = self.method.build(self.settings, self.family)
         if self.family.scales_actions and not self.by_trial:
             learner.scaling = Scaling(self.family.observation_size, self.family.action_size)
         return learner
+
+    def _check_size(self) -> None:
+        """Raises QuickstudyError where the settings make a learner of more numbers than any machine trains."""
+        count = 0
+        with (
+            suppress(Exception),
+            torch.random.fork_rng(devices=[]),
+            torch.device("meta"),
+        ):
+            count = sum(p.numel() for p in self.method.build(self.settings, self.family).parameters())
+        if count > _MOST_PARAMETERS:
+            raise QuickstudyError(
+                f"A learner of these settings has {count:.3g} parameters; at most {_MOST_PARAMETERS:.0e} are built."
+            )
 
     def start(self, device: str = "cpu") -> tuple[Any, torch.device]:
         """The learner that a training starts with, and what it is trained on.
@@ -417,4 +432,4 @@ def clock(path: Path | None) -> Iterator[None]:
 
 def seconds_so_far(path: Path) -> float:
     """What `clock` has counted."""
-    return float(json.loads(path.read_text())) if path.exists() else 0.0
+    return float(files.read_json(path)) if path.exists() else 0.0

@@ -1,6 +1,5 @@
 """A trained learner as a robot's program uses it: load, adapt, act; arrays or named channels in, NumPy out."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ import safetensors
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from quickstudy.demonstration import Demonstration
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, sound
 from quickstudy.evaluation import SkillPolicy, adapt
+from quickstudy.io.files import parse_json
 from quickstudy.results import runs
 from quickstudy.results.adaptation import about_learner, demonstrations_in, leaf_names, save_skill
 from quickstudy.task import TaskFamily
@@ -164,8 +164,8 @@ def load_skill(path: Path | str, robot: Robot | None = None) -> LearnedSkill:
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-            about = json.loads((file.metadata() or {}).get("quickstudy", "null"))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+            about = parse_json((file.metadata() or {}).get("quickstudy", "null"), "metadata")
+    except Exception as error:  # damaged files make it raise anything
         raise QuickstudyError(f"'{path}' is not a skill: it cannot be read as .safetensors.") from error
     if not isinstance(about, dict) or "learner" not in about:
         raise QuickstudyError(f"'{path}' does not say which learner's skill it is; 'quickstudy adapt' writes it anew.")
@@ -174,11 +174,17 @@ def load_skill(path: Path | str, robot: Robot | None = None) -> LearnedSkill:
         raise QuickstudyError(f"'{path}' is a skill of another learner than that of '{robot.run}'.")
     begun = robot.learner.begin()
     names, (leaves, spec) = leaf_names(begun), tree_flatten(begun)
-    if set(names) != tensors.keys() or any(tensors[n].ndim != leaf.ndim for n, leaf in zip(names, leaves, strict=True)):
+    if set(names) != tensors.keys() or any(
+        (tensors[n].ndim, tensors[n].dtype) != (leaf.ndim, leaf.dtype) for n, leaf in zip(names, leaves, strict=True)
+    ):
         raise QuickstudyError(f"'{path}' does not hold the tensors of a skill of '{robot.about['method']}'.")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise QuickstudyError(f"'{path}' is damaged: a number in it is not finite.")
-    return LearnedSkill(robot, tree_unflatten([tensors[name] for name in names], spec))
+    skill = LearnedSkill(robot, tree_unflatten([tensors[name] for name in names], spec))
+    with sound(f"'{path}' does not hold a skill of '{robot.about['method']}'"):
+        skill.act(robot.learner.base.mean.double().numpy())  # its tensors fit together
+    skill.reset()
+    return skill
 
 
 def _in_order(given: Any, names: Sequence[str], width: int, what: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, shown, unknown
 
 PositiveInt = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0)]
@@ -47,7 +47,7 @@ class Config:
         for name, (allowed, optional) in _allowed(kind).items():
             value = getattr(self, name)
             if not (optional and value is None) and (problem := _problem(value, allowed)):
-                raise QuickstudyError(f"{name} must be {problem}; got {value!r}.")
+                raise QuickstudyError(f"{name} must be {problem}; got {shown(value)}.")
 
 
 @functools.cache
@@ -192,7 +192,9 @@ class TrainConfig(Config):
         schedule: of the rate over all steps: a 'cosine' to a hundredth of it, 'linear' to zero, or 'constant'.
         clip: largest norm of the meta-gradient; longer ones are shortened to it.
         validate_every: outer steps between two looks at the validation tasks; a checkpoint is written each time.
-        non_finite: what to do about a task whose loss or gradient is not finite: 'skip' it and say so, or 'stop'.
+        non_finite: what to do about a task whose loss or gradient is not finite: 'skip' it and say so, or 'stop';
+            'halve' skips it, too, and where a training would stop because nothing is left, it goes back to its last
+            checkpoint and on from there with half the rate.
         batching: how a meta-batch is gone through, see `quickstudy.batching`.
     """
 
@@ -207,7 +209,7 @@ class TrainConfig(Config):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip: PositiveFloat = 10.0
     validate_every: PositiveInt = 500
-    non_finite: Literal["skip", "stop"] = "skip"
+    non_finite: Literal["skip", "stop", "halve"] = "skip"
     batching: Batching = "auto"
 
 

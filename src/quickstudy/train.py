@@ -5,7 +5,9 @@ what one outer step makes of it is the matter of a `Steps`: `DemonstrationSteps`
 and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for those that act in environments.
 """
 
+import copy
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,10 +18,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_map
 
 from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source, SupportQuery
-from quickstudy.errors import TrainingError, listed
+from quickstudy.errors import DivergedError, TrainingError, listed
 from quickstudy.io import checkpoint
 from quickstudy.io.interrupts import Abandoned, abandonable, stop_on_interrupt
 from quickstudy.io.progress import console, progress
@@ -31,6 +34,12 @@ _LOOKS = 50
 
 _TOLD, _WATCHED = 3, 100
 """Steps with tasks left out that are told one by one; steps after which it is asked whether most had to be."""
+
+_ROOM = 1 << 20
+"""Bytes of a disk below which curves are left out."""
+
+_HALVINGS = 8
+"""Times that a training steps back before it is given up."""
 
 _AGAIN = "the same call with resume=True goes on from there"
 
@@ -67,9 +76,11 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._folder, self._writer = folder, SummaryWriter(str(folder))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        if shutil.disk_usage(self._folder).free < _ROOM:
+            return  # its own thread would fail with a traceback; what matters is the checkpoint, which says it
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
@@ -150,7 +161,7 @@ class DemonstrationSteps:
 
     Raises:
         TrainingError: from `step`, where no task of a meta-batch is finite or, with `non_finite='stop'`, one is not; or
-            most tasks of many steps are not.
+            most tasks of many steps, or of the last ones, are not.
     """
 
     log_every = 10
@@ -175,7 +186,7 @@ class DemonstrationSteps:
         outer = self.outer(meta_batch, number)
         self._tasks += len(outer.finite)
         if not outer.finite.all():
-            self._report_broken(outer, number)
+            self._report_broken(meta_batch, outer, number)
         self._watch(number)
         if outer.compiled:  # all parameters in one operation, whose rounding is its own, as that of compiled steps is
             for group in self.optimiser.param_groups:
@@ -219,27 +230,53 @@ class DemonstrationSteps:
         seconds, self.outer.compiling = self.outer.compiling, 0.0
         return seconds
 
-    def _report_broken(self, outer: Outer, number: int) -> None:
+    def halve_rate(self, times: int) -> None:
+        """Halves the rate of the outer loop, now and for all steps to come, so many times."""
+        self.schedule.base_lrs = [rate / 2**times for rate in self.schedule.base_lrs]
+        for group in self.optimiser.param_groups:
+            group["lr"] /= 2**times
+
+    def _report_broken(self, meta_batch: SupportQuery, outer: Outer, number: int) -> None:
         names = self.source.names()
         broken = [name for name, fine in zip(names, outer.finite.tolist(), strict=True) if not fine]
-        sentence = f"Step {number}: the loss or gradient of {listed(broken)} is not finite"
-        if self.config.non_finite == "stop" or not outer.finite.any():
-            raise TrainingError(f"{sentence}; training stopped before it changed a parameter. {self._advice(number)}")
+        stops = self.config.non_finite == "stop" or not outer.finite.any()
         self._left_out += len(broken)
         self._told += 1
+        if not stops and self._told > _TOLD and self._told % _WATCHED:
+            return
+        which = self._not_finite(meta_batch, outer.finite.tolist().index(False))
+        sentence = f"Step {number}: {which} of {listed(broken, 3)} is not finite"
+        if stops:
+            raise DivergedError(f"{sentence}; training stopped before it changed a parameter. {self._advice(number)}")
         if self._told <= _TOLD or self._told % _WATCHED == 0:
             console.print(f"{sentence}; left out of this step.", markup=False, soft_wrap=True)
         if self._told == _TOLD:
             console.print(f"Further ones are counted, and told every {_WATCHED} times.")
 
+    def _not_finite(self, meta_batch: SupportQuery, task: int) -> str:
+        """What of a task of the meta-batch is not finite: its loss, or its gradient of which tensor."""
+        named = [(name, p) for name, p in self.learner.named_parameters() if p.requires_grad]
+        alone = tree_map(lambda tensor: tensor[task], meta_batch)
+        try:
+            loss = self.learner.loss(alone)[0]
+            if not loss.isfinite():
+                return "the loss"
+            gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+        except RuntimeError:  # where a network takes several tasks at once alone
+            return "the loss or gradient"
+        for (name, _), gradient in zip(named, gradients, strict=True):
+            if gradient is not None and not gradient.isfinite().all():
+                return f"the gradient of '{name}' for the loss"
+        return "the loss or gradient"
+
     def _watch(self, number: int) -> None:
         """Raises TrainingError where more than half of the tasks of some steps were left out."""
-        if number % _WATCHED:
+        if number % _WATCHED and number < self.config.steps:
             return
         left_out, tasks, self._left_out, self._tasks = self._left_out, self._tasks, 0, 0
         if left_out > tasks / 2:
-            raise TrainingError(
-                f"{left_out} of {tasks} tasks of the last {_WATCHED} steps up to step {number} had to be left out, as "
+            raise DivergedError(
+                f"{left_out} of {tasks} tasks of the last steps up to step {number} had to be left out, as "
                 f"their loss or gradient is not finite: nothing comes of this training. {self._advice(number)}"
             )
 
@@ -323,12 +360,17 @@ def run(
     training = _Training(steps, learner, config, seed, validation, folder, dict(about or {}), logger)
     if resume and folder is not None and checkpoint.exists(folder / "checkpoints/last"):
         training.restore()
+    training.keep()
     with stop_on_interrupt() as stopped, progress(title, config.steps, training.step) as advance:
         if training.owes_look and training.look(validate=True):
             training.save("last")
         while training.unfinished and not (stopped.is_set() or out_of_time()):
-            if not training.outer_step():
-                break
+            try:
+                if not training.outer_step():
+                    break
+            except DivergedError as error:
+                training.step_back(error)
+                continue
             if training.step % config.validate_every == 0 or training.step == config.steps:
                 if training.look(validate=True):
                     training.save("last")
@@ -338,7 +380,9 @@ def run(
     if training.unfinished:
         training.save("last")
         if folder is not None:
-            console.print(f"Stopped at step {training.step} of {config.steps}; {goes_on}.", soft_wrap=True)
+            console.print(
+                f"Stopped at step {training.step} of {config.steps}; {goes_on}.", markup=False, soft_wrap=True
+            )
     elif validation is not None and training.best is None:
         raise TrainingError(
             f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, "
@@ -371,6 +415,8 @@ class _Training:
         self.best_state: dict[str, torch.Tensor] | None = None
         self.owes_look = False
         """Ctrl-C came while the learner was judged, so that this is still to be done."""
+        self.halvings = self._since_kept = 0
+        self._kept: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -388,6 +434,25 @@ class _Training:
         if self.logger is not None and self.step % self.steps.log_every == 0:
             self.logger.log(self.step, {f"train/{name}": value for name, value in figures.items()})
         return True
+
+    def step_back(self, error: DivergedError) -> None:
+        """Goes back to the last checkpoint and halves the rate, where the settings say so; raises `error` otherwise."""
+        if self._kept is None or self.halvings >= _HALVINGS or not isinstance(self.steps, DemonstrationSteps):
+            raise error
+        self.halvings += 1
+        self._since_kept += 1
+        parameters, state = copy.deepcopy(self._kept)
+        self.learner.load_state_dict(parameters)
+        self._take(state)
+        self.steps.halve_rate(self._since_kept)
+        said = f"{error} Back to step {self.step}, with half the rate ({self.halvings} of at most {_HALVINGS} times)."
+        console.print(said, markup=False, soft_wrap=True)
+
+    def keep(self) -> None:
+        """Notes the state of now to step back to, where that may be asked for."""
+        if getattr(self.config, "non_finite", "") == "halve":
+            self._kept = copy.deepcopy((self.learner.state_dict(), self._state()))
+            self._since_kept = 0
 
     def note(self) -> str:
         return self.steps.note() + ("" if self.best is None else f", best {self.best:.3f}")
@@ -422,20 +487,24 @@ class _Training:
         return True
 
     def save(self, which: Literal["last", "best"]) -> None:
+        if which == "last":
+            self.keep()
         if self.folder is None:
             return
         config = {**self.about, "training": asdict(self.config), "step": self.step, "history": self.history}
-        state = None
-        if which == "last":
-            state = {
-                "steps": self.steps.state(),
-                "rng": self.rng.get_state(),
-                "step": self.step,
-                "best": self.best,
-                "history": self.history,
-                "owes-look": self.owes_look,
-            }
+        state = self._state() if which == "last" else None
         checkpoint.save(self.folder / "checkpoints" / which, self.learner.state_dict(), config, state)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps.state(),
+            "rng": self.rng.get_state(),
+            "step": self.step,
+            "best": self.best,
+            "history": self.history,
+            "halvings": self.halvings,
+            "owes-look": self.owes_look,
+        }
 
     def restore(self) -> None:
         assert self.folder is not None
@@ -443,14 +512,18 @@ class _Training:
         saved = checkpoint.load_to_resume(where, asdict(self.config), asdict(type(self.config)()))
         assert saved.training is not None
         checkpoint.load_into(self.learner, saved.tensors, str(where))
-        state = saved.training
+        self._take(saved.training)
+        self.halvings = saved.training.get("halvings", 0)
+        if self.best is not None:
+            self.best_state = dict(checkpoint.load(self.folder / "checkpoints/best").tensors)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Takes what `_state` gave."""
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])
         self.rng.set_state(state["rng"])
         self.owes_look = bool(state.get("owes-look", False))
         # Before version 0.2 what `steps` keeps lay among the rest.
         self.steps.restore(state.get("steps", state), finished=self.step >= self.config.steps)
-        if self.best is not None:
-            self.best_state = dict(checkpoint.load(self.folder / "checkpoints/best").tensors)
 
     def take_best(self) -> None:
         if self.best_state is not None:

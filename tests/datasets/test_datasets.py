@@ -163,7 +163,7 @@ def test_files_that_are_no_arrays(tmp_path):
         with pytest.raises(QuickstudyError, match="not a readable"):
             load_arrays(path, "x")
     np.savez(path, x=np.array([{}], object))
-    with pytest.raises(QuickstudyError, match="not a readable"):
+    with pytest.raises(QuickstudyError, match="which is not read"):
         load_arrays(path, "x")
     with pytest.raises(QuickstudyError, match="There is no file"):
         load_arrays(tmp_path / "none.npz", "x")

@@ -128,7 +128,7 @@ def test_a_missing_column(walked):
     info = json.loads((walked / "meta/info.json").read_text())
     del info["features"]["action"]
     (walked / "meta/info.json").write_text(json.dumps(info))
-    assert "to learn from it needs 'action' and an 'observation.…' of numbers" in refused(walked)
+    assert "'observation.…' of numbers, or say which these are by --observation and --action" in refused(walked)
     del info["fps"]
     (walked / "meta/info.json").write_text(json.dumps(info))
     assert "meta/info.json' lacks 'fps'" in refused(walked)
@@ -210,7 +210,7 @@ def test_an_older_version(walked):
     (walked / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
     assert "says version 'v1.6'; v2.0, v2.1 and v3 are read" in refused(walked)
     (walked / "meta/info.json").write_text("{")
-    assert "is not readable JSON" in refused(walked)
+    assert "is not valid JSON" in refused(walked)
 
 
 def test_two_tasks_in_an_episode(walked):
@@ -365,7 +365,7 @@ def test_what_info_says_is_checked(walked, changes, sentence):
         ({"shape": [-2]}, "shape"),
         ({"shape": [10**9]}, "shape"),
         ({"shape": [3]}, "has 2 numbers; all rows need 3"),
-        ({"dtype": "string"}, "to learn from it needs"),
+        ({"dtype": "string"}, "of numbers, or say which these are"),
     ],
 )
 def test_what_a_feature_says_is_checked(walked, change, sentence):

@@ -120,7 +120,7 @@ def test_a_truncated_file(walked):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b""):
         path.write_bytes(content)
-        assert "data' is not whole: it lacks some of 20 episodes" in refused(walked)
+        assert "main_data.hdf5' is not a whole HDF5 file" in refused(walked)
     path.unlink()
     assert "No data found" in refused(walked)
 
@@ -406,9 +406,9 @@ def test_what_a_data_set_says_of_itself_is_checked(walked, values, sentence):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "metadata.json' is not the description of a Minari data set (FileNotFoundError"),
-        (b"{", "metadata.json' is not the description of a Minari data set (JSONDecodeError"),
-        (b"\xff\xfe", "metadata.json' is not the description of a Minari data set (UnicodeDecodeError"),
+        (None, "data/metadata.json'."),
+        (b"{", "metadata.json' is not valid JSON"),
+        (b"\xff\xfe", "metadata.json' is not a readable JSON file (UnicodeDecodeError"),
         (b"[]", "metadata.json' says all in all []"),
         (b"{}", "lacks 'total_episodes'"),
     ],

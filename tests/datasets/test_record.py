@@ -63,7 +63,7 @@ HEAD = "episode,task,timestamp,observation.x,action.x\n"
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("episode,observation.x,action.x\n0,1,1\n", "lacks the column 'task'. A .csv of demonstrations has a line"),
+        ("episode,observation.x,action.x\n0,1,1\n", "lacks the column 'task'. Each line is a step"),
         ("episode,task,action.x\n0,a,1\n", "has no column 'observation.…'"),
         ("", "lacks the column 'episode'"),
         (HEAD, "holds no episode"),
@@ -91,9 +91,9 @@ def test_tables_that_are_unfit(tmp_path, text, sentence):
         ({"actions": np.zeros((9, 2))}, "rise from 0 to the 9 rows of 'actions'"),
         ({"start": np.array([0, 4, 4, 8]), "task": ["a", "b", "c"]}, "rise from 0 to the 8 rows of"),
         ({"task": ["a"]}, "Got 2 episodes and the task of 1"),
-        ({"observations": np.array([["a"]] * 8)}, "observations has shape (8, 1) of <U1"),
-        ({"observations": np.zeros(8)}, "observations has shape (8,)"),
-        ({"rate": np.array([1, 2])}, "'rate' must be one positive number"),
+        ({"observations": np.array([["a"]] * 8)}, "'observations' has shape (8, 1) of <U1"),
+        ({"observations": np.zeros(8)}, "'observations' has shape (8,)"),
+        ({"rate": np.array([1, 2])}, "it must be one positive number"),
         ({"observation_names": np.array(["a"])}, "There are 1 names for 2 channels of observations"),
         ({"observations": np.full((8, 2), np.inf)}, "episode 0 (from row 0): A demonstration's observations must be"),
     ],

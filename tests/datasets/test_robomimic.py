@@ -195,7 +195,7 @@ def test_files_that_are_unfit(tmp_path, key, value, sentence):
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
-        ("{", "env_args is not JSON"),
+        ("{", "env_args is not valid JSON"),
         ("[]", "env_args says all in all []"),
         ('{"env_name": 3}', "says env_name 3"),
         ('{"env_kwargs": {"control_freq": -1}}', "says env_kwargs.control_freq -1"),

@@ -89,4 +89,4 @@ def test_a_damaged_run_hides_no_other(tmp_path):
     found = {run.folder.name: run for run in runs.listed(tmp_path)}
     assert found["good"].state == "stopped"
     assert found["bad"].state == found["odd"].state == "damaged"
-    assert "is not a readable JSON file" in found["bad"].headline
+    assert "is not valid JSON" in found["bad"].headline

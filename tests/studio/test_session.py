@@ -203,3 +203,21 @@ def test_other_families_are_demonstrated_and_tried(choice: Choice) -> None:
         assert session.failure == ""
     finally:
         session.close()
+
+
+def test_tries_at_once_beside_tries_that_are_shown_do_not_disturb_each_other() -> None:
+    maml = next(choice for choice in GRASPING if choice.method == "maml")
+    sessions = [Session([maml], seed=i) for i in range(2)]
+    try:
+        for session in sessions:
+            session.show_by_expert()
+        wait(lambda: all(len(session.shown) == 1 for session in sessions))
+        for session in sessions:
+            session.learn()
+        for session in sessions * 2:
+            session.try_many(5)
+        assert [session.failure for session in sessions] == ["", ""]
+        assert all(session.mode == "trying" for session in sessions)
+    finally:
+        for session in sessions:
+            session.close()

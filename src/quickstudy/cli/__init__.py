@@ -4,10 +4,15 @@ Nothing heavy is imported before a command needs it, so that help and mistakes a
 `train` and `profile` are the settings of the family and method that are named, see `quickstudy.cli.options`.
 """
 
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -62,14 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. A mistake is one sentence and status 2, a training without a result status 1, Ctrl-C status 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments and arguments[0].startswith("rl-"):
-            from quickstudy.io.migration import today
+        with _quiet_imports():
+            if arguments and arguments[0].startswith("rl-"):
+                from quickstudy.io.migration import today
 
-            before, arguments = arguments, today(arguments)
-            if arguments != before:
-                renamed = escape(shlex.join(["quickstudy", *arguments]))
-                console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
-        _parsed(arguments).run()
+                before, arguments = arguments, today(arguments)
+                if arguments != before:
+                    renamed = escape(shlex.join(["quickstudy", *arguments]))
+                    console.print(f"This command is now called: [bold]{renamed}[/]", soft_wrap=True, highlight=False)
+            _parsed(arguments).run()
     except QuickstudyError as error:
         Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.status)
@@ -77,3 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, but for moments at which modules are imported: libraries answer it with errors of
+    their own, or print it from where nobody can catch it, so that the process ends at once."""
+    before = signal.getsignal(signal.SIGINT)
+    known = before in (signal.SIG_DFL, signal.default_int_handler)
+    if not known or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_globals.get("__name__") == "importlib._bootstrap":
+                os._exit(130)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

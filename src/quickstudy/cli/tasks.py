@@ -46,7 +46,7 @@ class Families:
         tasks = min(self.tasks, family.sizes.get(split, self.tasks))
         path = self.output or Path("families") / f"{family.name}-{split}.png"
         families.draw(family, split, tasks, path)
-        console.print(f"{tasks} tasks of '{split}': {path}")
+        console.print(f"{tasks} tasks of '{split}': {path}", markup=False)
         say_next("train", self.family)
 
     def _list(self) -> None:

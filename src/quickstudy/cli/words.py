@@ -13,7 +13,7 @@ import tyro
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, printable
 from quickstudy.io.progress import console
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ def say_next(*words: object, after: str = "") -> None:
     command = shlex.join(["quickstudy", *map(str, words)])
     console.print(f"Next: [bold]{escape(command)}[/]", soft_wrap=True, highlight=False)
     if after:
-        console.print(f"      ({after})", soft_wrap=True, highlight=False)
+        console.print(f"      ({after})", markup=False, soft_wrap=True, highlight=False)
 
 
 def command_line() -> str:
     """The command as it was typed."""
-    return shlex.join(["quickstudy", *sys.argv[1:]])
+    return printable(shlex.join(["quickstudy", *sys.argv[1:]]))

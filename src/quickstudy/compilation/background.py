@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -52,8 +52,9 @@ class Compilation:
         specs = [(tuple(t.shape), t.stride(), t.dtype, str(t.device)) for t in inputs]
         self._file = _folder() / f"{_name(graph, specs, threads)}.pt2"
         self._process: subprocess.Popen[bytes] | None = None
-        if self._file.exists():
-            self._file.touch()
+        self._loaded = self._load() if self._file.exists() else None
+        if self._loaded is not None:
+            self._file.touch()  # the clock that says which were not used for longest
             return
         self._scratch = Path(tempfile.mkdtemp(prefix="quickstudy-compile-"))
         job = {"graph": graph, "inputs": specs, "threads": threads, "options": _OPTIONS, "file": str(self._file)}
@@ -89,12 +90,19 @@ class Compilation:
         if self._process is not None and self._process.returncode:
             lines = (self._scratch / "said").read_text(errors="replace").strip().splitlines()
             raise CompilationError(lines[-1] if lines else f"the compiler ended with status {self._process.returncode}")
+        self._loaded = self._loaded or self._load()
+        if self._loaded is None:
+            raise CompilationError(f"'{self._file}' cannot be loaded")
+        return self._loaded
+
+    def _load(self) -> Callable[[list[Tensor]], list[Tensor]] | None:
+        """What the file holds; None where it is damaged, and then there is no such file any more."""
         try:
-            loader = torch._C._aoti.AOTIModelPackageLoader(str(self._file), "model", False, self._callers, -1)
-        except RuntimeError as error:
-            self._file.unlink(missing_ok=True)  # whatever it is, the next training compiles anew
-            raise CompilationError(f"'{self._file}' cannot be loaded: {str(error).splitlines()[0]}") from error
-        return loader.boxed_run
+            run = torch._C._aoti.AOTIModelPackageLoader(str(self._file), "model", False, self._callers, -1).boxed_run
+        except RuntimeError:
+            self._file.unlink(missing_ok=True)
+            return None
+        return cast("Callable[[list[Tensor]], list[Tensor]]", run)
 
 
 def _hand_over(to: IO[bytes], job: dict[str, Any]) -> None:

@@ -4,14 +4,14 @@
 """
 
 import importlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quickstudy.datasets.arrays import cache
 from quickstudy.datasets.episodes import About, Episode, Recording
 from quickstudy.datasets.omniglot import OmniglotImages, fetch_omniglot, load_omniglot
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, sound, unknown
 from quickstudy.io.files import holds, load_arrays
 from quickstudy.io.progress import progress
 from quickstudy.settings import ReadingConfig
@@ -76,18 +76,29 @@ def load(path: Path, reading: ReadingConfig | None = None) -> Recording:
         QuickstudyError: nothing is there, or it is not whole, empty or not such a data set.
     """
     path, reading = Path(path), reading or ReadingConfig()
-    format = _format_of(path)
-    found: Recording = _module(format).load(path, reading)
-    if format == "npz" and (reading.observation or reading.action):
-        about = found.about
-        found = found.in_order(reading.observation or about.observations, reading.action or about.actions)
-    if reading.mask:
-        from quickstudy.datasets.selection import masked
+    with sound(f"'{path}' cannot be read"):
+        format = _format_of(path)
+        found: Recording = _module(format).load(path, reading)
+        if format == "npz" and (reading.observation or reading.action):
+            about = found.about
+            found = found.in_order(reading.observation or about.observations, reading.action or about.actions)
+        if reading.mask:
+            from quickstudy.datasets.selection import masked
 
-        found = masked(found, reading.mask)
+            found = masked(found, reading.mask)
     if not len(found):
         raise QuickstudyError(f"'{path}' holds no episode; at least one is needed.")
-    return found
+    return replace(found, read=_guarded(path, found.read))
+
+
+def _guarded(path: Path, read: Callable[[bool], Iterator[Episode]]) -> Callable[[bool], Iterator[Episode]]:
+    """Whatever damaged files make a reader stumble over is one sentence."""
+
+    def guarded(images: bool) -> Iterator[Episode]:
+        with sound(f"'{path}' cannot be read"):
+            yield from read(images)
+
+    return guarded
 
 
 def _format_of(path: Path) -> str:

@@ -39,29 +39,23 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
 
 
 def _recording(path: Path, arrays: Mapping[str, np.ndarray], reading: ReadingConfig) -> Recording:
+    _check_forms(arrays)
     tasks = [
         task.decode(errors="replace") if isinstance(task, bytes) else str(task) for task in np.ravel(arrays["task"])
     ]
     without = [i for i, task in enumerate(tasks) if not task.strip() or task in ("nan", "NaT")]
     if without:
         raise QuickstudyError(f"Episode {without[0]} has no task; each needs a label.")
-    columns = {
-        key: split(arrays[key], arrays.get("start"), key)
-        for key in ("observations", "actions", "rewards", "success", "times")
-        if key in arrays
-    }
+    columns = {key: split(arrays[key], arrays.get("start"), key) for key in _COLUMNS if key in arrays}
     for key, parts in columns.items():
         if len(parts) != len(columns["observations"]):
             raise QuickstudyError(
-                f"Got {len(columns['observations'])} episodes of observations and {len(parts)} of {key}."
+                f"Got {len(columns['observations'])} episodes of observations and {len(parts)} of '{key}'."
             )
-        bad = [i for i, part in enumerate(parts) if part.ndim != (2 if key in ("observations", "actions") else 1)]
-        if bad or arrays[key].dtype.kind not in "fiub":
-            raise QuickstudyError(f"The array {key} has shape {arrays[key].shape} of {arrays[key].dtype}. {NPZ}")
     if len(columns["observations"]) != len(tasks):
         raise QuickstudyError(f"Got {len(columns['observations'])} episodes and the task of {len(tasks)}.")
     rate = arrays.get("rate")
-    if rate is not None and (rate.shape != () or rate.dtype.kind not in "fiu" or not rate > 0):
+    if rate is not None and not rate > 0:
         raise QuickstudyError(f"'rate' must be one positive number of steps a second; got {rate}.")
     texts = {
         f"{kind}{ending}": tuple(map(str, np.ravel(arrays.get(f"{kind}_{name}", ()))))
@@ -94,6 +88,31 @@ def _recording(path: Path, arrays: Mapping[str, np.ndarray], reading: ReadingCon
 
     widths = (columns[key][0].shape[1] if tasks else 0 for key in ("observations", "actions"))
     return Recording(path, "npz", about.named(*widths), tasks, read)
+
+
+_COLUMNS = ("observations", "actions", "rewards", "success", "times")
+_KINDS = {"f": "numbers", "i": "whole numbers", "U": "texts"}
+_FORMS = {
+    "observations": (2, "fiub"), "actions": (2, "fiub"), "rewards": (1, "fiub"), "success": (1, "fiub"),
+    "times": (1, "fiu"), "start": (1, "iu"), "task": (1, "USiufM"), "rate": (0, "fiu"), "observation_names": (1, "US"),
+    "action_names": (1, "US"), "observation_units": (1, "US"), "action_units": (1, "US"),
+}  # fmt: skip
+"""Of the arrays of an .npz: dimensions where all episodes lie one below the other, and kinds of what they hold."""
+
+
+def _check_forms(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises QuickstudyError where an array is not of the form that it must have."""
+    for key, (dimensions, kinds) in _FORMS.items():
+        if key not in arrays:
+            continue
+        found, apart = arrays[key], "start" not in arrays and key in _COLUMNS
+        if found.ndim != dimensions + apart or found.dtype.kind not in kinds:
+            first = next(kind for name, kind in _KINDS.items() if name in kinds)
+            wanted = f"{first} with {dimensions + apart} dimensions" if dimensions else "one positive number"
+            raise QuickstudyError(
+                f"'{key}' has shape {found.shape} of {found.dtype}; it must be {wanted}"
+                f"{' where there is no array start' * apart}."
+            )
 
 
 def _stamps(

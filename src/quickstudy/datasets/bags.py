@@ -22,7 +22,7 @@ import numpy as np
 
 from quickstudy.datasets import angles, selection, timing
 from quickstudy.datasets.episodes import About, Episode, Recording
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import QuickstudyError, listed, sound
 from quickstudy.settings import ReadingConfig
 
 ENDINGS = (".bag", ".db3", ".mcap")
@@ -152,7 +152,7 @@ def _opened(place: Path) -> Iterator[Any]:
     if place.is_file() and place.suffix not in ENDINGS:
         raise QuickstudyError(f"'{place}' seems to be a bag; give its name one of the endings {', '.join(ENDINGS)}.")
     store = get_typestore(Stores.LATEST)  # for ROS 2 bags without definitions
-    with selection.sound(f"'{place}' is not a whole bag of ROS messages"):
+    with sound(f"'{place}' is not a whole bag of ROS messages"):
         bag = AnyReader([place], default_typestore=store)
         try:
             bag.open()

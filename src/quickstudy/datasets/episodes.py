@@ -11,6 +11,8 @@ import numpy as np
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError, listed, within
 
+FASTEST = 1e5
+"""Steps a second that no robot exceeds."""
 _JITTER = 0.1
 """How far a time stamp may be off, in steps."""
 
@@ -64,6 +66,9 @@ class About:
         observation_units, action_units: of each channel, such as 'rad', 'deg' or 'm', '' where nobody said; or empty
             where nobody said of any.
         jitter: seconds that 95 of 100 steps are at most longer or shorter than `rate` says.
+
+    Raises:
+        QuickstudyError: a rate that no robot has.
     """
 
     rate: float | None = None
@@ -73,6 +78,10 @@ class About:
     observation_units: tuple[str, ...] = ()
     action_units: tuple[str, ...] = ()
     jitter: float = field(default=0.0, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not 0 < self.rate <= FASTEST:
+            raise QuickstudyError(f"A rate must be above 0 and at most {FASTEST:g} steps a second; got {self.rate:g}.")
 
     def named(self, observations: int, actions: int) -> "About":
         """The same, with numbered names in place of missing ones.

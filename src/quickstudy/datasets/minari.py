@@ -10,13 +10,16 @@ the last is left out when read, and repeated when written, since a demonstration
 action.
 """
 
-import json
+import gc
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import minari
 import numpy as np
@@ -27,12 +30,13 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from minari.serialization import deserialize_space
 from PIL import Image
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat
+from pydantic import BaseModel, Field, PositiveFloat
 
-from quickstudy.datasets import selection
+from quickstudy.datasets import hdf5, selection
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered, to_write
-from quickstudy.errors import QuickstudyError, listed, within
+from quickstudy.errors import QuickstudyError, listed, sound, within
 from quickstudy.io import files
+from quickstudy.io.files import checked, read_json
 from quickstudy.settings import ReadingConfig
 
 METADATA = "metadata.json"
@@ -52,7 +56,7 @@ class _Ours(BaseModel):
 
 
 class _Metadata(BaseModel):
-    total_episodes: NonNegativeInt
+    total_episodes: Annotated[int, Field(ge=0, le=10_000_000)]
     dataset_id: str
     observation_space: str
     action_space: str
@@ -96,19 +100,19 @@ def _parts(folder: Path) -> list[Path]:
 
 def _is_set(folder: Path) -> bool:
     try:
-        return (folder / HDF5).is_file() or "total_episodes" in json.loads((folder / METADATA).read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
+        return (folder / HDF5).is_file() or "total_episodes" in read_json(folder / METADATA)
+    except (QuickstudyError, TypeError):
         return False
 
 
 def _metadata(path: Path) -> _Metadata:
-    with selection.sound(f"'{path}' is not the description of a Minari data set"):
-        return selection.checked(_Metadata, json.loads(path.read_text("utf-8")), f"'{path}'")
+    with sound(f"'{path}' is not the description of a Minari data set"):
+        return checked(_Metadata, read_json(path), f"'{path}'")
 
 
 def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
     where, ours = f"'{folder / METADATA}'", said.quickstudy
-    with selection.sound(f"{where} has a space that Minari does not read"):
+    with sound(f"{where} has a space that Minari does not read"):
         seen = _leaves(deserialize_space(said.observation_space), "observation")
         did = _leaves(deserialize_space(said.action_space), "action")
     pictures = [key for key, space in seen.items() if _is_picture(key, space)]
@@ -126,7 +130,9 @@ def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
         about = replace(about, actions=ours.actions, action_units=ours.action_units)
     with within(where):
         about = about.named(len(_names(observations)), len(_names(actions)))
-    with selection.sound(f"'{folder}' is not whole: it lacks some of {said.total_episodes} episodes"):
+    if (folder / HDF5).is_file():
+        hdf5.check(folder / HDF5)
+    with sound(f"'{folder}' is not whole: it lacks some of {said.total_episodes} episodes"):
         storage = MinariStorage.read(folder)
         episodes = list(storage.get_episode_metadata(range(said.total_episodes)))
     tasks = [_text(one.get("task")) or said.dataset_id for one in episodes]
@@ -135,7 +141,7 @@ def _load(folder: Path, said: _Metadata, reading: ReadingConfig) -> Recording:
     def read(images: bool) -> Iterator[Episode]:
         for number, task in enumerate(tasks):
             at = f"'{folder}', episode {number}"
-            with selection.sound(f"{at} is not whole"):
+            with sound(f"{at} is not whole"):
                 (raw,) = storage.get_episodes([number]) if said.data_format == "hdf5" else [_table(storage, number)]
             parts = _leaves(raw["observations"], "observation")
             x = selection.side_by_side(parts, shapes[0], at)
@@ -248,12 +254,29 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
                 tasks.append({"task": episode.task})
                 yield _buffer(number, episode)
 
-        storage.update_episodes(buffers())
-        storage.update_episode_metadata(tasks)
+        with _told_by_hdf5():
+            storage.update_episodes(buffers())
+            storage.update_episode_metadata(tasks)
         ours = vars(about) | {"rewards": first.rewards is not None}
         said = "Demonstrations written by quickstudy; the task of an episode is its attribute 'task'."
         known = {"dataset_id": _dataset_id(folder), "minari_version": minari.__version__, "description": said}
         storage.update_metadata({**known, "quickstudy": {key: ours[key] for key in _Ours.model_fields}})
+
+
+@contextmanager
+def _told_by_hdf5() -> Iterator[None]:
+    """A disk that refuses is an OSError, however HDF5 says it; that it cannot close its file either is said nowhere."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+    finally:
+        gc.collect()
+        sys.unraisablehook = before
 
 
 def _buffer(number: int, episode: Episode) -> EpisodeBuffer:

@@ -85,7 +85,7 @@ def fetch_omniglot(source: Path | None = None) -> Path:
     target = _omniglot()
     if target.exists():
         load_omniglot(target)
-        console.print(f"Omniglot is there already: {target}", soft_wrap=True)
+        console.print(f"Omniglot is there already: {target}", markup=False, soft_wrap=True)
         return target
     if source is not None and source.is_file():
         load_omniglot(source)
@@ -98,7 +98,7 @@ def fetch_omniglot(source: Path | None = None) -> Path:
         images = _convert(archives)
         with files.partial(target) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **images._asdict())
-    console.print(f"Omniglot is in {target}", soft_wrap=True)
+    console.print(f"Omniglot is in {target}", markup=False, soft_wrap=True)
     return target
 
 

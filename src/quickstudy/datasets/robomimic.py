@@ -10,7 +10,6 @@ A demonstration's task is what its file or itself says in words; without that it
 several files is read, and the environment's name in a single one.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +19,10 @@ import h5py
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from quickstudy.datasets import selection
+from quickstudy.datasets import hdf5, selection
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import QuickstudyError, listed, sound
+from quickstudy.io.files import checked, parse_json
 from quickstudy.settings import ReadingConfig
 
 ENDINGS = (".hdf5", ".h5")
@@ -80,11 +80,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _load(path: Path, reading: ReadingConfig, alone: bool) -> Recording:
-    with selection.sound(f"'{path}' is not a whole HDF5 file"), h5py.File(path) as file:
+    hdf5.check(path)
+    with hdf5.opened(path) as file:
         names = _demonstrations(path, file)
         data = file["data"]
-        args = _json(data.attrs.get("env_args", "{}"), f"'{path}': env_args")
-        environment = selection.checked(_Environment, args, f"'{path}': env_args")
+        args = parse_json(data.attrs.get("env_args", "{}"), f"'{path}': env_args")
+        environment = checked(_Environment, args, f"'{path}': env_args")
         of_file = _label(data) or (environment.env_name if alone else "") or path.stem
         tasks = [_label(data[name]) or of_file for name in names]
         judged = all("success" in data[name].attrs for name in names)
@@ -108,7 +109,7 @@ def _load(path: Path, reading: ReadingConfig, alone: bool) -> Recording:
     channels = [tuple(n for key, shape in some.items() for n in _channels(key, shape)) for some in shapes]
 
     def read(images: bool) -> Iterator[Episode]:
-        with selection.sound(f"'{path}' is not a whole HDF5 file"), h5py.File(path) as file:
+        with hdf5.opened(path) as file:
             for name, task in zip(names, tasks, strict=True):
                 group = file["data"][name]
                 yield _episode(group, task, shapes, cameras if images else (), judged, f"'{path}', {name}")
@@ -154,7 +155,7 @@ def _episode(
         if key not in seen:
             raise QuickstudyError(f"{where}: it has no camera '{key}', which demonstrations before it have.")
     arrays = [beside | seen, beside]
-    with selection.sound(f"{where} is not whole"):
+    with sound(f"{where} is not whole"):
         x, y = (
             selection.side_by_side({key: found[key][()] for key in some if key in found}, some, where)
             for found, some in zip(arrays, shapes, strict=True)
@@ -176,19 +177,12 @@ def _channels(key: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     return numbered(key, int(np.prod(shape)))
 
 
-def _json(text: Any, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise QuickstudyError(f"{where} is not JSON ({error}).") from None
-
-
 def _label(group: h5py.Group) -> str:
     """What its attributes, or JSON within them, say of the task in words."""
     said = dict(group.attrs)
     for name in ("problem_info", "ep_meta"):
         if name in said:
-            inner = _json(said[name], f"'{group.file.filename}', {group.name}: {name}")
+            inner = parse_json(said[name], f"'{group.file.filename}', {group.name}: {name}")
             said |= inner if isinstance(inner, dict) else {}
     for name in _LABELS:
         text = said.get(name, "")

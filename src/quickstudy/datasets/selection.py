@@ -2,21 +2,16 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from quickstudy.datasets import timing
 from quickstudy.datasets.episodes import Episode, Recording
-from quickstudy.errors import QuickstudyError, listed, one_line
+from quickstudy.errors import QuickstudyError, listed
 from quickstudy.settings import ReadingConfig
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 _PICTURE = re.compile("image|rgb|depth|camera|pixels|frame|segmentation", re.IGNORECASE)
 _SIDE = 8
@@ -61,36 +56,8 @@ def picked(wanted: Iterable[str], known: Sequence[str], where: str, option: str)
     return found
 
 
-def checked(model: type[_Model], said: object, where: str) -> _Model:
-    """What a file says about itself, of the types that it must have.
-
-    Raises:
-        QuickstudyError: something is missing or of another type.
-    """
-    try:
-        return model.model_validate(said)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(map(str, wrong["loc"]))
-        if wrong["type"] == "missing":
-            raise QuickstudyError(f"{where} lacks '{key}'.") from None
-        value = repr(wrong["input"])[:60]
-        raise QuickstudyError(f"{where} says {key or 'all in all'} {value}: {wrong['msg'].lower()}.") from None
-
-
 def _without_ones(shape: Sequence[int]) -> list[int]:
     return [length for length in shape if length != 1]
-
-
-@contextmanager
-def sound(what: str) -> Iterator[None]:
-    """Whatever a library stumbles over in here is said with `what` before it, such as "'file' is not whole"."""
-    try:
-        yield
-    except QuickstudyError:
-        raise
-    except Exception as error:  # damaged files make libraries raise anything
-        raise QuickstudyError(f"{what} ({type(error).__name__}: {one_line(error)}).") from error
 
 
 def side_by_side(parts: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int]], where: str) -> np.ndarray:

@@ -15,16 +15,14 @@ import pyarrow.csv
 
 from quickstudy.datasets import timing
 from quickstudy.datasets.episodes import About, Episode, Recording, to_write
-from quickstudy.errors import QuickstudyError, one_line, unknown
+from quickstudy.errors import QuickstudyError, listed, one_line, unknown
 from quickstudy.io import files
 from quickstudy.settings import ReadingConfig
 
-CSV = (
-    "A .csv of demonstrations has a line of names and then one line a step: 'episode' (a whole number; the lines of an "
-    "episode stand together), 'task' (its label), columns 'observation.…' and 'action.…', and perhaps 'timestamp' "
-    "(seconds, or dates; 'timestamp_ms' and so on say another unit), 'reward' and 'success' (0 or 1, or true or "
-    "false). Columns stand between commas, semicolons or tabs."
-)
+CSV = "Each line is a step: episode, task, observation.…, action.…, perhaps timestamp, reward, success."
+"""What a .csv of demonstrations has, in short. 'episode' is a whole number, and the lines of an episode stand together;
+'timestamp' is seconds, or dates; 'timestamp_ms' and so on say another unit; 'success' is 0 or 1, or true or false.
+Columns stand between commas, semicolons or tabs."""
 
 _BLOCK = 4 << 20
 """Bytes that are parsed at once."""
@@ -193,7 +191,7 @@ def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
     if len(stamps) > 1:
         exact = [name for name in stamps if _plain(name) == "timestamp"]
         if len(exact) != 1:
-            raise QuickstudyError(f"'{path}' has the time stamps {stamps} of each step; leave one.")
+            raise QuickstudyError(f"'{path}' has the time stamps {listed(stamps)} of each step; leave one.")
         stamps = exact
     return columns | ({"timestamp": stamps[0]} if stamps else {})
 

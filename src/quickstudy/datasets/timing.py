@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quickstudy.datasets import angles
-from quickstudy.datasets.episodes import About, Episode
+from quickstudy.datasets.episodes import FASTEST, About, Episode
 from quickstudy.errors import QuickstudyError
 
 _JITTER = 0.1
@@ -20,8 +20,6 @@ _GAP = 3
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LATEST = 1e11
 """Seconds since 1970 that no clock shows before the year 5000."""
-_FASTEST = 1e5
-"""Steps a second."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,10 @@ def rate_of(times: Iterable[np.ndarray], where: str) -> Rate | None:
     steps = np.concatenate([np.diff(one) for one in kept])
     steps = steps[np.isfinite(steps)]
     usual = float(np.median(steps)) if len(steps) else 0.0
-    if usual <= 0 or usual < 1 / _FASTEST:
+    if usual <= 0 or usual < 1 / FASTEST:
         raise QuickstudyError(
             f"{where}: half of the time stamps are {usual:g} s or less after the one before; stamps that rise, at most "
-            f"{_FASTEST:g} steps a second, are needed to tell the rate."
+            f"{FASTEST:g} steps a second, are needed to tell the rate."
         )
     runs = [run for one in kept for run in _runs(one, usual)]
     lengths = np.array([len(run) - 1 for run in runs], float)

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from quickstudy.errors import QuickstudyError, listed
-from quickstudy.io.files import reason
+from quickstudy.errors import QuickstudyError, listed, sound
+from quickstudy.io.files import parse_json, reason
 from quickstudy.io.migration import renamed
 from quickstudy.io.progress import console
 from quickstudy.io.provenance import versions
@@ -125,7 +124,7 @@ def _load(folder: Path) -> Checkpoint:
         raise QuickstudyError(f"There is no checkpoint folder '{folder}'.")
     if not (folder / CONFIG).is_file():
         raise QuickstudyError(f"'{folder}' is not a checkpoint: it holds no {CONFIG}.")
-    config = _parse(folder / CONFIG, _read(folder / CONFIG))
+    config = parse_json(_read(folder / CONFIG), f"'{folder / CONFIG}' is damaged: it")
     if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
         raise QuickstudyError(f'\'{folder / CONFIG}\' does not say "format": "{FORMAT}"; it is no checkpoint of ours.')
     checksums = config.pop("sha256", None)
@@ -135,8 +134,9 @@ def _load(folder: Path) -> Checkpoint:
     content = {name: _read_checked(folder / name, checksums[name]) for name in names}
     training = None
     if TRAINING in content:
-        leaves = _parse_tensors(folder / TRAINING_TENSORS, content[TRAINING_TENSORS])
-        training = _decode(_parse(folder / TRAINING, content[TRAINING]), leaves)
+        with sound(f"'{folder / TRAINING}' is damaged"):
+            leaves = _parse_tensors(folder / TRAINING_TENSORS, content[TRAINING_TENSORS])
+            training = _decode(parse_json(content[TRAINING], f"'{folder / TRAINING}'"), leaves)
     return Checkpoint(_parse_tensors(folder / MODEL, content[MODEL]), config, training)
 
 
@@ -172,7 +172,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
         where: what the tensors came from, for the error's sentence.
 
     Raises:
-        QuickstudyError: names are missing or unexpected, or shapes differ; the module is then unchanged.
+        QuickstudyError: names are missing or unexpected, shapes or types differ, or a number is not finite; the module
+            is then unchanged.
     """
     own = module.state_dict()
     shapes = [
@@ -180,10 +181,17 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    kinds = [
+        f"{name} is {tensors[name].dtype} where {own[name].dtype} is wanted"
+        for name in own
+        if name in tensors and tensors[name].dtype != own[name].dtype
+    ]
     faults = {
         "missing": [name for name in own if name not in tensors],
         "unexpected": [name for name in tensors if name not in own],
         "of another shape": shapes,
+        "of another type": kinds,
+        "not finite": [name for name, one in tensors.items() if one.is_floating_point() and not one.isfinite().all()],
     }
     said = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if said:
@@ -285,18 +293,9 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode()
 
 
-def _parse(path: Path, content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise QuickstudyError(f"'{path}' is damaged: it is not valid JSON ({error}).") from error
-
-
 def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    try:
+    with sound(f"'{path}' is damaged: it is not a valid safetensors file"):
         return tensors_from_bytes(content)
-    except (SafetensorError, KeyError) as error:
-        raise QuickstudyError(f"'{path}' is damaged: it is not a valid safetensors file ({error}).") from error
 
 
 def _read_checked(path: Path, checksum: str) -> bytes:

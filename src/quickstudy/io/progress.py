@@ -3,12 +3,24 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-console = Console()
+from quickstudy.errors import printable
+
+
+class SafeConsole(Console):
+    """A console that obeys no control characters in what it is given, such as names of files and labels of data."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        safe = text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+        return super().render_str(safe, **options)
+
+
+console = SafeConsole()
 
 _SECONDS_BETWEEN_LINES = 20.0
 _SECONDS_WORTH_A_LINE = 2.0
@@ -26,6 +38,7 @@ class Advance(Protocol):
 def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
     """A bar of `total` steps, of which `done` were done before. Within another bar it stays silent."""
     global _showing
+    description = printable(description)
     if _showing:
         yield lambda steps=1, note="", once=0.0: None
         return
@@ -39,13 +52,13 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
 def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
     """By rich, which measures speed from the end of the first step on, after what comes but once."""
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as shown:
         task = shown.add_task(description, total=total, completed=done, note="")

@@ -1,7 +1,6 @@
 """Where a figure or a checkpoint comes from: versions, commit and machine, as plain data for JSON."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, shown
 from quickstudy.io import files
 
 NOTE = "run.json"
@@ -103,14 +102,11 @@ def read_note(folder: Path) -> dict[str, Any]:
         QuickstudyError: there is none, or it is damaged.
     """
     path = Path(folder) / NOTE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise QuickstudyError(f"'{folder}' does not say how it was made: it has no {NOTE}.") from error
-    except (OSError, ValueError) as error:
-        raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
+    if not path.exists():
+        raise QuickstudyError(f"'{folder}' does not say how it was made: it has no {NOTE}.")
+    found = files.read_json(path)
     if not isinstance(found, dict):
-        raise QuickstudyError(f"'{path}' must hold a JSON object; got {found!r}.")
+        raise QuickstudyError(f"'{path}' must hold a JSON object; got {shown(found)}.")
     return found
 
 

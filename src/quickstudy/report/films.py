@@ -63,7 +63,7 @@ def take(
                     groups += _failures(folder, family, learner, split, evaluations[0], seed)
                 advance()
     except QuickstudyError as error:  # no films of this family, or none on this machine
-        console.print(f"No films: {error}", soft_wrap=True)
+        console.print(f"No films: {error}", markup=False, soft_wrap=True)
         return
     files.write_json(index, groups, indent=1)
 

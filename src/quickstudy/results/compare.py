@@ -6,7 +6,6 @@ what is finished is never run again, what was interrupted goes on.
 
 import copy
 import functools
-import json
 import platform
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from rich.markup import escape
 
 from quickstudy.data import Source
 from quickstudy.errors import QuickstudyError, unknown
@@ -152,8 +152,9 @@ def compare(
         tables.write(folder, cells)
     if left:
         console.print(
-            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit ({', '.join(left)}); "
-            f"[bold]quickstudy resume {shlex.quote(str(folder))}[/] goes on where this one stopped.",
+            f"[bold]Out of time:[/] {len(left)} of {len(chosen) * protocol.seeds} did not fit "
+            f"({escape(', '.join(left))}); "
+            f"[bold]quickstudy resume {escape(shlex.quote(str(folder)))}[/] goes on where this one stopped.",
             soft_wrap=True,
         )
     return cells
@@ -202,7 +203,7 @@ def _cell_of(
 def _with_those_before(folder: Path, settings: dict[str, Settings]) -> dict[str, Any]:
     """The methods' settings with those that the folder has, which is only gone on with under the same ones."""
     path = folder / "settings.json"
-    then = json.loads(path.read_text()) if path.exists() else {}
+    then = files.read_json(path) if path.exists() else {}
     changed = [m for m, now in settings.items() if m in then and settings_from_plain(then[m], str(path)) != now]
     if changed:
         raise QuickstudyError(
@@ -265,7 +266,7 @@ class _Run:
             return Evaluation.load(path)
         if self._budget.over():
             raise OutOfTime
-        console.print(f"[bold]{self.method.name}[/], seed {self.seed}: {split}")
+        console.print(f"[bold]{escape(self.method.name)}[/], seed {self.seed}: {escape(split)}")
         learner = self.learner()
         with self._budget.part(f"evaluation of {self.method.name}"):
             result = self.experiment.evaluate(
@@ -277,7 +278,7 @@ class _Run:
     def costs(self, runs: Sequence["_Run"]) -> dict[str, Any]:
         """What the method costs, as fields of a row: of this seed, but for the mean time of training over `runs`."""
         path = self.trained_in / COST
-        plain = json.loads(path.read_text()) if path.exists() else {}
+        plain = files.read_json(path) if path.exists() else {}
         return {
             **asdict(Cost(**plain)),
             "parameters": self._training.parameters(),

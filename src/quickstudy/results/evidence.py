@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, shown, sound, unknown, within
 from quickstudy.io import files
 from quickstudy.io.provenance import commit, machine, versions
 from quickstudy.method import Experience, Role
@@ -50,8 +50,12 @@ def _text(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
 
-Text = Annotated[str, _Rule("a text", _text(".*"))]
-MethodName = Annotated[str, _Rule("a text that is not empty", _text(".+"))]
+def _shown(value: Any) -> bool:
+    return isinstance(value, str) and value.replace("\n", "").isprintable()
+
+
+Text = Annotated[str, _Rule("a text without control characters", _shown)]
+MethodName = Annotated[str, _Rule("a text that is not empty", lambda value: _shown(value) and value != "")]
 CellName = Annotated[str, _Rule("words and digits joined by hyphens", _text("[a-z0-9]+(-[a-z0-9]+)*"))]
 Index = Annotated[int, _whole(0)]
 Count = Annotated[int, _whole(1)]
@@ -86,7 +90,7 @@ class _Checked:
         for name, (rule, optional) in _rules(kind).items():
             value = getattr(self, name)
             if not ((optional and value is None) or rule.holds(value)):
-                raise QuickstudyError(f"{self._subject()}: {name} must be {rule.wanted}; got {value!r}.")
+                raise QuickstudyError(f"{self._subject()}: {name} must be {rule.wanted}; got {shown(value)}.")
             if rule.holds is _bounds and value is not None:
                 object.__setattr__(self, name, tuple(value))
 
@@ -296,27 +300,22 @@ class Cell(_Checked):
             QuickstudyError: no such file, not JSON, or not a cell.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise QuickstudyError(f"There is no results file '{path}'.") from error
-        except (OSError, ValueError) as error:
-            raise QuickstudyError(f"'{path}' is not a readable JSON file ({error}).") from error
-        try:
+        if not path.exists():
+            raise QuickstudyError(f"There is no results file '{path}'.")
+        content = files.read_json(path)
+        with within(f"'{path}'"), sound("it is no table of results"):
             _match(cls, content, "a cell")
             if not isinstance(content["rows"], list):
-                raise QuickstudyError(f"rows must be a list; got {content['rows']!r}.")
+                raise QuickstudyError(f"rows must be a list; got {shown(content['rows'])}.")
             for row in content["rows"]:
                 _match(Row, row, "a row")
             return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
-        except QuickstudyError as error:
-            raise QuickstudyError(f"'{path}': {error}") from error
 
 
 def _match(kind: type, content: Any, what: str) -> None:
     """Raises QuickstudyError unless `content` is an object with the fields of the dataclass `kind`."""
     if not isinstance(content, dict):
-        raise QuickstudyError(f"{what} must be a JSON object; got {content!r}.")
+        raise QuickstudyError(f"{what} must be a JSON object; got {shown(content)}.")
     names = [f.name for f in fields(kind)]
     for name in content:
         if name not in names:

@@ -10,6 +10,7 @@ The two files in the middle are a checkpoint, see `quickstudy.io.checkpoint`; no
 """
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy import families
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, printable
 from quickstudy.experiment import Experiment
 from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
 from quickstudy.results import runs
 from quickstudy.results.evidence import Cell
-from quickstudy.results.tables import to_markdown
+from quickstudy.results.tables import in_markdown, to_markdown
 from quickstudy.task import TaskFamily
 
 CARD = "README.md"
@@ -182,6 +183,8 @@ def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], lic
             f"[step, {family.action_size}]{rate}."
         )
         each = f"{training.meta_batch} tasks each, {training.shots} demonstration(s) to adapt from"
+    called, learner = in_markdown(family.name), in_markdown(experiment.method.name)
+    name, protocol, target = in_markdown(name), in_markdown(family.protocol), shlex.quote(printable(target))
     tables = "\n\n".join(f"### {cell.cell}\n\n{to_markdown(cell).strip()}" for cell in cells)
     return f"""---
 {data.to_yaml().strip()}
@@ -189,7 +192,7 @@ def _card(name: str, target: str, experiment: Experiment, cells: list[Cell], lic
 
 # {name}
 
-A `{experiment.method.name}` learner, meta-trained by quickstudy on {kind} `{family.name}`: it adapts to a new task
+A `{learner}` learner, meta-trained by quickstudy on {kind} `{called}`: it adapts to a new task
 {adapts}.
 
 ## How to use it
@@ -207,7 +210,7 @@ quickstudy pull {target} --output-dir runs/{name}
 
 ## Limits
 
-- It was trained for this: {family.protocol}.
+- It was trained for this: {protocol}.
 - What it was not trained on (other robots, channels, units or rates) it cannot be expected to do; the intervals above
   say nothing about that.
 - {judged}: before it moves a real robot, limit speed and force, and stand by.

@@ -1,12 +1,11 @@
 """Whether a run that was repeated gave the same: bits of the learner, and figures within their intervals."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from quickstudy.io import checkpoint
+from quickstudy.io import checkpoint, files
 from quickstudy.results.evidence import Cell
 
 
@@ -58,4 +57,4 @@ def figures(run: Path, again: Path) -> list[Figure]:
 def commands(run: Path) -> list[str]:
     """The evaluations that a run's tables came of, as they were typed, each once."""
     paths = sorted((run / "results").glob("*.json"))
-    return list(dict.fromkeys(str(json.loads(path.read_text())["command"]) for path in paths))
+    return list(dict.fromkeys(str(files.read_json(path)["command"]) for path in paths))

@@ -12,7 +12,6 @@ to go on with either (`quickstudy resume RUN`) or to repeat it (`quickstudy resu
 """
 
 import dataclasses
-import json
 import re
 import shlex
 import socket
@@ -28,7 +27,7 @@ from rich.markup import escape
 
 from quickstudy import families, methods, outside
 from quickstudy.data import Seen
-from quickstudy.errors import QuickstudyError, one_line
+from quickstudy.errors import QuickstudyError, one_line, printable, sound
 from quickstudy.experiment import Experiment, Machines
 from quickstudy.families.grasping.family import OBJECTS
 from quickstudy.families.recorded import RecordedDemonstrations
@@ -84,7 +83,8 @@ def _listed(folder: Path) -> Run:
     try:
         return _described(folder)
     except Exception as error:  # files that others wrote, changed or cut off hold anything
-        said = str(error) if isinstance(error, QuickstudyError) else f"{type(error).__name__}: {one_line(error)}"
+        told = isinstance(error, QuickstudyError)
+        said = str(error) if told else f"{folder} holds what no run holds ({type(error).__name__}: {one_line(error)})"
         return Run(folder, "training", "", "", "damaged", (0, 0), said, _changed(folder))
 
 
@@ -102,7 +102,7 @@ def _described(folder: Path) -> Run:
     settings = note.get("settings", {})
     where = next((w for w in ("last", "best") if checkpoint.exists(folder / "checkpoints" / w)), None)
     if is_comparison(folder):
-        each = json.loads((folder / "settings.json").read_text())
+        each = files.read_json(folder / "settings.json")
         family, method = next((s["family"] for s in each.values()), ""), " ".join(note.get("methods", each))
         progress, kind = _evaluated(folder, note, len(each)), "comparison"
     else:
@@ -113,7 +113,8 @@ def _described(folder: Path) -> Run:
         at_once = where == "best" and "step" not in config  # a method that is not trained
         progress = (1, 1) if at_once else (int(config.get("step", 0)), steps)
     state: State = "finished" if progress[0] >= progress[1] > 0 else "running" if _alive(note) else "stopped"
-    return Run(folder, kind, family, method, state, progress, _headline(folder, where), _changed(folder))
+    family, method, headline = (printable(str(said)) for said in (family, method, _headline(folder, where)))
+    return Run(folder, kind, family, method, state, progress, headline, _changed(folder))
 
 
 def is_comparison(folder: Path) -> bool:
@@ -250,7 +251,11 @@ def load(
     Raises:
         QuickstudyError: not a run folder, a damaged checkpoint, or one that does not fit its own settings.
     """
-    run = Path(run)
+    with sound(f"'{run}' cannot be loaded"):
+        return _load(Path(run), which, objects, unit, adapting)
+
+
+def _load(run: Path, which: str, objects: Path | None, unit: str, adapting: bool) -> tuple[Experiment, Any]:
     settings = load_settings(run, which)
     where = run / "checkpoints" / which
     found = checkpoint.load(where)

@@ -4,6 +4,7 @@ The HTML of a report is a template of `quickstudy.report`, which takes the same 
 """
 
 import csv
+import html
 import io
 import json
 import math
@@ -18,6 +19,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from quickstudy.errors import printable
 from quickstudy.io import files
 from quickstudy.io.progress import console
 from quickstudy.method import Experience
@@ -221,8 +223,14 @@ def to_markdown(cell: Cell) -> str:
     """The cell as a Markdown table with its protocol and its command below."""
     made = table(cell)
     lines = [made.headers, [":--" if word else "--:" for word in made.words], *made.rows]
-    text = "\n".join("| " + " | ".join(part.replace("|", "\\|") for part in line) + " |" for line in lines)
-    return f"{text}\n\n{made.protocol}\n{made.measured} Again: `{cell.command}`\n"
+    text = "\n".join("| " + " | ".join(in_markdown(part).replace("|", "\\|") for part in line) + " |" for line in lines)
+    again = in_markdown(cell.command).replace("`", "'")
+    return f"{text}\n\n{in_markdown(made.protocol)}\n{in_markdown(made.measured)} Again: `{again}`\n"
+
+
+def in_markdown(text: str) -> str:
+    """A text of a results file as Markdown shows it: no HTML, and no link that it was not meant to be."""
+    return html.escape(printable(text), quote=False).replace("](", "\\](")
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
@@ -231,7 +239,9 @@ def to_csv(cells: Sequence[Cell]) -> str:
     def parts(name: str, value: Any) -> list[Any]:
         if name.endswith("ci95"):
             return ["", ""] if value is None else list(value)
-        return ["" if value is None else value]
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+            value = f"'{value}"  # spreadsheets would compute it
+        return ["" if value is None else printable(value) if isinstance(value, str) else value]
 
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")

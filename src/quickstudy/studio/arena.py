@@ -171,7 +171,7 @@ class GraspingArena(Arena):
     name, grips, turns, speed, apart = "grasping", True, True, 1.5, (1.05, 0.0, 0.0)
     show_speed, label_at = 1.0, (0.0, 0.6, 0.62)
     eye, centre, handle_size = (0.40, 1.42, 0.78), (0.0, 0.56, 0.10), 0.16
-    wide_eye, wide_centre = (0.55, 1.95, 0.95), (0.52, 0.55, 0.10)
+    wide_eye, wide_centre = (0.55, 2.2, 1.05), (0.52, 0.55, 0.12)
     env: GraspingVectorEnv
 
     def handle(self) -> Handle:

@@ -1,5 +1,6 @@
 """What learners do in the studio: they are loaded, adapt, act, and are compared with others."""
 
+import copy
 import functools
 import time
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,11 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
 
 @functools.lru_cache(maxsize=16)
 def loaded(run: Path) -> Any:
-    """The learner of a run; all sessions share it, as nothing changes it."""
+    """The learner of a run, which all sessions share.
+
+    Nobody acts with it or adapts it but by a copy, see `own`: a network whose parameters are those of a skill for the
+    time of a call (`torch.func.functional_call`) serves one thread alone.
+    """
     return runs.load(run, adapting=True)[1].requires_grad_(True)
 
 
@@ -111,7 +116,13 @@ def warm_up(learner: MetaLearner, family: SimulatedFamily) -> None:
     shape = learner.seen.observations.mean if learner.seen is not None else np.zeros(family.observation_size)
     steps = np.repeat(np.asarray(shape, np.float32)[None], 8, 0)
     nothing = Demonstration(steps, np.zeros((8, family.action_size), np.float32))
+    learner = own(learner)
     SkillPolicy(learner, stacked(adapt(learner, [nothing], family)))(steps[None, :1])
+
+
+def own(learner: Any) -> Any:
+    """A copy for one thread, which keeps what is known of the training."""
+    return copy.deepcopy(learner)
 
 
 def stacked(skill: Skill) -> Skill:
@@ -140,7 +151,7 @@ class Learned:
 
     def policy(self) -> SkillPolicy:
         """Acts for one task; a new one for every episode, as it may remember."""
-        return SkillPolicy(self.learner, stacked(self.skill))
+        return SkillPolicy(own(self.learner), stacked(self.skill))
 
 
 def learned(learner: MetaLearner, demonstrations: Sequence[Demonstration], family: SimulatedFamily) -> Learned:
@@ -153,7 +164,7 @@ def learned(learner: MetaLearner, demonstrations: Sequence[Demonstration], famil
     if not demonstrations:
         with torch.no_grad():
             return Learned(learner, learner.begin(), 0, 0.0, None, None)
-    skill = adapt(learner, demonstrations, family)
+    skill = adapt(own(learner), demonstrations, family)
     took = 1e3 * (time.perf_counter() - started)
     far = None if learner.seen is None else outside.farthest(learner.seen, demonstrations, family)
     return Learned(learner, skill, len(demonstrations), took, _moved(learner, skill), far if far and far.far else None)

@@ -6,7 +6,7 @@ Only that loop changes what is shown; what a click asks for is done by viser's t
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Tab:
 
     Args:
         client: of viser.
+        clients: those that are connected now, by number.
         choices: the learners that there are.
         folder: where files are kept.
 
@@ -44,8 +45,16 @@ class Tab:
     """
 
     def __init__(
-        self, client: Any, choices: Sequence[Choice], folder: Path, language: Language, dark: bool, seed: int | None
+        self,
+        client: Any,
+        clients: Callable[[], Mapping[int, Any]],
+        choices: Sequence[Choice],
+        folder: Path,
+        language: Language,
+        dark: bool,
+        seed: int | None,
     ) -> None:
+        self._clients = clients
         self.client, self.choices, self.folder, self.language, self.dark = client, choices, folder, language, dark
         self.session: Session | None = None
         self.note, self.failure, self.pictures = "", "", 0
@@ -117,6 +126,10 @@ class Tab:
             self.client.scene.remove_click_callback()
         self._clicked = clicked
 
+    def rebuild(self) -> None:
+        """The panel is made anew, as after another language or theme was chosen."""
+        self._stale = True
+
     def close(self) -> None:
         """Ends the loop and the physics."""
         self._stop.set()
@@ -139,11 +152,16 @@ class Tab:
                     self._build()
                 self._draw()
             except Exception as error:  # whatever fails here must not take other tabs with it
+                if self._stop.is_set() or not self._is_connected():
+                    break
                 _log.exception("A page of the studio failed.")
                 self.failure = f"{type(error).__name__}: {one_line(error)}"
                 self._shown = ()
                 self._stop.wait(1.0)
             self._stop.wait(max(0.002, _PICTURE - (time.perf_counter() - started)))
+
+    def _is_connected(self) -> bool:
+        return self.client.client_id in self._clients()
 
     def _begin(self) -> None:
         """Makes the session; it takes seconds in a process that has made none."""

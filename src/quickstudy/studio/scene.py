@@ -8,12 +8,12 @@ import numpy as np
 from quickstudy.families.navigation.layouts import HALF
 from quickstudy.simulation.world_view import WorldView
 from quickstudy.studio.arena import BESIDE, LEARNER, Arena, Handle
-from quickstudy.studio.session import Frame
+from quickstudy.studio.motion import Frame
 
 _QUIET, _LOUD = np.array([150, 160, 175]), np.array([230, 60, 30])
 """Colours of a demonstrated step that nobody attends to, and of one that is attended to most."""
 
-_TRIANGLES = 1500
+_TRIANGLES = 2500
 """Of a mesh: a scene that moves is drawn again and again, by some browsers without a GPU."""
 
 
@@ -57,8 +57,11 @@ class Stage:
             ]
             self._handle = self._plumb = self._steps = None
             self._labels, self._names, self._mark = [], ("", ""), None
-            self._scene.add_light_ambient("/ambient", intensity=0.7)
-            self._scene.configure_default_lights(cast_shadow=False)  # they cost a browser without a GPU half its speed
+            # Shadows and the light of an environment take a browser without a GPU three quarters of its time.
+            self._scene.configure_environment_map(None)
+            self._scene.configure_default_lights(enabled=False)
+            self._scene.add_light_ambient("/ambient", intensity=2.2)
+            self._scene.add_light_directional("/sun", intensity=2.2, position=(0.6, 1.5, 2.0))
         self._arena = arena
         self._views[LEARNER].build(arena.model)
         self._second = False  # it is drawn when it is first seen

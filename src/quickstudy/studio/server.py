@@ -1,8 +1,11 @@
 """The studio as a whole: a guarded server, and a tab for everybody who opens its page."""
 
-import logging
+import ctypes
+import gc
 import threading
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,13 @@ from quickstudy.studio.words import Language, say
 
 MOST_TABS = 8
 """Pages that may be open at once: each steps its own physics."""
-_log = logging.getLogger(__name__)
+
+
+def _give_back() -> None:
+    """Lets the system have the memory of a tab that is gone: the C library keeps what each of its threads freed."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Studio:
@@ -46,6 +55,8 @@ class Studio:
         self.tabs: dict[int, Tab] = {}
         self._lock = threading.Lock()
         self._choices, self._folder, self._language, self._dark, self._seed = choices, folder, language, dark, seed
+        # A tab notices with its next picture that its visitor is gone.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self._server, self.address = serve(host, port, token)
         self._server.on_client_connect(self._open)
         self._server.on_client_disconnect(self._leave)
@@ -56,7 +67,7 @@ class Studio:
                 client.gui.add_markdown(say(self._language, "too_many", most=MOST_TABS))
                 return
             self.tabs[client.client_id] = Tab(
-                client, self._choices, self._folder, self._language, self._dark, self._seed
+                client, self._server.get_clients, self._choices, self._folder, self._language, self._dark, self._seed
             )
         if client.client_id not in self._server.get_clients():  # it left before it was there
             self._leave(client)
@@ -66,6 +77,8 @@ class Studio:
             tab = self.tabs.pop(client.client_id, None)
         if tab is not None:
             tab.close()
+            del tab
+            _give_back()
 
     def close(self) -> None:
         """Ends every tab and the server."""

@@ -448,7 +448,7 @@ class Session:
         learner = learning.loaded(self.choice.run)
         family = self.arena.family
         if self.choice.by_trial:
-            return Trier(learner, family.action_size)
+            return Trier(learning.own(learner), family.action_size)
         return learning.learned(learner, [], family)
 
     def _rest(self) -> None:

@@ -1,6 +1,5 @@
 """What a LeRobotDataset says about itself: its features, and where its episodes are; nothing of it is trusted."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, StrictFloat, StrictInt, StrictStr
 
 from quickstudy.datasets.lerobot.layout import IMAGES, INFO, is_camera
-from quickstudy.datasets.selection import checked, is_picture, sound
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.datasets.selection import is_picture
+from quickstudy.errors import QuickstudyError, listed, sound
+from quickstudy.io.files import checked, parse_json, read_json
 
 _FIELD = re.compile(r"\{(\w+)(?::0?\d{1,2}d)?\}")
 _STATES = ("state", "environment_state", "observation")
@@ -82,9 +82,7 @@ def read_info(folder: Path) -> Info:
     path = folder / INFO
     if not path.is_file():
         raise QuickstudyError(f"'{folder}' is not a LeRobot data set: it has no {INFO}.")
-    with sound(f"'{path}' is not readable JSON"):
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
-    info = checked(Info, said, f"'{path}'")
+    info = checked(Info, read_json(path), f"'{path}'")
     if not re.match(r"v(2\.[01]|3\.)", info.codebase_version):
         raise QuickstudyError(f"'{path}' says version {info.codebase_version!r:.60}; v2.0, v2.1 and v3 are read.")
     wide = next((name for name, one in info.features.items() if one.is_number and one.width > 100 * _MOST_WIDTH), None)
@@ -186,8 +184,9 @@ def _old(folder: Path, info: Info, films: Sequence[str]) -> Iterator[Place]:
     path = folder / "meta/episodes.jsonl"
     if not path.is_file():
         raise QuickstudyError(f"'{folder}' has no meta/episodes.jsonl, which lists its episodes.")
-    with sound(f"'{path}' is not lines of JSON"):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    with sound(f"'{path}' is not text"):
+        text = path.read_text(encoding="utf-8-sig")
+    lines = [parse_json(line, f"'{path}', a line") for line in text.splitlines() if line.strip()]
     for row, one in enumerate(lines):
         where = f"'{path}', line {row + 1}"
         if not isinstance(one, dict):

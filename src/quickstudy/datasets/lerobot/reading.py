@@ -16,8 +16,7 @@ from quickstudy.datasets import timing, videos
 from quickstudy.datasets.episodes import About, Episode, Recording, numbered
 from quickstudy.datasets.lerobot.layout import IMAGES, INFO, REWARD, ROWS, SUCCESS, is_camera
 from quickstudy.datasets.lerobot.listing import Feature, Info, Place, chosen, opened, places, read_info
-from quickstudy.datasets.selection import sound
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import QuickstudyError, listed, sound
 from quickstudy.settings import ReadingConfig
 
 

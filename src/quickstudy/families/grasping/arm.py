@@ -4,11 +4,17 @@ A robot of one's own is a subclass of `Arm` and two lines of a family, see docs/
 """
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
 from mujoco import mjtObj
 
+from quickstudy.errors import QuickstudyError, sound
+
+_INCLUDES, _MODEL_BYTES = 20, 16 << 20
+"""Files within each other, and bytes of one, of a robot's model."""
 TABLE_CENTRE = np.array([0.0, 0.6, 0.0])
 """Where objects lie, metres; a robot is set up so that it reaches 18 cm around this place and 32 cm above."""
 
@@ -101,6 +107,38 @@ class Arm(ABC):
             jacobian = np.concatenate([place, turn])[:, :arm]
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
             data.qpos[:arm] = np.clip(data.qpos[:arm] + step, low, high)
+
+
+def read_model(path: Path) -> mujoco.MjSpec:
+    """A robot's model from an MJCF file that somebody else may have written, whose parts all lie in its folder.
+
+    Raises:
+        QuickstudyError: it is not readable, or includes or names a file outside of its folder.
+    """
+    path = Path(path)
+    with sound(f"'{path}' is not a readable MJCF file"):
+        _check_parts(path, path.parent.resolve(), [])
+        return mujoco.MjSpec.from_file(str(path))
+
+
+def _check_parts(path: Path, home: Path, above: list[Path]) -> None:
+    """Raises QuickstudyError where a file of a model, or one that it includes, names what lies outside of `home`."""
+    if path in above or len(above) > _INCLUDES or path.stat().st_size > _MODEL_BYTES:
+        raise QuickstudyError(f"'{path}' includes itself, or is larger than a model.")
+    root = ElementTree.parse(path).getroot()
+    named = [(one.tag, key, value) for one in root.iter() for key, value in one.items() if key.startswith("file")]
+    named += [
+        (one.tag, key, value)
+        for one in root.iter("compiler")
+        for key, value in one.items()
+        if key in ("meshdir", "texturedir", "assetdir")
+    ]
+    for tag, _, value in named:
+        place = path.parent / value
+        if Path(value).is_absolute() or ".." in Path(value).parts or not place.resolve().is_relative_to(home):
+            raise QuickstudyError(f"'{path}': its {tag} '{value[:60]}' lies outside of the folder of the model.")
+        if tag == "include" and place.is_file():
+            _check_parts(place, home, [*above, path])
 
 
 def carry_by_mocap(spec: mujoco.MjSpec) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy import datasets
-from quickstudy.errors import QuickstudyError, unknown
+from quickstudy.errors import QuickstudyError, one_line, sound, unknown
 from quickstudy.io import files
 
 UNITS: Mapping[str, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
@@ -75,7 +75,8 @@ def load(path: Path, unit: str = "m") -> Solid:
     settings = repr((_VERSION, UNITS[unit], sorted(_PARTS.items())))
     key = hashlib.sha256(content + settings.encode() + path.suffix.lower().encode()).hexdigest()[:24]
     if not _place(key).exists():
-        _keep(_cut(_read(path, unit), key))
+        with sound(f"'{path}' cannot be made an object"):
+            _keep(_cut(_read(path, unit), key))
     return cached(key)
 
 
@@ -135,7 +136,7 @@ def _read(path: Path, unit: str) -> Any:
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
         vertices, faces = np.asarray(mesh.vertices, float), np.asarray(mesh.faces)
     except Exception as error:  # its parsers raise whatever they stumble over
-        raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file ({error}).") from error
+        raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file ({one_line(error)}).") from error
     if len(faces) == 0 or not np.isfinite(vertices).all():
         raise QuickstudyError(f"'{path}' is not a readable {path.suffix.lower()} file: it holds no triangles.")
     _check_size(path, float(np.ptp(vertices, axis=0).max()), unit)

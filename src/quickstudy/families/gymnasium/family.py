@@ -14,7 +14,7 @@ from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.gymnasium.parameters import Draw, Space
 from quickstudy.families.gymnasium.spaces import Parts, Scale, given_goal, shown_by_wrapper
-from quickstudy.families.gymnasium.vector_env import Expert, Flat, GymVectorEnv
+from quickstudy.families.gymnasium.vector_env import TIMEOUT, Expert, Flat, GymVectorEnv, close, deadline
 from quickstudy.io.progress import console
 from quickstudy.task import Policy, Task, check_run
 
@@ -44,6 +44,7 @@ class GymFamily(SimulatedFamily):
         horizon: int | None = None,
         disturbance: float = 0.1,
         threads: int = 1,
+        timeout: float = TIMEOUT,
         sizes: Mapping[str, int] | None = None,
         name: str = "own-environment",
         protocol: str = "",
@@ -66,6 +67,8 @@ class GymFamily(SimulatedFamily):
             disturbance: standard deviation of the noise that the expert is disturbed by while it demonstrates, of half
                 the range of an action, so that learners see how to come back.
             threads: environments stepped at the same time; worth it where a step frees the interpreter.
+            timeout: seconds that one call of an environment or the expert may take; what takes longer failed, and is
+                made anew as what raises.
             sizes: tasks of each split; by default 100,000 for training and 10,000 for each other.
             name: of the family.
             protocol: what is hidden and what counts as success, for tables.
@@ -77,6 +80,9 @@ class GymFamily(SimulatedFamily):
             raise QuickstudyError(f"The disturbance of demonstrations must be within 0..1; got {disturbance}.")
         if threads < 1:
             raise QuickstudyError(f"Stepping environments needs at least 1 thread; got {threads}.")
+        if not timeout > 0:
+            raise QuickstudyError(f"The time-out of environments must be positive; got {timeout}.")
+        self._timeout = timeout
         self._space = space = Space(parameters, splits)
         usual = {split: 100_000 if split == "train" else 10_000 for split in space.splits}
         self.name, self.sizes, self._make = name, usual | dict(sizes or {}), make_env
@@ -102,10 +108,12 @@ class GymFamily(SimulatedFamily):
         self.horizon = int(horizon or limit or 0)
         if self.horizon < 1:
             raise QuickstudyError(f"The horizon of '{name}' must be at least 1; got {self.horizon}.")
-        succeeds = self.has_expert or success is not None or _says_success(Flat(env, self.horizon, self._without))
+        succeeds = (
+            self.has_expert or success is not None or _says_success(Flat(env, self.horizon, self._without), timeout)
+        )
         self.metric = metric or ("success" if succeeds else "return")
         self._film_rate = env.metadata.get("render_fps") or _FILM_RATE
-        env.close()
+        close(env, timeout)
         self.hidden_size = space.width
         judged = "the environment's own success" if success is None else f"a return of at least {success:g}"
         counted = f"success is {judged}" if self.metric == "success" else "the return counts"
@@ -133,6 +141,7 @@ class GymFamily(SimulatedFamily):
             (lambda info, total: True) if whole else self.success,
             self._expert,
             self._threads,
+            timeout=self._timeout,
         )
 
     def make(self, task: Task, render_mode: str | None = None) -> Flat:
@@ -176,7 +185,8 @@ class GymFamily(SimulatedFamily):
     def _open(self, parameters: Mapping[str, Any], render_mode: str | None = None) -> gymnasium.Env:
         options = {} if render_mode is None else {"render_mode": render_mode}
         try:
-            env = self._make(**parameters, **options)
+            with deadline(self._timeout):
+                env = self._make(**parameters, **options)
         except TypeError as error:
             if not options:
                 raise
@@ -190,11 +200,12 @@ _SUCCESS = ("success", "is_success")
 """Keys of an info that say whether an episode succeeded."""
 
 
-def _says_success(env: Flat) -> bool:
+def _says_success(env: Flat, timeout: float) -> bool:
     """Whether the info of a step does; an environment that fails now is told once it is used."""
     try:
-        env.reset(seed=0)
-        *_, info = env.step(np.zeros(len(env.scale.half)))
+        with deadline(timeout):
+            env.reset(seed=0)
+            *_, info = env.step(np.zeros(len(env.scale.half)))
     except Exception:  # a user's environment may fail in any way
         return False
     return any(key in info for key in _SUCCESS)

@@ -1,13 +1,17 @@
 """Gymnasium environments as a vector environment: each in Python, one that fails is named, made anew and counted."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import TimeoutError as WaitedTooLong
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, one_line
 from quickstudy.families.gymnasium.spaces import Parts, Scale
 from quickstudy.io.progress import console
 from quickstudy.simulation.vector_env import StepResult, VectorEnv, as_indices
@@ -15,6 +19,40 @@ from quickstudy.task import Task
 
 MOST_FAULTS = 20
 """Failures of environments made together before it is given up."""
+TIMEOUT = 60.0
+"""Seconds that one call of a user's environment may take."""
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in what hangs in here, by the system's alarm; it reaches Python and what waits, not C that
+    computes. Outside of the main thread there is none."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def alarm(number: int, frame: Any) -> None:
+        raise TimeoutError(f"it took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(
+        signal.ITIMER_REAL, seconds, 1.0
+    )  # again each second, for code that takes any exception as its own
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def close(env: gymnasium.Env, seconds: float) -> None:
+    """Closes a user's environment; one that fails at that keeps no other open."""
+    with suppress(Exception), deadline(seconds):
+        env.close()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 class Flat(gymnasium.Wrapper):
@@ -82,9 +120,11 @@ class GymVectorEnv(VectorEnv):
         expert: where there is one.
         threads: environments stepped at the same time; worth it where a step frees the interpreter.
         most_faults: failures before it is given up.
+        timeout: seconds that `make`, `reset`, `step` or the expert may take, see `deadline`.
 
     Raises:
-        QuickstudyError: from `step` or `reset`, after `most_faults` failures in all.
+        QuickstudyError: from `step` or `reset`, after `most_faults` failures in all; or where an environment cannot be
+            made at all.
     """
 
     def __init__(
@@ -97,16 +137,21 @@ class GymVectorEnv(VectorEnv):
         expert: Expert | None = None,
         threads: int = 1,
         most_faults: int = MOST_FAULTS,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.tasks, self.episodes_per_task, self.horizon = list(tasks), episodes_per_task, horizon
         self._make, self._judge, self._expert, self._most_faults = make, judge, expert, most_faults
-        self._envs = [make(task) for task in self.tasks for _ in range(episodes_per_task)]
+        self._timeout = timeout
+        self._envs: list[Flat] = []
+        for task in self.tasks:
+            self._envs += [self._made(task) for _ in range(episodes_per_task)]
         self.action_size = len(self._envs[0].scale.half)
         self._observations = np.zeros((self.size, self._envs[0].observation_size), "f4")
         self._returns, self._over = np.zeros(self.size), np.ones(self.size, bool)
         self._noise: dict[int, np.random.Generator] = {}
         self._disturbance = 0.0
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._threads = threads
+        self._pool = ThreadPool(threads) if threads > 1 else None
 
     def reset(
         self,
@@ -128,7 +173,7 @@ class GymVectorEnv(VectorEnv):
             flat = flat.astype("f8")
             for i in indices:
                 flat[i] += self._disturbance * self._noise[i].normal(size=self.action_size)
-        tried = list((self._pool.map if self._pool else map)(self._try, indices, flat[indices]))
+        tried = self._all(indices, flat[indices])
         rewards, flags = np.zeros(self.size), np.zeros((4, self.size), bool)
         terminated, truncated, success, broken = flags
         for i, result in zip(indices, tried, strict=True):
@@ -152,7 +197,13 @@ class GymVectorEnv(VectorEnv):
             return super().expert_action()
         actions = np.full((self.size, self.action_size), np.nan)
         for i in np.flatnonzero(~self._over).tolist():
-            given = np.asarray(self._expert(self._envs[i].env, self._envs[i].raw))
+            try:
+                with deadline(self._timeout):
+                    given = np.asarray(self._expert(self._envs[i].env, self._envs[i].raw), float)
+            except Exception as error:  # as of their environments
+                raise QuickstudyError(
+                    f"The expert of '{self._task(i).family}' failed on task {self._task(i).name} ({_said(error)})."
+                ) from error
             if given.size != self.action_size or not np.isfinite(given).all():
                 task = self._task(i)
                 raise QuickstudyError(
@@ -173,13 +224,39 @@ class GymVectorEnv(VectorEnv):
 
     def close(self) -> None:
         for env in self._envs:
-            env.close()
+            close(env, self._timeout)
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.close()
+
+    def _made(self, task: Task) -> Flat:
+        try:
+            with deadline(self._timeout):
+                return self._make(task)
+        except QuickstudyError:
+            raise
+        except Exception as error:
+            raise QuickstudyError(f"The environment of {task.name} cannot be made ({_said(error)}).") from error
+
+    def _all(self, indices: list[int], actions: np.ndarray) -> list[Any]:
+        """What came of the steps of some environments, an exception where one failed or took too long."""
+        if self._pool is None:
+            return list(map(self._try, indices, actions))
+        asked = [self._pool.apply_async(self._try, pair) for pair in zip(indices, actions, strict=True)]
+        found: list[Any] = []
+        for one in asked:
+            try:
+                found.append(one.get(self._timeout))
+            except WaitedTooLong:
+                found.append(TimeoutError(f"it took longer than {self._timeout:g} s"))
+        if any(isinstance(one, TimeoutError) for one in found):
+            self._pool.close()
+            self._pool = ThreadPool(self._threads)  # threads that hang are left behind; they end with the process
+        return found
 
     def _try(self, i: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]] | Exception:
         try:
-            result = self._envs[i].step(action)
+            with deadline(self._timeout):
+                result = self._envs[i].step(action)
             if not np.isfinite(result[0]).all():
                 raise ValueError("an observation is not finite")
         except Exception as error:  # any failure of a user's environment is the user's to hear of, by name
@@ -189,7 +266,8 @@ class GymVectorEnv(VectorEnv):
     def _begin(self, i: int, seed: int) -> np.ndarray:
         while True:
             try:
-                observation, _ = self._envs[i].reset(seed=seed)
+                with deadline(self._timeout):
+                    observation, _ = self._envs[i].reset(seed=seed)
                 if not np.isfinite(observation).all():
                     raise ValueError("its first observation is not finite")
                 return observation
@@ -198,13 +276,14 @@ class GymVectorEnv(VectorEnv):
 
     def _restart(self, i: int, error: Exception) -> None:
         self.faults += 1
-        said = f"The environment of {self._task(i).name} failed ({type(error).__name__}: {error})"
+        said = f"The environment of {self._task(i).name} failed ({_said(error)})"
         if self.faults >= self._most_faults:
             raise QuickstudyError(
                 f"{said}; that was failure {self.faults}, and {self._most_faults} are the limit."
             ) from error
-        console.print(f"{said}; it was made anew (failure {self.faults} of at most {self._most_faults}).")
-        self._envs[i] = self._make(self._task(i))
+        console.print(f"{said}; it was made anew (failure {self.faults} of at most {self._most_faults}).", markup=False)
+        close(self._envs[i], self._timeout)
+        self._envs[i] = self._made(self._task(i))
 
     def _task(self, i: int) -> Task:
         return self.tasks[i // self.episodes_per_task]

@@ -16,19 +16,22 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from quickstudy import datasets
-from quickstudy.datasets import selection
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import QuickstudyError, listed, one_line, sound
 from quickstudy.families.navigation.layouts import CELL, CELLS, HALF, place
+from quickstudy.io import files
 from quickstudy.io.progress import console
 
 IMAGES = (".pgm", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (".yaml", ".yml", ".map", ".npz", *IMAGES)
 _PASSABLE = b".GS"
 """Of a MovingAI map: ground, ground and swamp."""
+_FORMATS = ("PNG", "PPM", "BMP", "JPEG", "TIFF")
+_CELLS, _YAML = 25_000_000, 1 << 16
+"""Cells of an image and letters of a `.yaml` that are read."""
 _LIGHT = 0.5
 """Of a plain image: from this brightness on (0 black, 1 white) a cell is free."""
 
@@ -106,7 +109,7 @@ class OccupancyMap:
 
     def draw_centre(self, rng: np.random.Generator) -> np.ndarray:
         """The middle [2] of a window that lies within the map as far as it can, and has a free cell in it."""
-        row, column = np.argwhere(self.free)[rng.integers(self.free.sum())]
+        row, column = divmod(int(np.flatnonzero(self.free)[rng.integers(self.free.sum())]), self.free.shape[1])
         at = self.resolution * np.array([column + 0.5, self.free.shape[0] - row - 0.5])
         at += rng.uniform(-0.5 * HALF, 0.5 * HALF, 2)
         low = np.minimum(HALF, self.size / 2)
@@ -128,11 +131,16 @@ def read(path: Path, resolution: float) -> list[OccupancyMap]:
     path = Path(path)
     if not path.exists():
         raise QuickstudyError(f"There is no map file or folder '{path}'.")
+    with sound(f"'{path}' cannot be read as a map"):
+        return _read(path, resolution)
+
+
+def _read(path: Path, resolution: float) -> list[OccupancyMap]:
     if path.is_file():
         return _read_file(path, resolution)
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    described = {_image_of(file, _yaml(file)) for file in files if file.suffix.lower() in (".yaml", ".yml")}
-    maps = [found for file in files if file not in described for found in _read_file(file, resolution)]
+    places = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    described = {_image_of(file, _yaml(file)) for file in places if file.suffix.lower() in (".yaml", ".yml")}
+    maps = [found for file in places if file not in described for found in _read_file(file, resolution)]
     if not maps:
         raise QuickstudyError(f"The folder '{path}' has no map; a map is a file that ends in {', '.join(SUFFIXES)}.")
     return maps
@@ -199,13 +207,16 @@ def _read_map_server(path: Path) -> OccupancyMap:
 
 def _yaml(path: Path) -> _MapServer:
     try:
-        said = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        raise QuickstudyError(f"'{path}' cannot be read as YAML ({' '.join(str(error).split())}).") from error
+        text = path.read_text()
+        if len(text) > _YAML or any(isinstance(one, yaml.AliasToken) for one in yaml.scan(text, yaml.SafeLoader)):
+            raise QuickstudyError(f"'{path}' is longer than a map_server file, or has aliases, which these have not.")
+        said = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise QuickstudyError(f"'{path}' cannot be read as YAML ({one_line(error)}).") from error
     if not isinstance(said, dict):
         needed = [name for name, field in _MapServer.model_fields.items() if field.is_required()]
         raise QuickstudyError(f"'{path}' is no map_server file: it must hold the keys {', '.join(needed)}.")
-    return selection.checked(_MapServer, {str(key): value for key, value in said.items()}, f"'{path}'")
+    return files.checked(_MapServer, {str(key): value for key, value in said.items()}, f"'{path}'")
 
 
 def _image_of(path: Path, about: _MapServer) -> Path:
@@ -221,7 +232,11 @@ def _grey(path: Path) -> np.ndarray:
     if not path.is_file():
         raise QuickstudyError(f"There is no image '{path}'.")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _CELLS:
+                raise QuickstudyError(
+                    f"'{path}' has {image.width} x {image.height} cells; at most {_CELLS:.0e} are read."
+                )
             pages = getattr(image, "n_frames", 1)
             if pages > 1:
                 raise QuickstudyError(f"'{path}' has {pages} pages; a map is one picture.")
@@ -243,8 +258,10 @@ def _grey(path: Path) -> np.ndarray:
                     f"0..{65535 if whole else 1}."
                 )
             return grey
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise QuickstudyError(f"'{path}' is not a readable image ({error}).") from error
+    except QuickstudyError:
+        raise
+    except Exception as error:  # damaged images make it raise anything
+        raise QuickstudyError(f"'{path}' is not a readable image ({one_line(error)}).") from error
 
 
 def _read_moving_ai(path: Path) -> np.ndarray:

@@ -33,7 +33,11 @@ def start_from(learner: MetaLearner, run: Path) -> None:
     learner.load_state_dict({**own, **fitting})
     wanted = [n for n in own if n.startswith("base.network.")]
     taken = sum(n in fitting for n in wanted)
-    console.print(f"{taken} of the {len(wanted)} tensors of the base network are taken from '{run}'.", soft_wrap=True)
+    console.print(
+        f"{taken} of the {len(wanted)} tensors of the base network are taken from '{run}'.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 _EMBEDS = "base.network.embedding."

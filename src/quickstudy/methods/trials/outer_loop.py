@@ -56,7 +56,7 @@ class TrialSteps:
             self._figures = {}
             self.faults += 1
             self._left_out += 1
-            console.print(f"Step {number}: {error}; left out.")
+            console.print(f"Step {number}: {error}; left out.", markup=False)
         if self.faults > self.config.most_faults:
             raise QuickstudyError(
                 f"{self.faults} failures by step {number}, the last among {tasks[0].name} to {tasks[-1].name}; "

@@ -143,7 +143,9 @@ def _report_broken(env: VectorEnv, episodes: Episodes) -> None:
     empty = [t.name for t, n in zip(env.tasks, episodes.mask.sum((1, 2)).tolist(), strict=True) if n == 0]
     if empty:
         raise QuickstudyError(f"Every environment of {', '.join(empty)} failed or gave no finite reward at once.")
-    console.print(f"Episodes were cut short by a failure or a reward that is no number: {', '.join(names)}.")
+    console.print(
+        f"Episodes were cut short by a failure or a reward that is no number: {', '.join(names)}.", markup=False
+    )
 
 
 def numpy_rng(rng: torch.Generator) -> np.random.Generator:
