@@ -117,7 +117,7 @@ def rows_of(workload: str, ways: dict[str, Callable[[], float]], turns: int, not
             workload=workload,
             ms=round(1e3 * statistics.median(turn[name] for turn in measured), 3),
             ratio=round(statistics.median(turn[first] / turn[name] for turn in measured), 3),
-            note=note or None,
+            note=note,
         )
         for name in ways
     ]
@@ -127,7 +127,7 @@ def outer_steps(turns: int) -> tuple[list[Row], dict[int, dict[str, float]]]:
     """W1 in this process, and on 1, 2 and 4 workers; and where the time of a worker's step went."""
     config = TrainConfig(steps=100, meta_batch=W1.tasks, validate_every=1000)
     rng, plain = torch.Generator().manual_seed(0), DemonstrationSteps(W1.learner(), Fixed(), config)
-    number, each = iter(range(1, 10**6)), 5
+    number, each = iter(range(1, 10**6)), turns
 
     def some(steps: Any, threads: int) -> float:
         with cores(threads):
@@ -137,10 +137,10 @@ def outer_steps(turns: int) -> tuple[list[Row], dict[int, dict[str, float]]]:
     if (os.cpu_count() or 1) > 1:
         ways["one process, 2 threads"] = lambda: some(plain, 2)
     groups: dict[int, Any] = {}
-    with connected(ClusterConfig("local")) as cluster:
+    with connected(ClusterConfig()) as cluster:
         for size in SIZES:
             steps = cluster.demonstration_steps(W1.learner(), Fixed(), config)
-            steps.group.wanted, steps.group._room = size, functools.partial(int, size)
+            steps.group.wanted = size
             groups[size] = steps
             name = f"{size} worker{'s' if size > 1 else ''}"
             ways[name] = functools.partial(some, steps, os.cpu_count() or 1)
@@ -341,37 +341,47 @@ def _ways(alone: Callable[[int], float], shared: Callable[[], float]) -> dict[st
 
 def main() -> None:
     what, started = tyro.cli(What), time.perf_counter()
-    turns = 2 if what.short else 9
+    turns = 2 if what.short else 7
     load = os.getloadavg()[0]
-    with connected(ClusterConfig("local")):
-        steps, parts = outer_steps(turns)
-        pieces, latency, bandwidth = messages(turns)
+    # Room for all groups at once, which take turns.
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+    steps, parts = outer_steps(turns)
+    pieces, latency, bandwidth = messages(turns)
     rows = [*steps, *pieces]
     for size, found in parts.items():
-        note = f"{found['bytes'] / 1e3:.0f} kB reduced" if size > 1 else None
+        note = f"{found['bytes'] / 1e3:.0f} kB reduced" if size > 1 else ""
         for name in ("compute", "reduce"):
             row = Row(method=f"{name}, a worker of {size}", workload="parts", ms=round(1e3 * found[name], 3), note=note)
             rows.append(row)
     rows += modelled(steps, parts, pieces, latency, bandwidth)
-    with connected(ClusterConfig("local", workers=2)) as cluster:
-        rows += recording(cluster, 16 if what.short else 100, turns)
-        rows += trials(cluster, 4 if what.short else 20, turns)
-        rows += comparison(cluster, 100 if what.short else 3000)
     busy = (
         f" Other work kept {load:.0f} cores busy when it began: to be measured again on idle ones." if load > 1 else ""
     )
-    cell = Cell.measured_here(
-        cell="cluster",
-        metric="ms",
-        unit="",
-        protocol=f"Medians of {turns} turns; the ratio is to one process on one core within a turn, higher is faster. "
-        f"Latency {1e6 * latency:.0f} us a message, bandwidth {bandwidth / 1e9:.2f} GB/s, both of loopback.{busy}",
-        command="python -m benchmarks.cluster" + (" --short" if what.short else ""),
-        seconds=time.perf_counter() - started,
-        rows=rows,
-    )
-    cell.write(Path("benchmarks/results/cluster.json"))
-    print_table(cell)
+
+    def write() -> None:
+        """What is measured so far, so that a benchmark that is stopped leaves it."""
+        cell = Cell.measured_here(
+            cell="cluster",
+            metric="ms",
+            unit="",
+            protocol=f"Medians of {turns} turns; the ratio is to one process on one core in a turn, higher is faster. "
+            f"Latency {1e6 * latency:.0f} us a message, bandwidth {bandwidth / 1e9:.2f} GB/s, both of loopback.{busy}",
+            command="python -m benchmarks.cluster" + (" --short" if what.short else ""),
+            seconds=time.perf_counter() - started,
+            rows=rows,
+        )
+        cell.write(Path("benchmarks/results/cluster.json"))
+        print_table(cell)
+
+    write()
+    with connected(ClusterConfig(workers=2)) as cluster:
+        rows += recording(cluster, 16 if what.short else 100, turns)
+        write()
+        rows += trials(cluster, 4 if what.short else 20, turns)
+        write()
+        rows += comparison(cluster, 100 if what.short else 3000)
+        write()
+    ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #
 #   examples/cluster/two_machines.sh head 192.0.2.10     # on the first machine
 #   examples/cluster/two_machines.sh join 192.0.2.10     # on each other one
+#   export RAY_AUTH_MODE=token
 #   quickstudy train grasping --method maml --cluster auto --output-dir runs/shared     # on the first machine
 #   examples/cluster/two_machines.sh stop                # on each, in the end
 #

@@ -1,6 +1,5 @@
 """The command itself is killed: workers end with it, and one command goes on."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from quickstudy.io import checkpoint
 
 ray = pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
 
@@ -44,13 +45,13 @@ def test_a_killed_command_leaves_no_worker_and_is_resumed(nodes, tmp_path):
     training = quickstudy("train", "sinusoid", "--method", "maml", *settings, *cluster, "--output-dir", str(run))
     until(lambda: (run / "checkpoints/last").exists() or training.poll() is not None)
     training.send_signal(signal.SIGKILL)
-    training.wait()
-    step = json.loads((run / "checkpoints/last/config.json").read_text())["step"]
+    training.communicate()
+    step = checkpoint.load(run / "checkpoints/last").config["step"]
     until(lambda: not workers())
     resumed = quickstudy("resume", str(run), *cluster)
     said = resumed.communicate()[0].decode()
     assert resumed.returncode == 0, said
-    last = json.loads((run / "checkpoints/last/config.json").read_text())
+    last = checkpoint.load(run / "checkpoints/last").config
     steps = [look["step"] for look in last["history"]]
     assert last["step"] == STEPS > step
     assert steps == sorted(set(steps))

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_a_method_that_does_not_collect_apart_is_told(cluster):
         cluster.trial_steps(OneFunction(), made.family, made.settings.training)
 
 
-def test_a_comparison_is_the_same_and_a_killed_cell_goes_on(cluster, tmp_path):
+def test_a_comparison_is_the_same_when_a_process_and_then_a_machine_are_killed(nodes, cluster, tmp_path):
     changes = {"training": {"steps": 40, "validate_every": 10}, "data": {"validation_tasks": 4}}
     asked = {
         "methods": ("maml", "reptile"),
@@ -131,13 +132,15 @@ def test_a_comparison_is_the_same_and_a_killed_cell_goes_on(cluster, tmp_path):
     killed: list[int] = []
 
     def kill_when_begun() -> None:
-        """Kills one of the processes as soon as a training has a checkpoint."""
+        """Kills one of the processes as soon as a training has a checkpoint, and then a machine."""
         while not stop.is_set() and not list((tmp_path / "shared").glob("*/checkpoints/last")):
             time.sleep(0.02)
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            if path.read_text().startswith("ray::Hand") and not killed:
-                killed.append(int(path.parent.name))
-                os.kill(killed[0], signal.SIGKILL)
+            with suppress(OSError):
+                if path.read_text().startswith("ray::Hand") and not killed:
+                    killed.append(int(path.parent.name))
+                    os.kill(killed[0], signal.SIGKILL)
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
 
     watching = threading.Thread(target=kill_when_begun)
     watching.start()
@@ -146,6 +149,7 @@ def test_a_comparison_is_the_same_and_a_killed_cell_goes_on(cluster, tmp_path):
     finally:
         stop.set()
         watching.join()
+        nodes.add_node(num_cpus=2, object_store_memory=200 * 2**20)
     assert killed
     figures = [[(row.method, row.shots, row.value) for row in cell.rows] for cell in (alone, shared)]
     assert figures[0] == figures[1]

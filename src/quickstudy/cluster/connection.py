@@ -2,11 +2,9 @@
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from quickstudy.data import Source, recorded
@@ -20,8 +18,6 @@ from quickstudy.settings import Config, PositiveFloat, PositiveInt, TrainConfig,
 from quickstudy.task import Task, TaskFamily
 from quickstudy.train import Steps
 
-if "ray" not in sys.modules and Path("~/.ray/auth_token").expanduser().exists():  # read when Ray is imported
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
     import ray
 except ImportError as error:
@@ -109,7 +105,9 @@ class Cluster:
         pool = self.pool(Hand, patient=False)
         common = ray.put(function), ray.put(shared)
         try:
-            for place, (result, _) in pool.map("do", [(*common, ray.put(part)) for part in parts], titles, after):
+            for place, (result, said) in pool.map("do", [(*common, ray.put(part)) for part in parts], titles, after):
+                if said:
+                    console.print(said.rstrip(), markup=False, highlight=False, soft_wrap=True)
                 yield place, result
         finally:
             pool.close()
@@ -204,4 +202,8 @@ def _join(address: str) -> None:
         else:
             ray.init(address=address, **options)
     except Exception as error:  # of many kinds, by what is wrong with an address
+        if "AuthToken" in str(error):
+            raise QuickstudyError(
+                f"The cluster at '{address}' wants a token: export RAY_AUTH_MODE=token, and see docs/scale.md."
+            ) from error
         raise QuickstudyError(f"There is no cluster to join at '{address}' ({one_line(error)[:160]}).") from error
