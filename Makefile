@@ -14,11 +14,15 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: demo test lint bench results docs fuzz
+.PHONY: demo studio test lint bench results docs fuzz
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
 	@$(BIN)/quickstudy demo
+
+# A page on which you teach a robot with the mouse; ARGS='--language zh' gives it options.
+studio: $(STAMP)
+	@$(BIN)/quickstudy studio $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
@@ -31,6 +35,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.metaworld_agreement
 	@set -e; for file in benchmarks/speed_*.py; do name=$${file%.py}; $(BIN)/python -m $${name//\//.}; done
+	@$(BIN)/python tools/standing.py
 
 # Every reader is fed with damaged files; a few readers, or another time, by FUZZ='lerobot map --seconds 60'.
 fuzz: $(STAMP)

@@ -215,20 +215,12 @@ def success(bundle: Path, family: Grasping, horizon: int = 1) -> float:
 
 
 def costs(bundle: Path, family: Grasping) -> list[Row]:
-    """The success that fewer observations cost, and weights of eight bits."""
-    rows = [
+    """The success that fewer observations cost."""
+    return [
         Row(method=f"--horizon {horizon}", workload="chunks", value=success(bundle, family, horizon), tasks=TASKS,
             episodes=1, note=f"{50 * horizon} ms between observations")
         for horizon in HORIZONS
     ]  # fmt: skip
-    for precision in ("float32", "int8"):
-        path = bundle.with_name(f"{precision}.quickstudy")
-        size = export(bundle.parent / RUN, path, precision).size  # type: ignore[arg-type]
-        note = f"a bundle of {size / 1e6:.2f} MB"
-        value = success(path, family)
-        rows.append(Row(method=f"--precision {precision}", workload="weights", value=value, tasks=TASKS, episodes=1,
-                        note=note))  # fmt: skip
-    return rows
 
 
 def wait(robot: SimulatedRobot) -> None:
@@ -268,7 +260,7 @@ def main() -> None:
         protocol="Server, control program and MuJoCo arm are three processes on real sockets; at a random time while "
         f"the hand moves faster than {100 * MOVING:g} cm/s, one thing breaks for {BROKEN:g} s; ms is the longest time "
         f"from then until the hand stayed within {1000 * STILL:g} mm; success is the object held up for {HOLD:g} s in "
-        f"the end. Chunks and weights: the family's own 20 Hz, {TASKS} held-out objects.",
+        f"the end. Chunks: the family's own 20 Hz, {TASKS} held-out objects.",
     )  # fmt: skip
     if what.output is not None:
         cell.write(what.output)

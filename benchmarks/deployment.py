@@ -23,7 +23,7 @@ import tyro
 import quickstudy
 import quickstudy_runtime as runtime
 from quickstudy.experiment import Experiment
-from quickstudy.export.bundle import export
+from quickstudy.export.bundle import Precision, export
 from quickstudy.results import runs
 from quickstudy.results.evidence import Cell, Row
 from quickstudy.results.tables import print_table
@@ -64,6 +64,13 @@ def trained(family: str, method: str, steps: int) -> Path:
     return folder
 
 
+def exported(folder: Path, precision: Precision) -> Path:
+    """A bundle of the run, made anew."""
+    bundle = folder / f"robot-{precision}.quickstudy"
+    bundle.unlink(missing_ok=True)
+    return export(folder, bundle, precision).path
+
+
 def success(family, split: str, what: What, act: Callable[[int], Callable]) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Of each episode [task, episode], where every robot acts for itself."""
     tasks = family.tasks(split, what.tasks)
@@ -77,6 +84,7 @@ def success(family, split: str, what: What, act: Callable[[int], Callable]) -> n
 
 def compared(folder: Path, bundle: Path, name: str, method: str, what: What) -> list[Row]:
     robot, there = quickstudy.load(folder), runtime.load(bundle, GUARD)
+    small = runtime.load(exported(folder, "int8"), GUARD)
     family, split = robot.family, SPLITS[name]
     shown = [
         (one.observations, one.actions) for (one,) in family.demonstrate(family.tasks(split, what.tasks), 1, seed=0)
@@ -94,6 +102,7 @@ def compared(folder: Path, bundle: Path, name: str, method: str, what: What) -> 
     ways: dict[str, Callable[[int], Callable]] = {
         "library": lambda i: robot.adapt([shown[i]]).act,
         "runtime": lambda i: there.adapt([shown[i]]).act,
+        "runtime, weights of 8 bits": lambda i: small.adapt([shown[i]]).act,
         "socket": over_the_wire,
     }
     found = {way: success(family, split, what, act) for way, act in ways.items()}
@@ -158,9 +167,7 @@ def main(what: What) -> None:
     for family, methods in METHODS.items():
         for method in methods:
             folder = trained(family, method, what.steps)
-            bundle = folder / "robot.quickstudy"
-            bundle.unlink(missing_ok=True)
-            export(folder, bundle)
+            bundle = exported(folder, "float32")
             alike += compared(folder, bundle, family, method, what)
             if family == "grasping":
                 fast += latency(folder, bundle, family, method, what)
@@ -173,8 +180,9 @@ def main(what: What) -> None:
             unit="fraction",
             protocol=(
                 f"After one demonstration of {what.tasks} held-out tasks, the same starts and noise through the library"
-                ", through quickstudy-runtime, and through a WebSocket; learners of a short training of one seed, so "
-                "that the figures say how alike the three are, not how good a learner gets."
+                ", through quickstudy-runtime, with weights of eight bits as well, and through a WebSocket; learners "
+                "of a short training of one seed, so that the figures say how alike these are, not how good a learner "
+                "gets."
             ),
             command=command,
             seconds=seconds,

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed_outer_step import LONG_RUN, PEERS, Step, check, from_learn2learn, timed
+from benchmarks.speed_outer_step import AFTER_THE_START, LONG_RUN, PEERS, Step, check, from_learn2learn, timed
 from quickstudy import methods
 from quickstudy.batching import OuterStep
 from quickstudy.data import Batch, SupportQuery
@@ -68,19 +68,19 @@ def ways(method: str, family: TaskFamily, tasks: int, precision: torch.dtype = t
     experiment = Experiment.of(family, method, changes={"network": NETWORK})
     batch = meta_batch(family, tasks, precision)
 
-    def step(**options) -> Step:
+    def step(number: int = 1, **options) -> Step:
         learner = experiment.build().to(precision)
         outer = OuterStep(learner, **options)
 
         def once():
-            outer(batch)
+            outer(batch, number)
             return gradients(learner)
 
         return once
 
-    found = {"loop": step(how="loop", compiled=False), "short run": step()}
+    found = {"loop": step(how="loop", compiled=False), "short run": step(AFTER_THE_START)}
     if family.image is None:
-        found["long run"] = step(steps=LONG_RUN)
+        found["long run"] = step(LONG_RUN, steps=LONG_RUN)
     if method in PEER and (PEERS / "learn2learn").is_dir():
         found["learn2learn 0.2.0"] = PEER[method](experiment.build().to(precision), batch)
     return found

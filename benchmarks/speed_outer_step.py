@@ -13,6 +13,7 @@ import os
 import re
 import statistics
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quickstudy.batching import OuterStep, _CompiledPass, _points, _split, threads_for
+from quickstudy.batching import OuterStep, _points, _split, threads_for
+from quickstudy.compilation.written_out import WrittenOutPass
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.learner import BaseLearner
 from quickstudy.methods.demonstrations.maml import MAML, MAMLConfig
@@ -35,6 +37,9 @@ PEERS = Path("build/peers")
 ROUNDS = 25
 SECONDS_A_TURN = 0.02
 """A turn repeats what is timed until about this long has passed."""
+
+AFTER_THE_START = 100
+"""A step that is written out already, and not compiled yet."""
 
 LONG_RUN = 10**9
 """Steps: enough for 'auto' to compile."""
@@ -79,12 +84,13 @@ Step = Callable[[], Sequence[Tensor] | None]
 # ---- what is compared
 
 
-def quickstudy(workload: Workload, **options: Any) -> Step:
+def quickstudy(workload: Workload, number: int = 1, **options: Any) -> Step:
+    """The step that a training makes as its `number`-th; the first ones are left to autograd."""
     learner, batch = workload.learner(), workload.meta_batch()
     outer = OuterStep(learner, **options)
 
     def step() -> list[Tensor]:
-        outer(batch)
+        outer(batch, number)
         return [p.grad for p in learner.parameters()]
 
     return step
@@ -97,7 +103,7 @@ def bare_products(workload: Workload, at_once: int) -> Step:
     """
     learner, batch = workload.learner(), workload.meta_batch()
     part, *others = _split(batch, at_once)
-    graph = _CompiledPass(learner, at_once > 1, part, "float32").graph
+    graph = WrittenOutPass(learner, at_once > 1, part).graph
     work = _points(batch) * sum(p.numel() for p in learner.parameters())
     products = []
     for node in graph.graph.nodes:
@@ -199,8 +205,9 @@ def candidates(workload: Workload) -> dict[str, Callable[[], Step]]:
     found["vmap"] = lambda: quickstudy(workload, how="vmap")
     found["loop, compiled"] = lambda: quickstudy(workload, how="loop", compiled=True)
     found["vmap, compiled"] = lambda: quickstudy(workload, how="vmap", compiled=True)
-    found["auto, short run"] = lambda: quickstudy(workload)
-    found["auto, long run"] = lambda: quickstudy(workload, steps=LONG_RUN)
+    found["auto, first steps"] = lambda: quickstudy(workload)
+    found["auto, short run"] = lambda: quickstudy(workload, AFTER_THE_START)
+    found["auto, long run"] = lambda: quickstudy(workload, LONG_RUN, steps=LONG_RUN)
     found["auto, bf16 products"] = lambda: quickstudy(workload, matmul="bf16")
     chosen = OuterStep(workload.learner()).plan(workload.meta_batch()).at_once
     for at_once in sorted({1, chosen, workload.tasks}):
@@ -306,6 +313,29 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
+def starts(workload: Workload, threads: int) -> list[Row]:
+    """How long the compiled step is in coming: to a first training, and to one that finds it in the cache."""
+    torch.set_num_threads(threads)
+    quickstudy(workload, AFTER_THE_START)()  # late imports
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        seconds = [timed(quickstudy(workload, compiled=True), 1) for _ in range(2)]
+    return [
+        Row(
+            name,
+            workload=f"{workload.name}, compiling",
+            threads=threads,
+            ms=round(1e3 * s),
+            ratio=_three(seconds[0] / s),
+        )
+        for name, s in zip(("first training", "later training"), seconds, strict=True)
+    ]
+
+
+def _three(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
 def with_memory(rows: Sequence[Row]) -> list[Row]:
     """The rows of W1 with their peak memory; the bare products hold none of what a step holds."""
     found = []
@@ -329,6 +359,7 @@ def main() -> None:
     for workload, threads in CONDITIONS:
         measured = in_fresh_process(measure, workload, threads)
         rows += with_memory(measured) if workload is W1 else measured
+        rows += in_fresh_process(starts, workload, threads)
     cell = Cell.measured_here(
         cell="speed-outer-step",
         metric="time of one outer step",

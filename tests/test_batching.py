@@ -1,11 +1,13 @@
 """The meta-gradient is the same however tasks are batched, and right at second order."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from quickstudy import batching
 from quickstudy.batching import OuterStep, Plan, adapt_tasks, over_tasks, usable
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
@@ -226,22 +228,86 @@ def test_a_device_that_is_not_there_is_one_sentence(name: str) -> None:
         usable(name)
 
 
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **options: object) -> None:
-        raise RuntimeError("no C++ compiler")
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+@pytest.mark.parametrize(("option", "network"), list(itertools.product(OPTIONS, NETWORKS)))
+def test_written_out_meta_gradient_equals_a_loop_written_by_hand(how, option: str, network: str) -> None:
+    learner, batch = maml(option, network), meta_batch()
+    step = OuterStep(learner, how)
+    step(batch, batching._BY_AUTOGRAD)
+    assert not step._passes
+    found = step(batch, batching._BY_AUTOGRAD + 1)
+    assert len(step._passes) == 1
+    assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+    expected = torch.stack([learner.loss(one(batch, i))[0] for i in range(5)])
+    torch.testing.assert_close(found.losses, expected.detach(), rtol=1e-12, atol=0)
 
-    monkeypatch.setattr(torch, "compile", fail)
+
+class LooksAtValues(MAML):
+    """Its loss cannot be written out, as what is done depends on a value."""
+
+    def loss(self, task: SupportQuery) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, metrics = super().loss(task)
+        return (loss if loss > -1.0 else 2 * loss), metrics
+
+
+def test_what_cannot_be_written_out_is_left_to_autograd(recwarn: pytest.WarningsRecorder) -> None:
+    torch.manual_seed(0)
+    learner, batch = LooksAtValues(BaseLearner(MLP(3, 2, (8, 8)), 3)).double(), meta_batch()
+    step = OuterStep(learner, "loop")
+    for number in (1, 11, 12):
+        step(batch, number)
+        assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+    assert not step._passes
+    assert not recwarn
+
+
+class Later:
+    """Stands for a compilation that is done whenever it is asked for; what comes of it gives other bits."""
+
+    def __init__(self, graph, inputs, threads, callers) -> None:
+        self.graph, self.done = graph, False
+
+    def result(self):
+        return lambda inputs: [2 * output for output in self.graph(*inputs)]
+
+
+def test_the_step_at_which_compiled_ones_take_over_depends_on_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "Compilation", Later)
+    batch = meta_batch()
+
+    def compiled(numbers: range) -> list[int]:
+        step = OuterStep(maml(), steps=100_000)
+        plain = OuterStep(maml(), compiled=False)(batch).losses
+        return [n for n in numbers if torch.equal(step(batch, n).losses, 2 * plain)]
+
+    step = OuterStep(maml(), steps=100_000)
+    step(batch, 11)
+    (stage,) = step._passes.values()
+    assert 1_000 < stage.change_over < 50_000
+    around = range(stage.change_over - 3, stage.change_over + 3)
+    assert compiled(around) == [*around][3:]
+    assert compiled(range(stage.change_over + 1, stage.change_over + 3)) == [*around][4:], "resumed after it"
+    short = OuterStep(maml(), steps=stage.change_over)
+    short(batch, 11)
+    assert not next(iter(short._passes.values())).change_over, "not worth it"
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(batching, "_COMPILE_SECONDS", 1e-3)  # the change-over comes at once
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_auto_goes_on_with_one_warning() -> None:
     learner, batch = maml(), meta_batch()
     step = OuterStep(learner, steps=100_000)
-    with pytest.warns(UserWarning, match="runs uncompiled.*no C\\+\\+ compiler") as caught:
-        step(batch), step(batch)
+    with pytest.warns(UserWarning, match="runs uncompiled.*CompilationError.*compiler") as caught:
+        step(batch, 11), step(batch, 12)
     assert len(caught) == 1
     assert_gradient(learner, by_hand(learner, batch, [*range(5)]))
+    assert not next(iter(step._passes.values())).compiled
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -261,3 +327,11 @@ def test_a_task_without_a_real_step_is_named(part):
     getattr(batch, part).mask[3] = 0.0
     with pytest.raises(QuickstudyError, match=f"Task 3 of the meta-batch has an empty {part}"):
         OuterStep(maml())(batch)
+
+
+def test_a_task_without_a_real_step_is_named_however_it_is_gone_through() -> None:
+    batch, step = meta_batch(), OuterStep(maml())
+    step(batch, 11)
+    batch.query.mask[2] = 0.0
+    with pytest.raises(QuickstudyError, match="Task 2 of the meta-batch has an empty query"):
+        step(batch, 12)

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from quickstudy.experiment import Experiment
 from quickstudy.families.classic import PointNavigation, Sinusoid
 from quickstudy.families.classic.fresh import FreshSinusoids
 from quickstudy.io import checkpoint, progress
+from quickstudy.io.interrupts import abandonable
 from quickstudy.settings import TrainConfig
 from quickstudy.train import DemonstrationSteps, Validation, meta_train, run
 
@@ -252,7 +254,7 @@ def outer(finite: list[bool]) -> Outer:
 def test_tasks_left_out_are_told_thrice_and_the_training_stops_where_they_are_most(source, capsys):
     it = learner()
     steps = DemonstrationSteps(it, source, replace(CONFIG, steps=400, meta_batch=4))
-    steps.outer = lambda batch: outer([True, False, False, False])
+    steps.outer = lambda batch, number: outer([True, False, False, False])
     rng = torch.Generator().manual_seed(0)
     for number in range(1, 100):
         steps.step(rng, number)
@@ -260,7 +262,7 @@ def test_tasks_left_out_are_told_thrice_and_the_training_stops_where_they_are_mo
         steps.step(rng, 100)
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("left out of this step") == 4, "three times, and at the hundredth"
-    steps.outer = lambda batch: outer([False] * 4)
+    steps.outer = lambda batch, number: outer([False] * 4)
     with pytest.raises(TrainingError, match=r"not finite; training stopped .* try a lower --inner-rate than 0\.1"):
         steps.step(rng, 101)
 
@@ -336,11 +338,24 @@ def test_seconds_that_come_but_once_are_no_part_of_the_time_left(capsys, monkeyp
     assert lines[1].startswith("training: 3/1000, 82 s, 7478 s left")
 
 
-def test_compiling_is_announced_and_timed(source, capsys, monkeypatch):
-    def compiled(learner, batched, tasks, matmul):
-        return lambda tasks: batching._pass(learner.loss, batched, tasks, list(learner.parameters()))
+class Compiling:
+    """Stands for a compilation that takes a moment, or until Ctrl-C."""
 
-    monkeypatch.setattr(batching, "_CompiledPass", compiled)
+    interrupted = False
+
+    def __init__(self, graph, inputs, threads, callers) -> None:
+        self.graph, self.done = graph, False
+
+    def result(self):
+        with abandonable():
+            if self.interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return lambda inputs: self.graph(*inputs)
+
+
+def test_compiling_is_announced_and_timed(source, capsys, monkeypatch):
+    monkeypatch.setattr(batching, "Compilation", Compiling)
     steps = DemonstrationSteps(learner(), source, CONFIG)
     steps.outer.compiled = True
     rng = torch.Generator().manual_seed(0)
@@ -348,5 +363,48 @@ def test_compiling_is_announced_and_timed(source, capsys, monkeypatch):
     assert capsys.readouterr().out == "compiling the step, about a minute\n"
     assert steps.once() > 0.0
     steps.step(rng, 2)
-    assert steps.once() == 0.0
+    assert steps.once() < 0.01
     assert not capsys.readouterr().out
+
+
+def test_ctrl_c_while_compilation_is_waited_for_changes_no_bit(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "Compilation", Compiling)
+    monkeypatch.setattr(batching, "_COMPILE_SECONDS", 0.02)
+    monkeypatch.setattr(batching, "_SHORT", 10)
+    monkeypatch.setattr(batching, "_WORTH_IT", 0.0)
+    whole, again = learner(), learner()
+    meta_train(whole, source, CONFIG, folder=tmp_path / "whole")
+    with monkeypatch.context() as interrupting:
+        interrupting.setattr(Compiling, "interrupted", True)
+        first = meta_train(learner(), source, CONFIG, folder=tmp_path / "parts")
+    assert first.interrupted
+    assert 10 <= first.steps < 30, "the step that waited was not made"
+    assert meta_train(again, source, CONFIG, folder=tmp_path / "parts", resume=True).steps == 30
+    assert torch.equal(parameters(again), parameters(whole))
+
+
+@pytest.mark.parametrize("look", [1, 3])
+def test_ctrl_c_in_a_validation_is_answered_at_once_and_changes_no_bit(look, source, tmp_path):
+    looks = 0
+
+    def measure(it) -> float:
+        nonlocal looks
+        looks += 1
+        if looks == 3 + look:
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the validation went on")
+        return float(parameters(it).sum())
+
+    def train(folder: str):
+        one, judge = learner(), Validation("success", measure)
+        return one, meta_train(one, source, CONFIG, validation=judge, folder=tmp_path / folder, resume=True)
+
+    whole, _ = train("whole")
+    _, first = train("parts")
+    assert first.interrupted
+    assert first.steps == 10 * look
+    again, second = train("parts")
+    assert not second.interrupted
+    assert torch.equal(parameters(again), parameters(whole))
+    histories = [checkpoint.load(tmp_path / name / "checkpoints/last").config["history"] for name in ("whole", "parts")]
+    assert histories[0] == histories[1]

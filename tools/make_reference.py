@@ -12,7 +12,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs/reference/command-line.md"
 
 COMMANDS = [
-    *("demo", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare"),
+    *("demo", "studio", "families", "check", "record", "data", "train", "evaluate", "adapt", "match", "compare"),
     *("resume", "reproduce", "runs", "report", "export", "push", "pull", "profile"),
 ]
 """In the order of the page; a test compares them with the command line."""

@@ -17,13 +17,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.func import vmap
+from torch.utils._pytree import tree_map
 
+from quickstudy.compilation.background import Compilation, CompilationError
+from quickstudy.compilation.written_out import Part, WrittenOutPass, one_pass
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
+from quickstudy.io.interrupts import abandonable
 from quickstudy.io.progress import console
 from quickstudy.learner import MetaLearner, Metrics, Skill
 
@@ -42,14 +43,21 @@ _SMALL = 2e7
 """Tasks x points x parameters below which a second thread gains less than it costs to wake; on a machine that is busy
 with other things, threads that wait for each other make small products a hundred times slower."""
 
-_COMPILE_SECONDS = 30.0
-"""What compilation costs, at about; it has to be earned back by the run."""
+_BY_AUTOGRAD, _SHORT = 10, 100
+"""Steps that are made before one is written out, which takes a second or two; a training of less steps than the other
+number never gets that back."""
+
+_COMPILE_SECONDS, _OTHER_SECONDS = 25.0, 6e-4
+"""What compilation takes, at about, on a machine that makes uncompiled steps as fast as `WrittenOutPass.seconds` says,
+and what a step takes besides: drawing the meta-batch, clipping, the optimiser.
+The step at which compiled ones take over follows from that, and from nothing that is measured: what a training computes
+must not depend on the clock."""
+
+_WORTH_IT = 1.5
+"""Times the steps until then that a training must have to be compiled at all."""
 
 _SHAPES = 8
 """A learner whose meta-batches come in more shapes than this would do little but compile."""
-
-_INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True, "cpp.min_chunk_size": 32768}
-"""No Python between the kernels; and loops too short to be worth waking a second thread stay on one."""
 
 
 def usable(device: str) -> torch.device:
@@ -81,27 +89,28 @@ class Outer(NamedTuple):
         losses: outer loss of each task, [task].
         metrics: what `MetaLearner.loss` logs, each [task, ...].
         finite: [task], False where a task's loss or gradient is not finite; such a task is left out of the gradient.
+        compiled: whether compiled code made it.
     """
 
     losses: Tensor
     metrics: Metrics
     finite: Tensor
+    compiled: bool = False
 
 
-class Part(NamedTuple):
-    """One pass over some tasks.
+@dataclass
+class _Stage:
+    """The pass for one shape of tasks, written out, and compiled from step `change_over` on if it is to be at all."""
 
-    Attributes:
-        gradient: of the sum of the losses, one for each trained parameter; None where no loss depends on it.
-        losses: [task].
-        metrics: each [task, ...].
-        check: the sum of all losses and gradients, finite only if each of them is.
-    """
+    run: WrittenOutPass
+    compilation: Compilation | None = None
+    change_over: int = 0
+    compiled: bool = False
 
-    gradient: Sequence[Tensor | None]
-    losses: Tensor
-    metrics: Metrics
-    check: Tensor
+    def change(self) -> None:
+        """To what was compiled; waits for it."""
+        assert self.compilation is not None
+        self.run.run, self.compilation, self.compiled = self.compilation.result(), None, True
 
 
 class OuterStep:
@@ -139,31 +148,38 @@ class OuterStep:
         self._size = sum(p.numel() for p in learner.parameters())
         convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in learner.modules())
         self._convolves_alone = convolves and learner.adapts_weights
-        self._passes: dict[Any, _CompiledPass] = {}
-        self.compiling = 0.0
+        self._passes: dict[Any, _Stage] = {}
+        self._can_be_written_out, self._number = not learner.scans, 0
+        self._compiled, self.compiling = False, 0.0
         self._workers: ThreadPoolExecutor | None = None
 
-    def __call__(self, meta_batch: SupportQuery) -> Outer:
+    def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer:
         """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced.
+
+        Args:
+            number: of this step in the training, from 1, which decides how it is made, so that a resumed training goes
+                on as one without a break; by default the steps of this object are counted.
 
         Raises:
             QuickstudyError: a task has no support or no query point, or compilation was asked for and is not possible.
         """
-        _check_points(meta_batch)
+        self._number = self._number + 1 if number is None else number
+        if not self._writes_out:
+            _check_points(meta_batch)
         plan = self.plan(meta_batch)
         parts = _split(meta_batch, plan.at_once)
-        sharing = plan.compiled and len(parts) > 1 and meta_batch.query.x.device.type == "cpu"
-        workers = min(len(parts), torch.get_num_threads()) if sharing else 1
-        with threads_for(0 if workers > 1 else _points(meta_batch) * self._size):
-            total = _add_up(self._through(plan, parts, workers))
+        total = _add_up(self._through(plan, parts, _points(meta_batch) * self._size))
         gradient, count = total.gradient, len(total.losses)
         finite = torch.ones_like(total.losses, dtype=torch.bool)
         if not math.isfinite(total.check):
+            _check_points(meta_batch)
             gradient, finite = self._without_broken_tasks(meta_batch)
             count = int(finite.sum())
+        sums = [g for g in gradient if g is not None]
+        means = iter(torch._foreach_div(sums, float(count)) if sums else ())
         for p, g in zip(self._trained, gradient, strict=True):
-            p.grad = None if g is None else g / count
-        return Outer(total.losses, total.metrics, finite)
+            p.grad = None if g is None else next(means)
+        return Outer(total.losses, total.metrics, finite, self._compiled)
 
     def plan(self, meta_batch: SupportQuery) -> Plan:
         """How this meta-batch will be gone through."""
@@ -172,7 +188,7 @@ class OuterStep:
         if self.how == "auto" and meta_batch.query.x.device.type != "cpu":
             fitting = max(1, _ACCELERATOR_FLOATS // _floats(self._size, points // tasks, self.learner.copies))
             return Plan(_even(tasks, fitting), bool(self.compiled))
-        compiled = self.compiled if self.compiled is not None else self._pays(points)
+        compiled = self.compiled if self.compiled is not None else self.steps > _SHORT and not self.learner.scans
         if self.how == "vmap" or (self.how == "auto" and self.learner.scans):
             return Plan(tasks, compiled)
         if self.how == "loop" or (self.how == "auto" and self._convolves_alone):
@@ -181,57 +197,88 @@ class OuterStep:
             _even(tasks, max(1, _CACHE_FLOATS // _floats(self._size, points // tasks, self.learner.copies))), compiled
         )
 
-    def _pays(self, points: int) -> bool:
-        """Whether a compiled run earns its compilation back; the seconds saved a step are a fit to measurements."""
-        saved = 3e-3 + 4e-11 * points * self._size
-        return not self.learner.scans and self.steps * saved > _COMPILE_SECONDS
-
-    def _through(self, plan: Plan, parts: Sequence[SupportQuery], workers: int) -> list[Part]:
-        """Each part; compiled ones `workers` at a time, because compiled code does without Python's lock."""
+    def _through(self, plan: Plan, parts: Sequence[SupportQuery], work: float) -> list[Part]:
+        """Each part: by autograd at first, then written out, then compiled."""
         batched = plan.at_once > 1
-        if not plan.compiled:
-            return [_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
         try:
-            known, started = len(self._passes), time.monotonic()
-            passes = [self._compiled(batched, tasks) for tasks in parts]
-            if workers == 1 or len(self._passes) > known:  # the first call of a pass compiles it
-                found = [run(tasks) for run, tasks in zip(passes, parts, strict=True)]
-                self.compiling += time.monotonic() - started if len(self._passes) > known else 0.0
-                return found
-            if self._workers is None:
-                self._workers = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-            return list(self._workers.map(lambda run, tasks: run(tasks), passes, parts))
+            stages = self._stages(plan, parts, work) if self._writes_out else []
+            self._compiled = bool(stages) and all(stage.compiled for stage in stages)
+            workers = _workers(parts) if self._compiled else 1
+            with threads_for(0 if workers > 1 else work):
+                if not stages:
+                    return [one_pass(self.learner.loss, batched, tasks, self._trained) for tasks in parts]
+                if workers == 1:
+                    return [stage.run(tasks) for stage, tasks in zip(stages, parts, strict=True)]
+                # Several at a time, because compiled code does without Python's lock
+                if self._workers is None:
+                    self._workers = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+                return list(self._workers.map(lambda stage, tasks: stage.run(tasks), stages, parts))
         except Exception as error:
-            return self._uncompiled(error, plan, parts)
+            if not self._writes_out:
+                raise
+            self._go_on_without(error)
+            return self._through(Plan(plan.at_once, False), parts, work)
 
-    def _compiled(self, batched: bool, tasks: SupportQuery) -> "_CompiledPass":
-        """The pass for the shape of these tasks, made at their first meeting."""
-        tensors = (*tasks.support, *tasks.query)
-        shape = (batched, self.learner.training, *((t.shape, t.dtype, t.device) for t in tensors))
-        if shape not in self._passes:
-            if len(self._passes) == _SHAPES:
-                raise QuickstudyError(f"meta-batches come in more than {_SHAPES} shapes")
-            if not self._passes:
-                console.print("compiling the step, about a minute", highlight=False)
-            self._passes[shape] = _CompiledPass(self.learner, batched, tasks, self.matmul)
-        return self._passes[shape]
+    @property
+    def _writes_out(self) -> bool:
+        """Whether the step at hand is written out, rather than left to autograd."""
+        if self.compiled:
+            return True
+        worth_it = self.steps == 0 or self.steps > _SHORT
+        return worth_it and self._can_be_written_out and self._number > _BY_AUTOGRAD
 
-    def _uncompiled(self, error: Exception, plan: Plan, parts: Sequence[SupportQuery]) -> list[Part]:
-        """Goes on without compilation where it was chosen, and raises where it was asked for."""
+    def _stages(self, plan: Plan, parts: Sequence[SupportQuery], work: float) -> list["_Stage"]:
+        """The pass for the shape of each part, made at the first meeting of that shape."""
+        started, made = time.monotonic(), []
+        for tasks in parts:
+            tensors = (*tasks.support, *tasks.query)
+            shape = plan.at_once > 1, self.learner.training, *((t.shape, t.dtype, t.device) for t in tensors)
+            if shape not in self._passes:
+                if len(self._passes) == _SHAPES:
+                    raise CompilationError(f"meta-batches come in more than {_SHAPES} shapes")
+                self._passes[shape] = self._stage(plan, parts, tasks, work)
+            stage = self._passes[shape]
+            if stage.compilation is not None and self._number >= stage.change_over:
+                stage.change()
+            made.append(stage)
+        self.compiling += time.monotonic() - started
+        return made
+
+    def _stage(self, plan: Plan, parts: Sequence[SupportQuery], tasks: SupportQuery, work: float) -> "_Stage":
+        """One shape's pass, written out; its compilation is begun where this run is long enough."""
+        workers = _workers(parts)
+        with abandonable(), threads_for(0 if workers > 1 and plan.compiled else work):
+            run = WrittenOutPass(self.learner, plan.at_once > 1, tasks, self.matmul)
+            change_over = (
+                1 if self.compiled else math.ceil(_COMPILE_SECONDS / (_OTHER_SECONDS + len(parts) * run.seconds()))
+            )
+            if not plan.compiled or (not self.compiled and self.steps < _WORTH_IT * change_over):
+                return _Stage(run)
+            compilation = Compilation(run.graph, run.inputs(tasks), torch.get_num_threads(), workers)
+        if not compilation.done and not self._passes:
+            when = "" if self._number >= change_over else f" in the background, for step {change_over} and on"
+            console.print(f"compiling the step{when}, about a minute", highlight=False)
+        return _Stage(run, compilation, change_over)
+
+    def _go_on_without(self, error: Exception) -> None:
+        """Gives up what failed for this run, where it was not asked for."""
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
         if self.compiled:
             raise QuickstudyError(f"The outer step could not be compiled here ({reason}).") from error
-        warnings.warn(
-            f"The outer step runs uncompiled, which is slower but computes the same, because it could not be compiled "
-            f"here ({reason}).",
-            stacklevel=4,
-        )
+        if self.compiled is None and self.steps > _SHORT:
+            warnings.warn(
+                f"The outer step runs uncompiled, which is slower but computes the same, because it could not be "
+                f"compiled here ({reason}).",
+                stacklevel=5,
+            )
+        # Where compiling failed, what was written out for it is good; where writing out failed, there is nothing.
+        self._can_be_written_out = isinstance(error, CompilationError) and self._can_be_written_out
         self.compiled = False
-        return self._through(Plan(plan.at_once, False), parts, 1)
+        self._passes = {shape: _Stage(stage.run) for shape, stage in self._passes.items() if not stage.compiled}
 
     def _without_broken_tasks(self, meta_batch: SupportQuery) -> tuple[Sequence[Tensor | None], Tensor]:
         """The sum of those tasks' gradients that are finite, and which those are; one task at a time."""
-        parts = (_pass(self.learner.loss, False, task, self._trained) for task in _split(meta_batch, 1))
+        parts = (one_pass(self.learner.loss, False, task, self._trained) for task in _split(meta_batch, 1))
         good, finite = [], []
         for part in parts:
             finite.append(math.isfinite(part.check))
@@ -268,99 +315,6 @@ def threads_for(work: float) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pass(
-    loss: Callable[[SupportQuery], tuple[Tensor, Metrics]],
-    batched: bool,
-    tasks: SupportQuery,
-    trained: Sequence[Tensor],
-) -> Part:
-    """One pass over `tasks` [task, ...]; not batched: over the only one."""
-    if batched:
-        losses, metrics = vmap(loss, randomness="different")(tasks)
-    else:
-        losses, metrics = tree_map(lambda t: t[None], loss(tree_map(lambda t: t[0], tasks)))
-    gradient = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
-    losses, metrics = losses.detach(), tree_map(Tensor.detach, metrics)
-    check = losses.sum() + sum(g.sum() for g in gradient if g is not None)
-    return Part(gradient, losses, metrics, check)
-
-
-class _Loss(nn.Module):
-    """A learner's loss as a module, so that `functional_call` can lend it other parameters."""
-
-    def __init__(self, learner: MetaLearner) -> None:
-        super().__init__()
-        self.learner = learner
-
-    def forward(self, task: SupportQuery) -> tuple[Tensor, Metrics]:
-        return self.learner.loss(task)
-
-
-class _CompiledPass:
-    """`_pass` for one shape, compiled: all derivatives are first written out into one graph of tensor operations.
-
-    Because nothing is left to differentiate, second order is no different from first to the compiler.
-
-    Attributes:
-        graph: what was compiled, from all parameters, all buffers and the tensors of the tasks to those of a `Part`.
-    """
-
-    def __init__(self, learner: MetaLearner, batched: bool, tasks: SupportQuery, matmul: str) -> None:
-        module = _Loss(learner)
-        named, buffers = dict(module.named_parameters()), [name for name, _ in module.named_buffers()]
-        self._parameters = list(named.values())
-        # A buffer is looked up anew in every call, because moving a module to a device replaces it.
-        self._buffers = [(module.get_submodule(path), leaf) for path, _, leaf in (n.rpartition(".") for n in buffers)]
-        names = [*named, *buffers]
-
-        def flat(*tensors: Tensor) -> list[Tensor | None]:
-            """State and tasks to gradients, losses, check and metrics."""
-            lent = dict(zip(names, tensors, strict=False))
-            tasks = tensors[len(names) :]
-            part = _pass(
-                lambda task: functional_call(module, lent, (task,)),
-                batched,
-                SupportQuery(Batch(*tasks[: len(tasks) // 2]), Batch(*tasks[len(tasks) // 2 :])),
-                [lent[name] for name, p in named.items() if p.requires_grad],
-            )
-            metrics, self._metrics = tree_flatten(part.metrics)
-            return [*part.gradient, part.losses, part.check, *metrics]
-
-        state = [t.detach().requires_grad_(t.requires_grad) for t in self._state()]
-        self.graph = make_fx(flat)(*state, *tasks.support, *tasks.query)
-        if matmul == "bf16":
-            _round_factors(self.graph)
-        self._trained = sum(p.requires_grad for p in self._parameters)
-        self._run = torch.compile(self.graph, fullgraph=True, dynamic=False, options=_INDUCTOR)
-
-    def __call__(self, tasks: SupportQuery) -> Part:
-        with torch.no_grad():
-            outputs = self._run(*self._state(), *tasks.support, *tasks.query)
-        gradient, (losses, check, *metrics) = outputs[: self._trained], outputs[self._trained :]
-        return Part(gradient, losses, tree_unflatten(metrics, self._metrics), check)
-
-    def _state(self) -> list[Tensor]:
-        return [*self._parameters, *(getattr(module, name) for module, name in self._buffers)]
-
-
-def _round_factors(graph: GraphModule) -> None:
-    """Takes every matrix product of a float32 graph in bfloat16; everything between them stays in float32."""
-    aten, cast = torch.ops.aten, torch.ops.prims.convert_element_type.default
-    for node in graph.graph.find_nodes(op="call_function", target=aten.addmm.default):
-        with graph.graph.inserting_before(node):
-            product = graph.graph.call_function(aten.mm.default, node.args[1:])
-            node.replace_all_uses_with(graph.graph.call_function(aten.add.Tensor, (product, node.args[0])))
-        graph.graph.erase_node(node)
-    for target in (aten.mm.default, aten.bmm.default):
-        for node in graph.graph.find_nodes(op="call_function", target=target):
-            with graph.graph.inserting_before(node):
-                node.args = tuple(graph.graph.call_function(cast, (factor, torch.bfloat16)) for factor in node.args)
-            with graph.graph.inserting_after(node):
-                product = graph.graph.call_function(cast, (node, torch.float32))
-            node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
-    graph.recompile()
-
-
 def _check_points(meta_batch: SupportQuery) -> None:
     for name, part in (("support", meta_batch.support), ("query", meta_batch.query)):
         empty = part.mask.flatten(1).sum(1) == 0
@@ -368,6 +322,11 @@ def _check_points(meta_batch: SupportQuery) -> None:
             raise QuickstudyError(
                 f"Task {int(empty.int().argmax())} of the meta-batch has an empty {name}: no real step."
             )
+
+
+def _workers(parts: Sequence[SupportQuery]) -> int:
+    """Threads that share compiled parts, each of which then runs on one."""
+    return min(len(parts), torch.get_num_threads()) if parts[0].query.x.device.type == "cpu" else 1
 
 
 def _points(meta_batch: SupportQuery) -> int:

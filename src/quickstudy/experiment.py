@@ -25,12 +25,13 @@ from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
 from quickstudy.io.budget import Budget, OutOfTime
+from quickstudy.io.curves import TensorBoard
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
 from quickstudy.settings import Changes, ReadingConfig, Settings
 from quickstudy.task import TaskFamily
-from quickstudy.train import TensorBoard, Trained, Validation, meta_train, run
+from quickstudy.train import Trained, Validation, meta_train, run
 
 TRAINING_SECONDS = "training-seconds.json"
 """File of a training's folder: how long it took, validation included."""

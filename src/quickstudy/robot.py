@@ -84,6 +84,11 @@ class LearnedSkill:
         self.robot, self._skill = robot, skill
         self.reset()
 
+    @property
+    def tree(self) -> Any:
+        """The skill itself, as `quickstudy.learner.MetaLearner.adapt` made it."""
+        return self._skill
+
     def reset(self) -> None:
         """A new episode: memories and clocks start again; what was learned stays."""
         self._policy: SkillPolicy | None = None

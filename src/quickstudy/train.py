@@ -7,7 +7,6 @@ and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for th
 
 import copy
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,7 +23,8 @@ from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source, SupportQuery
 from quickstudy.errors import DivergedError, TrainingError, listed
 from quickstudy.io import checkpoint
-from quickstudy.io.budget import stop_on_interrupt
+from quickstudy.io.curves import Logger
+from quickstudy.io.interrupts import Abandoned, abandonable, stop_on_interrupt
 from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
 from quickstudy.settings import TrainConfig, TrialConfig
@@ -34,9 +34,6 @@ _LOOKS = 50
 
 _TOLD, _WATCHED = 3, 100
 """Steps with tasks left out that are told one by one; steps after which it is asked whether most had to be."""
-
-_ROOM = 1 << 20
-"""Bytes of a disk below which curves are left out."""
 
 _HALVINGS = 8
 """Times that a training steps back before it is given up."""
@@ -62,28 +59,6 @@ class Validation:
         """The figure, and what is logged: 'validation/<name>' where the measure does not say more."""
         found = self.measure(learner)
         return found if isinstance(found, tuple) else (found, {f"validation/{self.name}": found})
-
-
-class Logger(Protocol):
-    """Where training figures go."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
-
-
-class TensorBoard:
-    """Logs to TensorBoard event files in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder, self._writer = folder, SummaryWriter(str(folder))
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        if shutil.disk_usage(self._folder).free < _ROOM:
-            return  # its own thread would fail with a traceback; what matters is the checkpoint, which says it
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
 
 
 @dataclass(frozen=True)
@@ -162,11 +137,14 @@ class DemonstrationSteps:
         if config.most_shots > shots:
             shots = int(torch.randint(shots, config.most_shots + 1, (), generator=rng))
         meta_batch = self.source.sample(rng, config.meta_batch, shots, config.queries).to(self.device)
-        outer = self.outer(meta_batch)
+        outer = self.outer(meta_batch, number)
         self._tasks += len(outer.finite)
         if not outer.finite.all():
             self._report_broken(meta_batch, outer, number)
         self._watch(number)
+        if outer.compiled:  # all parameters in one operation, whose rounding is its own, as that of compiled steps is
+            for group in self.optimiser.param_groups:
+                group["fused"] = True
         norm = nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
         self.optimiser.step()
         self.schedule.step()
@@ -335,31 +313,33 @@ def run(
         training.restore()
     training.keep()
     with stop_on_interrupt() as stopped, progress(title, config.steps, training.step) as advance:
-        while training.step < config.steps and not (stopped.is_set() or out_of_time()):
+        if training.owes_look and training.look(validate=True):
+            training.save("last")
+        while training.unfinished and not (stopped.is_set() or out_of_time()):
             try:
-                training.outer_step()
+                if not training.outer_step():
+                    break
             except DivergedError as error:
                 training.step_back(error)
                 continue
             if training.step % config.validate_every == 0 or training.step == config.steps:
-                training.look(validate=True)
-                training.save("last")
+                if training.look(validate=True):
+                    training.save("last")
             elif training.step % max(1, config.steps // _LOOKS) == 0:
                 training.look(validate=False)
             advance(1, training.note(), steps.once())
-    if training.step < config.steps:
+    if training.unfinished:
         training.save("last")
         if folder is not None:
-            console.print(
-                f"Stopped at step {training.step} of {config.steps}; {goes_on}.", markup=False, soft_wrap=True
-            )
+            said = f"Stopped at step {training.step} of {config.steps}; {goes_on}."
+            console.print(said, markup=False, soft_wrap=True)
     elif validation is not None and training.best is None:
         raise TrainingError(
             f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, "
             "so that there is no best learner."
         )
     training.take_best()
-    return Trained(training.step, training.best, training.step < config.steps, training.history)
+    return Trained(training.step, training.best, training.unfinished, training.history)
 
 
 class _Training:
@@ -385,12 +365,25 @@ class _Training:
         self.best_state: dict[str, torch.Tensor] | None = None
         self.halvings = self._since_kept = 0
         self._kept: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        self.owes_look = False
+        """Ctrl-C came while the learner was judged, so that this is still to be done."""
 
-    def outer_step(self) -> None:
-        figures = self.steps.step(self.rng, self.step + 1)
+    @property
+    def unfinished(self) -> bool:
+        return self.step < self.config.steps or self.owes_look
+
+    def outer_step(self) -> bool:
+        """Makes one, unless Ctrl-C comes while its compilation is waited for; says whether it did."""
+        before = self.rng.get_state()
+        try:
+            figures = self.steps.step(self.rng, self.step + 1)
+        except Abandoned:
+            self.rng.set_state(before)
+            return False
         self.step += 1
         if self.logger is not None and self.step % self.steps.log_every == 0:
             self.logger.log(self.step, {f"train/{name}": value for name, value in figures.items()})
+        return True
 
     def step_back(self, error: DivergedError) -> None:
         """Goes back to the last checkpoint and halves the rate, where the settings say so; raises `error` otherwise."""
@@ -414,11 +407,23 @@ class _Training:
     def note(self) -> str:
         return self.steps.note() + ("" if self.best is None else f", best {self.best:.3f}")
 
-    def look(self, validate: bool) -> None:
-        """Notes what happened since the last look and, if asked, the figures on validation tasks."""
-        figures = {"step": float(self.step), **self.steps.summary()}
+    def look(self, validate: bool) -> bool:
+        """Notes what happened since the last look and, if asked, the figures on validation tasks.
+
+        Says whether it came to that; a Ctrl-C that comes while the learner is judged leaves all as it was.
+        """
+        judged = None
         if validate and self.validation is not None:
-            value, said = self.validation(self.learner)
+            try:
+                with abandonable():
+                    judged = self.validation(self.learner)
+            except Abandoned:
+                self.owes_look = True
+                return False
+        self.owes_look = False
+        figures = {"step": float(self.step), **self.steps.summary()}
+        if judged is not None and self.validation is not None:
+            value, said = judged
             figures |= said
             if self.logger is not None:
                 self.logger.log(self.step, said)
@@ -428,6 +433,7 @@ class _Training:
                 self.best_state = {n: t.detach().clone() for n, t in self.learner.state_dict().items()}
                 self.save("best")
         self.history.append(figures)
+        return True
 
     def save(self, which: Literal["last", "best"]) -> None:
         if which == "last":
@@ -446,6 +452,7 @@ class _Training:
             "best": self.best,
             "history": self.history,
             "halvings": self.halvings,
+            "owes-look": self.owes_look,
         }
 
     def restore(self) -> None:
@@ -463,6 +470,7 @@ class _Training:
         """Takes what `_state` gave."""
         self.step, self.best, self.history = state["step"], state["best"], list(state["history"])
         self.rng.set_state(state["rng"])
+        self.owes_look = bool(state.get("owes-look", False))
         # Before version 0.2 what `steps` keeps lay among the rest.
         self.steps.restore(state.get("steps", state), finished=self.step >= self.config.steps)
 

@@ -156,3 +156,15 @@ def test_the_command(tmp_path, monkeypatch, capsys):
             commands.quickstudy("data", "doctor", name, "--no-learning")
         assert stopped.value.code == 1
         assert "bad" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_written_as_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.csv").write_text("episode,task\n0,a\n")
+    with pytest.raises(SystemExit) as stopped:
+        commands.quickstudy("data", "doctor", "half.csv")
+    assert stopped.value.code == 1
+    assert "not possible before it can be read" in capsys.readouterr().out
+    written = json.loads((tmp_path / "half-doctor/doctor.json").read_text())
+    assert written["useless"]
+    assert written["findings"][0]["point"] == "readable"

@@ -1,9 +1,9 @@
-"""Checks our data sets against LeRobot and Minari themselves, each in an environment of its own.
+"""Checks our data sets against LeRobot itself, in an environment of its own.
 
-    python tests/peers/check.py --lerobot /tmp/lerobot/bin/python --minari /tmp/minari/bin/python
+    python tests/peers/check.py --lerobot /tmp/lerobot/bin/python
 
 What we write must come out of theirs step by step, and what theirs writes must come out of ours and train; how to make
-the two environments is in docs/data.md.
+the environment is in docs/guides/own-data.md.
 """
 
 import argparse
@@ -93,36 +93,10 @@ def train(data: Path, run: Path) -> None:
     assert after < before / 2
 
 
-def check_minari(python: str, folder: Path) -> None:
-    wrote = list(walks())
-    datasets.save(folder / "minari", wrote, About(20.0), "minari")
-    peer(python, "minari_peer.py", "read", folder / "minari", folder / "minari.npz")
-    came = np.load(folder / "minari.npz")
-    assert (int(came["steps"]), came["length"].tolist()) == (150, [len(one) for one in wrote])
-    assert came["task"].tolist() == [one.task for one in wrote]
-    for name in ("actions", "rewards"):
-        np.testing.assert_array_equal(came[name], joined(wrote, name))
-    seen = [np.concatenate([one.observations, one.observations[-1:]]) for one in wrote]
-    np.testing.assert_array_equal(came["observations"], np.concatenate(seen))
-    print(f"Minari read {len(wrote)} episodes of ours: equal")
-    for kind in ("hdf5", "arrow", "parquet"):
-        peer(python, "minari_peer.py", "write", folder / kind, folder / f"{kind}.npz", kind)
-        gone, read = np.load(folder / f"{kind}.npz"), list(datasets.load(folder / kind / "made/up-v0"))
-        for name in ("observations", "actions", "rewards"):
-            np.testing.assert_array_equal(joined(read, name), gone[name])
-        assert [one.task for one in read] == [f"task {number % 2}" for number in range(5)]
-        assert all(one.success is not None and one.success.tolist()[-1] for one in read)
-        print(f"we read {len(read)} episodes of Minari's {kind}: equal")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lerobot", help="Python with LeRobot 0.4.4")
-    parser.add_argument("--minari", help="Python with Minari 0.5.4")
+    parser.add_argument("--lerobot", required=True, help="Python with LeRobot 0.4.4")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        if chosen.minari:
-            check_minari(chosen.minari, Path(temporary))
-        if chosen.lerobot:
-            check_lerobot(chosen.lerobot, Path(temporary))
-            check_statistics(chosen.lerobot, Path(temporary))
+        check_lerobot(chosen.lerobot, Path(temporary))
+        check_statistics(chosen.lerobot, Path(temporary))

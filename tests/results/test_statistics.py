@@ -9,6 +9,7 @@ from scipy.stats import beta, t
 
 from quickstudy.errors import QuickstudyError
 from quickstudy.results import statistics
+from quickstudy.results.rows import figures
 from quickstudy.results.statistics import (
     all_or_nothing,
     bootstrap,
@@ -194,3 +195,11 @@ def test_properties(scores: np.ndarray, seed: int) -> None:
         assert low < high
     assert all_or_nothing(1.0, 5)[0] < all_or_nothing(1.0, 6)[0]
     assert (np.diff(profile(scores, np.linspace(-0.1, 1.1, 9))) <= 0).all()
+
+
+def test_an_interval_of_squared_errors_does_not_reach_below_nothing():
+    errors = np.array([[1.0, 30.0]])
+    assert figures(errors, shares=False)["ci95"][0] < 0
+    kept = figures(errors, shares=False, least=0.0)
+    assert (kept["ci95"][0], kept["iqm_ci95"][0]) == (0.0, 0.0)
+    assert kept["ci95"][1] == figures(errors, shares=False)["ci95"][1]

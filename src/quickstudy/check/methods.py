@@ -21,6 +21,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from quickstudy.batching import OuterStep
+from quickstudy.check.graphs import graphs_do_the_same
 from quickstudy.check.points import BrokenError, Point, SkippedError, go_through
 from quickstudy.data import Batch, DemonstrationSet, DrawsFresh, Scaling, Source, SupportQuery
 from quickstudy.errors import QuickstudyError
@@ -350,6 +351,16 @@ def another_tasks_demonstration_does_not(subject: Subject) -> str:
     return f"the error is {own.mean():.4g} with the task's own, {other.mean():.4g} with another task's"
 
 
+def graphs_do_what_pytorch_does(subject: Subject) -> str:
+    if subject.method.role == "oracle":
+        raise SkippedError("it is told what no robot knows")
+    support = tree_map(lambda t: t[0], subject.batch().support)
+    one = support._replace(x=support.x[:1], y=support.y[:1], mask=support.mask[:1])
+    some = -(-one.x.shape[1] // 2)
+    sooner = one._replace(x=one.x[:, :some], y=one.y[:, :some], mask=one.mask[:, :some])
+    return graphs_do_the_same(subject.exact().float(), [one, sooner, support])
+
+
 POINTS: dict[str, Callable[[Subject], str]] = {
     "says what it is": says_what_it_is,
     "a skill is a tree of tensors": skills_are_trees_of_tensors,
@@ -359,6 +370,7 @@ POINTS: dict[str, Callable[[Subject], str]] = {
     "the order of demonstrations does not matter": order_does_not_matter,
     "only an oracle sees what is hidden": hidden_stays_hidden,
     "a saved learner acts the same": saved_learner_acts_the_same,
+    "its graphs do what PyTorch does": graphs_do_what_pytorch_does,
     "training resumes exactly": training_resumes_exactly,
     "training lowers the loss": training_lowers_the_loss,
     "a demonstration helps": a_demonstration_helps,

@@ -22,6 +22,7 @@ from tyro.conf import subcommand
 from quickstudy.cli.learning import Adapt, Compare, Evaluate, Match, Profile, Reproduce, Resume, Train
 from quickstudy.cli.outcome import Demo, Pull, Push, Report, Runs
 from quickstudy.cli.robot import Export
+from quickstudy.cli.studio import Studio
 from quickstudy.cli.tasks import Check, Data, Families, Record
 from quickstudy.cli.words import parsed
 from quickstudy.errors import QuickstudyError, unknown
@@ -33,9 +34,10 @@ _ABOUT = (
 )
 
 _COMMANDS = {
-    "demo": Demo, "families": Families, "check": Check, "record": Record, "data": Data, "train": Train,
-    "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume, "reproduce": Reproduce,
-    "runs": Runs, "report": Report, "export": Export, "push": Push, "pull": Pull, "profile": Profile,
+    "demo": Demo, "studio": Studio, "families": Families, "check": Check, "record": Record, "data": Data,
+    "train": Train, "evaluate": Evaluate, "adapt": Adapt, "match": Match, "compare": Compare, "resume": Resume,
+    "reproduce": Reproduce, "runs": Runs, "report": Report, "export": Export, "push": Push, "pull": Pull,
+    "profile": Profile,
 }  # fmt: skip
 
 

@@ -38,11 +38,15 @@ class Doctor(Reading):
         if not self.path.exists():
             raise QuickstudyError(f"There is no '{self.path}'.")
         begin = time.monotonic()
+        folder = self.output or Path(f"{self.path.absolute().stem}-doctor")
         findings = doctor.of_files(self.path)
         try:
             found, more = doctor.examine(self.path, self.reading, self.family)
         except QuickstudyError as error:
-            console.print(report.table([doctor.unreadable(self.path, error), *findings]))
+            findings = [doctor.unreadable(self.path, error), *findings]
+            console.print(report.table(findings))
+            written = report.write(folder, self.path, None, findings)
+            console.print(f"Written: {escape(', '.join(map(str, written)))}.", soft_wrap=True)
             console.print("Training on this is not possible before it can be read.")
             sys.exit(1)
         findings += more
@@ -58,8 +62,7 @@ class Doctor(Reading):
             except QuickstudyError as error:
                 findings.append(doctor.Finding("learning", "measured", "note", str(error), ""))
         console.print(report.table(findings))
-        folder = self.output or Path(f"{self.path.absolute().stem}-doctor")
-        written = report.write(folder, found, findings, curves)
+        written = report.write(folder, self.path, found, findings, curves)
         seconds = time.monotonic() - begin
         console.print(f"Written: {escape(', '.join(map(str, written)))}, after {seconds:.0f} s.", soft_wrap=True)
         if report.useless(findings):

@@ -20,14 +20,19 @@ class Demo:
     compare with the alternatives, write a report with plots and a video of the arm."""
 
     output_dir: Path = Path("runs/demo")
-    """Where everything goes; a second call goes on where the first was stopped."""
+    """Where everything goes, in a folder 'quick' where it is that; a second call goes on where the first stopped."""
     video: bool = True
     """Film the arm before and after adaptation."""
+    quick: bool = False
+    """Half a minute and no meta-training: what a learner that comes with the package makes of one demonstration."""
 
     def run(self) -> None:
-        from quickstudy.demo import demo
+        from quickstudy.demo import demo, quick
 
-        demo(self.output_dir, self.video)
+        if self.quick:
+            quick(self.output_dir / "quick", self.video)
+        else:
+            demo(self.output_dir, self.video)
 
 
 @dataclass(frozen=True)

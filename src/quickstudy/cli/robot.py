@@ -32,10 +32,11 @@ class Export:
         settings = runs.load_settings(self.run_folder)
         name = f"{Path(settings.family).stem.split(':')[-1]}-{settings.method.split(':')[-1]}.quickstudy"
         made = export(self.run_folder, self.output or self.run_folder / name, self.precision, self.rest)
-        adapted = "" if made.adapt_ms is None else f"adapting takes {made.adapt_ms:.1f} ms and "
+        found = made.parity
+        adapted = "" if found.adapt_ms is None else f"adapting takes {found.adapt_ms:.1f} ms and "
         console.print(
-            f"{escape(str(made.path))}: {made.size / 1e6:.2f} MB; {adapted}acting {made.act_ms:.3f} ms on one thread; "
-            f"at most {max(made.act_difference, made.adapt_difference or 0):.1e} from PyTorch.",
+            f"{escape(str(made.path))}: {made.size / 1e6:.2f} MB; {adapted}acting {found.act_ms:.3f} ms on one thread; "
+            f"at most {max(found.act, found.adapt or 0):.1e} from PyTorch.",
             soft_wrap=True,
         )
         words = shlex.join(["quickstudy-runtime", "info", str(made.path)])

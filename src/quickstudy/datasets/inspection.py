@@ -1,7 +1,7 @@
 """What a data set holds, in numbers and plots, before anything is learned from it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -186,12 +186,10 @@ def tables(found: Inspection) -> list[Table]:
     duration = f", {lengths.mean() / rate:.1f} s on average" if rate else ""
     rows = {
         "data set": f"{found.path} ({found.format})",
-        "episodes": f"{len(lengths):,} of {len(found.counts):,} tasks, {min(found.counts.values())} to "
-        f"{max(found.counts.values())} a task"
+        "episodes": f"{len(lengths):,} of {len(found.counts):,} tasks, {_span(found.counts.values())} a task"
         if len(found.counts) > 1
         else f"{len(lengths):,} of one task",
-        "steps": f"{lengths.sum():,}; an episode has {lengths.min()} to {lengths.max()}, median "
-        f"{np.median(lengths):g}{duration}",
+        "steps": f"{lengths.sum():,}; an episode has {_span(lengths)}, median {np.median(lengths):g}{duration}",
         "frame rate": f"{rate:g} steps a second{_jitter(found.about.jitter)}" if rate else "not known",
     }
     if found.succeeded is not None:
@@ -208,6 +206,12 @@ def tables(found: Inspection) -> list[Table]:
         _channels("observation", found.observations, found.about.observation_units),
         _channels("action", found.actions, found.about.action_units),
     ]
+
+
+def _span(numbers: Collection[int] | np.ndarray) -> str:
+    """Such as '3 to 5', or '4' where all are."""
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _jitter(seconds: float) -> str:

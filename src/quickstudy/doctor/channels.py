@@ -127,7 +127,7 @@ def _wrapped(found: Recordings) -> Iterator[Finding]:
     names = [found.about.observations[i] for i in found.wraps[0].turns]
     names += [f"action {found.about.actions[i]}" for i in found.wraps[1].turns]
     if names:
-        said = f"{some(names)} jump by a full turn where an angle wraps: two values say the same there."
+        said = f"Jumps by a full turn where an angle wraps, in {some(names)}: two values say the same there."
         yield Finding("channels", "wrapped angles", "note", said, "Record sine and cosine, or unwrap them.")
     flips = 0
     for wraps, part in zip(found.wraps, ("observations", "actions"), strict=True):
@@ -151,7 +151,7 @@ def _jumps(found: Recordings, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Ite
         deviation = np.where(steps.std(0) > 0, np.sqrt(np.square(steps).mean(0)), np.inf)
         bad |= ((steps / deviation).mean(1) > _ALL_JUMP)[:, None] & (steps > 3 * usual)
         bad &= np.array([len(np.unique(channel)) > 3 for channel in every.T])
-        hit = [f"{name} ({count} times)" for name, count in zip(names, bad.sum(0), strict=True) if count]
+        hit = [f"{name} ({plural(count, 'time')})" for name, count in zip(names, bad.sum(0), strict=True) if count]
         if hit:
             said = f"{kind.capitalize()} channels jump within one step: {some(hit)}."
             remedy = "Look for lost packets, teleports or resets inside of episodes, and cut there."

@@ -3,7 +3,8 @@
 Tasks are left out in turn: a learner is meta-trained on the others and judged on those, after 1, 2, ... of their
 demonstrations, by its error on demonstrations that it was not shown. Beside it stand the floors, which need no other
 tasks: replay, the nearest recorded step, and a network trained from scratch. Errors are relative: 1 is the error of
-always doing the mean of all actions.
+always doing the mean of all actions. Over tasks they are averaged as ratios are, by their logarithms, so that one task
+on which adaptation failed does not decide alone; how many those are is told.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from quickstudy import families
 from quickstudy.demonstration import Demonstration
-from quickstudy.doctor.findings import Finding, Recordings
+from quickstudy.doctor.findings import Finding, Recordings, plural
 from quickstudy.errors import QuickstudyError
 from quickstudy.experiment import Experiment, on_validation
 from quickstudy.io.progress import progress
@@ -27,6 +28,8 @@ _FOLDS = 5
 _SHOTS = (1, 2, 3, 5, 8)
 _SECONDS_A_STEP, _SECONDS_A_FOLD = 0.02, 3.0
 """On one core of a laptop, for demonstrations of some hundred steps."""
+_LEAST = 1e-6
+"""Relative error that counts as none, so that it has a logarithm."""
 _HELPS = 0.9
 """Of the best floor's error: what is above it is no help."""
 
@@ -46,19 +49,21 @@ class Curves:
     tasks: tuple[str, ...]
 
     def mean(self, who: str) -> np.ndarray:
-        """[shots]."""
-        return self.errors[who].mean(0)
+        """The geometric mean over tasks, [shots]."""
+        return np.asarray(np.exp(self._logarithms(who).mean(0)))
 
     def interval(self, who: str) -> np.ndarray:
         """95 % interval of the mean over tasks, [2, shots]."""
-        return np.array([_sure(errors) for errors in self.errors[who].T]).T
+        return np.exp([_sure(errors) for errors in self._logarithms(who).T]).T
 
     def ratio(self, who: str, other: str, at: int) -> tuple[float, float, float]:
         """Error of one over that of the other after the `at`-th number of shots; its 95 % interval, task by task."""
-        one, two = self.errors[who][:, at], self.errors[other][:, at]
-        usual = max(float(two.mean()), 1e-12)
-        low, high = _sure(one - two)
-        return float(one.mean()) / usual, max(0.0, 1 + low / usual), 1 + high / usual
+        apart = self._logarithms(who)[:, at] - self._logarithms(other)[:, at]
+        ratio, low, high = np.exp([apart.mean(), *_sure(apart)])
+        return float(ratio), float(low), float(high)
+
+    def _logarithms(self, who: str) -> np.ndarray:
+        return np.asarray(np.log(np.maximum(self.errors[who], _LEAST)))
 
 
 def _sure(values: np.ndarray) -> tuple[float, float]:
@@ -176,6 +181,9 @@ def judged(made: Curves) -> Iterator[Finding]:
         f"mean action; the best floor, {strongest}, has {floors[strongest][0]:.2f} (ratio {ratio:.2f}, 95 % interval "
         f"{low:.2f} to {high:.2f} over {len(made.tasks)} tasks)"
     )
+    worse = [task for task, error in zip(made.tasks, made.errors["meta-learned"][:, 0], strict=True) if error > 1]
+    if worse:
+        said += f", and more than 1 on {plural(len(worse), 'task')}, such as '{worse[0]}'"
     if high < 1 and ratio < _HELPS:
         yield Finding("learning", "meta-learning helps", "good", f"{said}.")
     elif low > 1:
@@ -187,8 +195,8 @@ def judged(made: Curves) -> Iterator[Finding]:
     nearest = min(FLOORS, key=lambda who: floors[who][last])
     if meta[last] > 0.9 and floors[nearest][last] <= 0.9:
         said = (
-            f"After {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action, that "
-            f"of {nearest} {floors[nearest][last]:.2f}: there is something to learn, but it was not learned in this time."
+            f"After {made.shots[last]} demonstrations the error is {meta[last]:.2f} of that of the mean action, and "
+            f"{floors[nearest][last]:.2f} with {nearest}: there is more to learn than was learned in this time."
         )
         yield Finding("learning", "enough", "note", said, "Give it more --steps, or record more tasks.")
         return

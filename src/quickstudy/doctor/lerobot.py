@@ -131,7 +131,7 @@ def _statistics(folder: Path, info: Mapping[str, Any]) -> Iterator[Finding]:
     paths = [folder / "meta/stats.json", folder / "meta/episodes_stats.jsonl"]
     path = next((one for one in paths if one.is_file()), None)
     if path is None:
-        yield _note("statistics", "There is no meta/stats.json.", _SCALED)
+        yield _note("statistics", "There is no meta/stats.json (v2.1: episodes_stats.jsonl).", _SCALED)
         return
     try:
         text = path.read_text(encoding="utf-8-sig")

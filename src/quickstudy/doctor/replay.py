@@ -19,7 +19,7 @@ _LABEL = re.compile(r"([\w.:-]+)/([\w-]+)/(\d+)")
 
 
 def explained(found: Recordings) -> Iterator[Finding]:
-    """How much of the next state's change a linear model of state and action foretells beyond the state alone.
+    """How much of the next state's change a linear model of state and action predicts beyond the state alone.
 
     Fitted by ridge regression on half of the episodes and judged on the other half, over all channels.
     """
@@ -36,7 +36,7 @@ def explained(found: Recordings) -> Iterator[Finding]:
         for a, b in ((x, x_test), (np.concatenate([x, u], 1), np.concatenate([x_test, u_test], 1)))
     )
     gain = 1 - both / max(alone, 1e-12)
-    said = f"State and action foretell {100 * gain:.0f} % of the change that the state alone leaves open"
+    said = f"State and action predict {100 * gain:.0f} % of the change that the state alone leaves open"
     if gain < 0.05:
         remedy = "Are these the commands that the robot got, at the same time as the states?"
         yield Finding("replay", "actions act", "note", f"{said}: actions hardly move the state.", remedy)

@@ -26,16 +26,14 @@ def table(findings: Sequence[Finding]) -> Table:
     return made
 
 
-def plain(found: Recordings, findings: Sequence[Finding], curves: Curves | None) -> dict[str, Any]:
+def plain(
+    path: Path, found: Recordings | None, findings: Sequence[Finding], curves: Curves | None = None
+) -> dict[str, Any]:
     """The same as JSON can hold it."""
-    made: dict[str, Any] = {
-        "data": str(found.path),
-        "format": found.format,
-        "episodes": len(found.episodes),
-        "tasks": len(found.tasks),
-        "useless": useless(findings),
-        "findings": [asdict(one) for one in findings],
-    }
+    made: dict[str, Any] = {"data": str(path)}
+    if found is not None:
+        made |= {"format": found.format, "episodes": len(found.episodes), "tasks": len(found.tasks)}
+    made |= {"useless": useless(findings), "findings": [asdict(one) for one in findings]}
     if curves is not None:
         made["curves"] = {
             who: {
@@ -53,10 +51,16 @@ def useless(findings: Sequence[Finding]) -> bool:
     return any(one.verdict == "bad" for one in findings)
 
 
-def write(folder: Path, found: Recordings, findings: Sequence[Finding], curves: Curves | None) -> list[Path]:
-    """Writes doctor.json and, where learning was measured, doctor.png; both appear whole or not at all."""
+def write(
+    folder: Path, path: Path, found: Recordings | None, findings: Sequence[Finding], curves: Curves | None = None
+) -> list[Path]:
+    """Writes doctor.json and, where learning was measured, doctor.png; both appear whole or not at all.
+
+    Args:
+        path: of the data set; `found` is None where it cannot be read.
+    """
     written = [folder / "doctor.json"]
-    files.write(written[0], json.dumps(plain(found, findings, curves), indent=1, allow_nan=False))
+    files.write(written[0], json.dumps(plain(path, found, findings, curves), indent=1, allow_nan=False))
     if curves is not None:
         written.append(folder / "doctor.png")
         _plot(curves, written[1])

@@ -7,7 +7,6 @@ How far they are from PyTorch is measured before anything is written.
 
 import hashlib
 import json
-import time
 import zipfile
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,19 +19,17 @@ import torch
 
 from quickstudy import __version__
 from quickstudy.data import Seen
+from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.evaluation import as_support
 from quickstudy.experiment import Experiment
+from quickstudy.export.parity import ACTIONS, Parity, needs_packages, parity
 from quickstudy.export.policies import Exported, of_demonstrations, of_trials
 from quickstudy.io import files
 from quickstudy.results import runs
 
-_ACTIONS = 1000
-"""Actions that are compared with PyTorch's."""
-_CLOSE = 1e-5
-"""How far an adapted skill or an action may be from PyTorch's, in units of the largest of its numbers, at least 1."""
-_DRIFTS = {"transfer", "transfer-equal-time", "scratch"}
-"""Methods whose many steps of Adam make rounding larger where gradients vanish; of them actions are compared alone."""
+_FEWEST = 256
+"""Numbers of the smallest matrix that eight bits are worth while for."""
 _SPARE = 0.1
 """Of the range of actions met in training, how far beyond it a robot may go where a family has no limits of its own."""
 
@@ -45,16 +42,12 @@ class Bundle:
 
     Attributes:
         size: of the file, bytes.
-        adapt_difference, act_difference: the largest from PyTorch's numbers; None where nothing is adapted.
-        adapt_ms, act_ms: median milliseconds by ONNX Runtime on one thread.
+        parity: how far it is from PyTorch, and how fast.
     """
 
     path: Path
     size: int
-    adapt_difference: float | None
-    act_difference: float
-    adapt_ms: float | None
-    act_ms: float
+    parity: Parity
 
 
 def export(run: Path, output: Path, precision: Precision = "float32", rest: tuple[float, ...] | None = None) -> Bundle:
@@ -78,12 +71,11 @@ def export(run: Path, output: Path, precision: Precision = "float32", rest: tupl
         raise QuickstudyError(f"'{method.name}' receives what a robot does not know, and cannot act on one.")
     sizes = family.observation_size, family.action_size
     learner = learner.to("cpu").eval()
-    if experiment.by_trial:
-        made = of_trials(learner, *sizes)
-    else:
-        made = of_demonstrations(learner, *sizes, adapts=method.name != "no-adaptation")
+    made = of_trials(learner, *sizes) if experiment.by_trial else of_demonstrations(learner, *sizes)
     graphs = dict(made.graphs) if precision == "float32" else {n: _in_bytes(g) for n, g in made.graphs.items()}
-    measured = _measured(made, graphs, experiment, learner, run, precision)
+    measured = parity(made, graphs, *_examples(experiment, learner, run))
+    if precision == "float32" and measured.fault:
+        raise QuickstudyError(f"The graphs of '{method.name}' {measured.fault}.")
     members = {f"{name}.onnx": graph for name, graph in graphs.items()}
     members["begin.safetensors"] = safetensors.numpy.save(dict(made.begin))
     manifest = _manifest(made, experiment, learner, run, precision, rest, measured)
@@ -96,7 +88,7 @@ def export(run: Path, output: Path, precision: Precision = "float32", rest: tupl
     with files.partial(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return Bundle(output, output.stat().st_size, *measured)
+    return Bundle(output, output.stat().st_size, measured)
 
 
 def _manifest(
@@ -106,7 +98,7 @@ def _manifest(
     run: Path,
     precision: Precision,
     rest: tuple[float, ...] | None,
-    measured: tuple[float | None, float, float | None, float],
+    measured: Parity,
 ) -> dict[str, Any]:
     family = experiment.family
     scaling, seen = getattr(learner, "scaling", None), getattr(learner, "seen", None)
@@ -146,7 +138,7 @@ def _manifest(
         "skill": [{"name": n, "shape": list(shape), "dtype": kind} for n, (shape, kind) in made.skill.items()],
         "changes": list(made.changes),
         "precision": precision,
-        "parity": {"adapt": measured[0], "act": measured[1], "actions": _ACTIONS},
+        "parity": {"adapt": measured.adapt, "act": measured.act, "actions": ACTIONS},
     }
 
 
@@ -170,111 +162,71 @@ def _plain(values: np.ndarray) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in np.asarray(values, float)]
 
 
-def _measured(
-    made: Exported, graphs: dict[str, bytes], experiment: Experiment, learner: Any, run: Path, precision: Precision
-) -> tuple[float | None, float, float | None, float]:
-    """How far the graphs are from PyTorch on a demonstration of the run, and how long they take.
+def _examples(experiment: Experiment, learner: Any, run: Path) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Demonstrations as the graph takes them, one, and then several of other lengths; and observations to act on.
 
-    Raises:
-        QuickstudyError: too far, with whole weights.
+    They are made from the run's own example, or made up where it has none.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    sessions = {name: onnxruntime.InferenceSession(graph, options) for name, graph in graphs.items()}
-    rng = torch.Generator().manual_seed(0)
-    observations = torch.randn(_ACTIONS, experiment.family.observation_size, generator=rng)
-    leaves = [torch.from_numpy(leaf.copy()) for leaf in made.begin.values()]
-    theirs, adapt_difference, adapt_ms = [leaf.numpy() for leaf in leaves], None, None
-    if made.adapt is not None:
-        support = _example(experiment, learner, run)
-        observations[: support.shape[1]] = support[0, :_ACTIONS, : observations.shape[1]]
-        leaves = [leaf.detach() for leaf in made.adapt(support)]
-        given = {"support": support.numpy()}
-        theirs, adapt_ms = _timed(lambda: sessions["adapt"].run(None, given), 5)
-        if experiment.method.name in _DRIFTS:
-            leaves = [torch.from_numpy(leaf) for leaf in theirs]
-        adapt_difference = max((_apart(a.numpy(), b) for a, b in zip(leaves, theirs, strict=True)), default=0.0)
-    names, difference, times = list(made.skill), 0.0, []
-    places = [names.index(name) for name in made.changes]
-    wanted = [one.name for one in sessions["act"].get_inputs()]
-    extra = {
-        "previous_action": torch.zeros(experiment.family.action_size),
-        "reward": torch.zeros(1),
-        "done": torch.zeros(1),
-    }
-    beside = list(extra.values()) if experiment.by_trial else []
-    for x in observations:
-        with torch.no_grad():
-            ours = made.act(*leaves, x, *beside)
-        every = (
-            dict(zip(names, theirs, strict=True))
-            | {"observation": x.numpy()}
-            | {n: v.numpy() for n, v in extra.items()}
-        )
-        started = time.perf_counter()
-        found = sessions["act"].run(None, {name: every[name] for name in wanted})
-        times.append(1e3 * (time.perf_counter() - started))
-        difference = max(difference, _apart(ours[0].numpy(), found[0]))
-        for place, mine, other in zip(places, ours[1:], found[1:], strict=True):
-            leaves[place], theirs[place] = mine, other
-    if precision == "float32" and max(difference, adapt_difference or 0.0) > _CLOSE:
-        raise QuickstudyError(
-            f"The graphs of '{experiment.method.name}' differ from PyTorch by {adapt_difference or 0.0:.1e} in the "
-            f"skill and {difference:.1e} in actions; at most {_CLOSE:g} is exported."
-        )
-    return adapt_difference, difference, adapt_ms, float(np.median(times))
-
-
-def _timed(call: Any, times: int) -> tuple[list[np.ndarray], float]:
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        made = call()
-        taken.append(1e3 * (time.perf_counter() - started))
-    return list(made), float(np.median(taken))
-
-
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one.astype(float), other.astype(float)
-    return float(np.abs(one - other).max(initial=0.0) / max(1.0, np.abs(one).max(initial=0.0)))
-
-
-def _example(experiment: Experiment, learner: Any, run: Path) -> torch.Tensor:
-    """A demonstration as the graph takes it, [1, step, obs + act + 1]: the run's own example, or a made-up one."""
-    from quickstudy.demonstration import Demonstration
-
-    path = runs.example_of(run)
-    if path is not None:
-        support = as_support(learner, [Demonstration.load(path)])
-        return torch.cat([support.x, support.y, support.mask[..., None]], -1)
     rng = torch.Generator().manual_seed(1)
-    width = experiment.family.observation_size + experiment.family.action_size
-    return torch.cat([0.5 * torch.randn(1, 50, width, generator=rng), torch.ones(1, 50, 1)], -1)
+    seen, done = experiment.family.observation_size, experiment.family.action_size
+    path = runs.example_of(run)
+    if path is None:
+        x, y = (0.5 * torch.randn(1, 50, width, generator=rng) for width in (seen, done))
+        mask = torch.ones(1, 50)
+    else:
+        x, y, mask, _ = as_support(learner, [Demonstration.load(path)])
+    one = torch.cat([x, y, mask[..., None]], -1)
+    several = one.repeat(3, 1, 1)
+    several[1, one.shape[1] // 2 + 1 :, -1] = 0.0  # ends sooner
+    several[2, :, :seen] += 0.1 * torch.randn(several[2, :, :seen].shape, generator=rng)
+    observations = torch.randn(ACTIONS, seen, generator=rng)
+    observations[: one.shape[1]] = one[0, :ACTIONS, :seen]
+    return [one, several], observations
 
 
 def _in_bytes(graph: bytes) -> bytes:
-    """The graph with weights of eight bits; products are done with dequantised ones."""
-    import tempfile
+    """The graph with weights of eight bits, each row or column of a matrix with a scale of its own.
 
+    They are made whole again when the graph is loaded, so that it is as fast as before, and nothing else is rounded.
+    """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnx import helper, numpy_helper
 
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
-        onnx.save(onnx.load_model_from_string(graph), before)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8)
-        return after.read_bytes()
+    model = onnx.load_model_from_string(graph)
+    kept, added, nodes = [], [], []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.ndim < 2 or values.size < _FEWEST:
+            kept.append(weight)
+            continue
+        small, scale = min((_rounded(values, axis) for axis in (0, -1)), key=lambda pair: _error(values, *pair))
+        whole, factor = f"{weight.name}.int8", f"{weight.name}.scale"
+        added += [numpy_helper.from_array(small, whole), numpy_helper.from_array(scale, factor)]
+        nodes += [
+            helper.make_node("Cast", [whole], [f"{weight.name}.cast"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{weight.name}.cast", factor], [weight.name]),
+        ]
+    everything = [*nodes, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend([*kept, *added])
+    model.graph.node.extend(everything)
+    return bytes(model.SerializeToString())
+
+
+def _rounded(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers from -127 to 127, and the scale of each place along an axis."""
+    others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+    scale = np.abs(values).max(others, keepdims=True) / np.float32(127)
+    scale[scale == 0] = 1.0
+    return np.rint(values / scale).astype(np.int8), scale
+
+
+def _error(values: np.ndarray, small: np.ndarray, scale: np.ndarray) -> float:
+    return float(np.square(small * scale - values).sum())
 
 
 def _packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
+    if missing := needs_packages():
         raise QuickstudyError(
-            f"Exporting needs the package {error.name}, which is not installed: run "
-            "\"pip install 'quickstudy[export]'\"."
-        ) from error
+            f"Exporting needs the package {missing}, which is not installed: run \"pip install 'quickstudy[export]'\"."
+        )

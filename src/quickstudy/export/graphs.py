@@ -63,9 +63,12 @@ def graph(
             _tidy(made.model)
             return bytes(made.model_proto.SerializeToString())
     except Exception as error:  # exporters raise whatever they stumble over
-        said = one_line(error).split("Exported program")[0][:200]
+        cause = error
+        while isinstance(cause.__cause__, Exception):  # the outermost one is a page of advice
+            cause = cause.__cause__
+        said = one_line(cause).split("Exported program")[0][:200].rstrip(". ")
         raise QuickstudyError(
-            f"The exporter cannot write this method as a graph ({type(error).__name__}: {said})."
+            f"The exporter cannot write this method as a graph ({type(cause).__name__}: {said})."
         ) from error
 
 

@@ -1,5 +1,6 @@
 """What of a trained learner becomes graphs: the skill before any experience, how it adapts, how it acts."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from quickstudy.data import Batch
 from quickstudy.errors import QuickstudyError
 from quickstudy.export.graphs import graph
 from quickstudy.learner import MetaLearner
+from quickstudy.methods.trials.baselines import MultiTask
+from quickstudy.methods.trials.policy import GaussianPolicy
+from quickstudy.methods.trials.recurrent import Recurrent
 from quickstudy.results.adaptation import leaf_names
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37)
@@ -29,25 +33,26 @@ class Exported:
         begin: the skill before any demonstration, by name.
         changes: names of what acting changes.
         graphs: 'act' and perhaps 'adapt', as ONNX.
+        inputs: what acting takes beside the skill: 'observation', and by trial 'previous_action', 'reward' and 'done'.
+        action_size: width of an action.
         adapt, act: the same in PyTorch, for parity: from demonstrations [shot, step, obs + act + 1], with the mask
-            last, to a skill's tensors, and from these and an observation (by trial, and the last action, reward and
-            whether an episode ended) to an action and the
-            tensors that follow.
+            last, to a skill's tensors, and from these and the `inputs` to an action and the tensors that follow.
+        exact: `adapt` in float64.
     """
 
     skill: dict[str, tuple[tuple[int, ...], str]]
     begin: dict[str, np.ndarray]
     changes: tuple[str, ...]
     graphs: dict[str, bytes]
-    adapt: Callable[..., list[Tensor]] | None
+    inputs: tuple[str, ...]
+    action_size: int
     act: Callable[..., list[Tensor]]
+    adapt: Callable[[Tensor], list[Tensor]] | None = None
+    exact: Callable[[Tensor], list[Tensor]] | None = None
 
 
-def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: int, adapts: bool) -> Exported:
+def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: int) -> Exported:
     """A learner that adapts to demonstrations.
-
-    Args:
-        adapts: whether it does; if not, it acts with the skill that it begins with.
 
     Raises:
         QuickstudyError: the exporter does not know what the method does.
@@ -56,9 +61,15 @@ def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: 
     names, (begun, spec) = leaf_names(skill), tree_flatten(skill)
     begun = [leaf.detach().clone() for leaf in begun]
 
-    def adapt(support: Tensor) -> list[Tensor]:
+    def adapted(by: MetaLearner, support: Tensor) -> list[Tensor]:
         x, y, mask = support.split([observation_size, action_size, 1], -1)
-        return list(tree_flatten(learner.adapt(Batch(x, y, mask[..., 0], support.new_zeros(1))))[0])
+        return list(tree_flatten(by.adapt(Batch(x, y, mask[..., 0], support.new_zeros(1))))[0])
+
+    def adapt(support: Tensor) -> list[Tensor]:
+        return adapted(learner, support)
+
+    def exact(support: Tensor) -> list[Tensor]:
+        return adapted(copy.deepcopy(learner).double(), support.double())
 
     def act(*given: Tensor) -> list[Tensor]:
         *leaves, observation = given
@@ -70,7 +81,7 @@ def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: 
     free = [n for n in _PRIMES if n not in taken | {observation_size, action_size}]
     lengths = (free[0], free[1]), (free[2], free[3]), (2, 5)
     supports = [_support(rng, shots, steps, observation_size, action_size) for shots, steps in lengths]
-    made = [[leaf.detach() for leaf in adapt(support)] for support in supports] if adapts else [begun]
+    made = [[leaf.detach() for leaf in adapt(support)] for support in supports]
     every = [begun, *made]
     if any(len(leaves) != len(begun) for leaves in every):
         raise QuickstudyError("A skill must be a tree of the same form before and after adaptation to be exported.")
@@ -82,9 +93,7 @@ def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: 
         name: (tuple(-1 if axis in axes else n for axis, n in enumerate(leaf.shape)), _kind(leaf))
         for name, leaf, axes in zip(names, begun, varying, strict=True)
     }
-    graphs = {}
-    if adapts:
-        graphs["adapt"] = graph(learner, adapt, [supports[0]], [[0, 1]], ["support"], names)
+    graphs = {"adapt": graph(learner, adapt, [supports[0]], [[0, 1]], ["support"], names)}
     example, observation = made[0], torch.randn(observation_size, generator=rng)
     changed = _changed(act(*example, observation), example)
     # A leaf that stays as it was is no output of a graph.
@@ -95,21 +104,25 @@ def of_demonstrations(learner: MetaLearner, observation_size: int, action_size: 
     )  # fmt: skip
     return Exported(
         described, {n: leaf.numpy() for n, leaf in zip(names, begun, strict=True)}, tuple(names[i] for i in changed),
-        graphs, adapt if adapts else None, lambda *given: _kept(act(*given), changed),
+        graphs, ("observation",), action_size, lambda *given: _kept(act(*given), changed),
+        adapt, exact,
     )  # fmt: skip
 
 
 def of_trials(learner: Any, observation_size: int, action_size: int) -> Exported:
     """A policy whose memory learns the task while it tries (RL^2 and its kin): its state is the skill.
 
+    Or one that is the same for all tasks and does not adapt: its parameters are.
+
     Raises:
         QuickstudyError: the learner has no such memory, or the exporter does not know what it does.
     """
-    if not hasattr(learner, "core"):
+    if isinstance(learner, MultiTask) and learner.at_test == "nothing":
+        return _of_policy(learner.policy, observation_size, action_size)
+    if not isinstance(learner, Recurrent):
         raise QuickstudyError(
             f"{type(learner).__name__} learns a task by gradients from its own trials, which a robot's bundle does not "
-            "hold; methods with a memory (rl2, rl2-mann, rl2-dagger) and those that learn from demonstrations can be "
-            "exported."
+            "hold; methods with a memory, such as rl2, and those that learn from demonstrations can be exported."
         )
     state = learner.core.begin(1)
     names, (begun, spec) = leaf_names(state), tree_flatten(state)
@@ -126,13 +139,35 @@ def of_trials(learner: Any, observation_size: int, action_size: int) -> Exported
     begun = [leaf.detach().contiguous().clone() for leaf in begun]
     given = [*begun, torch.randn(observation_size), torch.zeros(action_size), torch.zeros(1), torch.zeros(1)]
     changed = _changed(act(*given), begun)
-    inputs = [*names, "observation", "previous_action", "reward", "done"]
+    inputs = ("observation", "previous_action", "reward", "done")
     outputs = ["action", *(f"next.{names[i]}" for i in changed)]
-    act_graph = graph(learner, lambda *given: _kept(act(*given), changed), given, [[] for _ in given], inputs, outputs)
+    act_graph = graph(
+        learner, lambda *given: _kept(act(*given), changed), given, [[] for _ in given], [*names, *inputs], outputs
+    )
     return Exported(
         {name: (tuple(leaf.shape), _kind(leaf)) for name, leaf in zip(names, begun, strict=True)},
         {n: leaf.numpy() for n, leaf in zip(names, begun, strict=True)}, tuple(names[i] for i in changed),
-        {"act": act_graph}, None, lambda *given: _kept(act(*given), changed),
+        {"act": act_graph}, inputs, action_size, lambda *given: _kept(act(*given), changed),
+    )  # fmt: skip
+
+
+def _of_policy(policy: GaussianPolicy, observation_size: int, action_size: int) -> Exported:
+    """A policy without a memory."""
+    policy, unit = copy.deepcopy(policy), policy.unit
+    del policy.unit
+    policy.register_buffer("unit", unit)  # a constant of the graph, as parameters are
+    parameters = {name: p.detach().clone() for name, p in policy.initial().items() if name != "log_std"}
+
+    def act(*given: Tensor) -> list[Tensor]:
+        *leaves, x = given
+        return [policy.predict({**dict(zip(parameters, leaves, strict=True)), "log_std": policy.log_std}, x).mean]
+
+    given = [*parameters.values(), torch.randn(observation_size)]
+    act_graph = graph(policy, act, given, [[] for _ in given], [*parameters, "observation"], ["action"])
+    return Exported(
+        {name: (tuple(leaf.shape), _kind(leaf)) for name, leaf in parameters.items()},
+        {name: leaf.numpy() for name, leaf in parameters.items()}, (), {"act": act_graph}, ("observation",),
+        action_size, act,
     )  # fmt: skip
 
 

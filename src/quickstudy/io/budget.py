@@ -1,12 +1,9 @@
-"""When work ends early: at a bound on wall time, kept by not beginning what would not fit, and at Ctrl-C."""
+"""A bound on wall time that is kept by not beginning what would not fit."""
 
 import re
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from quickstudy.errors import QuickstudyError
 
@@ -57,23 +54,3 @@ def seconds_of(text: str) -> float:
     if not parts or _PART.sub("", text) or seconds <= 0:
         raise QuickstudyError(f"A budget is a duration such as 90s, 30min, 1h30min or 2d; got '{text}'.")
     return seconds
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks for a clean stop after the step at hand; a second one interrupts at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def on_interrupt(number: int, frame: Any) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -187,6 +187,13 @@ def _failures(
     return groups
 
 
+def write_side_by_side(path: Path, films: Sequence[np.ndarray]) -> None:
+    """One video of several, [frame, height, width, 3] each, of one size; the shorter ones rest at their end."""
+    longest = max(map(len, films))
+    held = [np.concatenate([film, np.repeat(film[-1:], longest - len(film), axis=0)]) for film in films]
+    rendering.write_video(path, np.concatenate(held, axis=2), FPS)
+
+
 def _video(folder: Path, stem: Path, film: np.ndarray, caption: str) -> dict[str, str]:
     path = stem.with_suffix(".mp4")
     rendering.write_video(path, film, FPS)

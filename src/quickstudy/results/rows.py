@@ -50,7 +50,7 @@ def rows(
                 learns_from=method.learns_from,
                 shots=shots,
                 steps=None if first.steps is None else first.steps[i],
-                **figures(values, groups, is_share(family.metric)),
+                **figures(values, groups, is_share(family.metric), least=0.0 if family.metric == "error" else None),
                 **likely,
                 episodes=episodes,
                 ms=round(float(np.median([e.adaptation_ms[i] for e in evaluations])), 2) or None,
@@ -74,12 +74,15 @@ def in_common(
     return [e.only(shared) for e in evaluations], others and [e.only(shared) for e in others]
 
 
-def figures(values: np.ndarray, groups: Sequence[Hashable] | None = None, shares: bool = True) -> dict[str, Any]:
+def figures(
+    values: np.ndarray, groups: Sequence[Hashable] | None = None, shares: bool = True, least: float | None = None
+) -> dict[str, Any]:
     """Fields of a row that say what scores [seed, task] come to, how sure that is, and the scores themselves.
 
     Args:
         groups: [task], equal where two tasks are the same; all are distinct where not given.
         shares: whether scores lie between 0 and 1 by their nature.
+        least: what scores cannot be below by their nature, such as 0 of squared errors; no interval reaches below it.
     """
     seeds, tasks = values.shape
     kept = np.round(values, 4)
@@ -87,9 +90,9 @@ def figures(values: np.ndarray, groups: Sequence[Hashable] | None = None, shares
     apart = len(numbers) == tasks
     return {
         "value": round(float(kept.mean()), 4),
-        "ci95": _rounded(statistics.bootstrap(kept, groups=groups, shares=shares)),
+        "ci95": _rounded(statistics.bootstrap(kept, groups=groups, shares=shares), least),
         "iqm": round(float(statistics.iqm(kept)), 4),
-        "iqm_ci95": _rounded(statistics.iqm_interval(kept, groups=groups, shares=shares)),
+        "iqm_ci95": _rounded(statistics.iqm_interval(kept, groups=groups, shares=shares), least),
         "seeds": seeds,
         "tasks": tasks,
         "distinct_tasks": len(numbers),
@@ -194,5 +197,6 @@ def describe(family: TaskFamily, split: str, experience: set[str]) -> str:
     )
 
 
-def _rounded(bounds: Sequence[float] | None) -> list[float] | None:
-    return None if bounds is None else [round(bound, 4) for bound in bounds]
+def _rounded(bounds: Sequence[float] | None, least: float | None = None) -> list[float] | None:
+    least = -np.inf if least is None else least
+    return None if bounds is None else [round(max(bound, least), 4) for bound in bounds]
