@@ -267,7 +267,8 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
 def _told_by_hdf5() -> Iterator[None]:
     """A disk that refuses is an OSError, however HDF5 says it; that it cannot close its file either is said nowhere."""
     before, number = (sys.unraisablehook, sys.excepthook), 0
-    sys.unraisablehook = sys.excepthook = lambda *_: None  # where Cython prints what nobody can catch
+    silent: Any = lambda *_: None  # noqa: E731
+    sys.unraisablehook = sys.excepthook = silent  # where Cython prints what nobody can catch
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:

@@ -113,8 +113,8 @@ def _described(folder: Path) -> Run:
         at_once = where == "best" and "step" not in config  # a method that is not trained
         progress = (1, 1) if at_once else (int(config.get("step", 0)), steps)
     state: State = "finished" if progress[0] >= progress[1] > 0 else "running" if _alive(note) else "stopped"
-    said = (str(family), str(method), _headline(folder, where))
-    return Run(folder, kind, *map(printable, said[:2]), state, progress, printable(said[2]), _changed(folder))
+    family, method, headline = (printable(str(one)) for one in (family, method, _headline(folder, where)))
+    return Run(folder, kind, family, method, state, progress, headline, _changed(folder))
 
 
 def is_comparison(folder: Path) -> bool:
