@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy import train
 from quickstudy.cli import main
+from quickstudy.io import curves
 
 DEMONSTRATIONS = [
     "point-navigation", "--method", "maml", "--training.steps", "20", "--training.validate-every", "10",
@@ -61,7 +61,7 @@ def pressing_ctrl_c() -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.TensorBoard, "log", log)
+        patch.setattr(curves.TensorBoard, "log", log)
         yield
 
 

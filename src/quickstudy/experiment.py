@@ -26,12 +26,13 @@ from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.remote import interface
 from quickstudy.io import checkpoint, files
 from quickstudy.io.budget import Budget, OutOfTime
+from quickstudy.io.curves import TensorBoard
 from quickstudy.io.progress import console
 from quickstudy.method import Method
 from quickstudy.methods.demonstrations.warm_start import start_from
 from quickstudy.settings import Changes, ReadingConfig, Settings, TrainConfig, TrialConfig
 from quickstudy.task import Task, TaskFamily
-from quickstudy.train import Steps, TensorBoard, Trained, Validation, meta_train, run
+from quickstudy.train import Steps, Trained, Validation, meta_train, run
 
 TRAINING_SECONDS = "training-seconds.json"
 """File of a training's folder: how long it took, validation included."""

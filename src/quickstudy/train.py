@@ -7,7 +7,6 @@ and batched over tasks; `quickstudy.methods.trials.outer_loop.TrialSteps` for th
 
 import copy
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from quickstudy.batching import Outer, OuterStep
 from quickstudy.data import Source, SupportQuery
 from quickstudy.errors import DivergedError, TrainingError, listed
 from quickstudy.io import checkpoint
+from quickstudy.io.curves import Logger
 from quickstudy.io.interrupts import Abandoned, abandonable, stop_on_interrupt
 from quickstudy.io.progress import console, progress
 from quickstudy.learner import MetaLearner
@@ -34,9 +34,6 @@ _LOOKS = 50
 
 _TOLD, _WATCHED = 3, 100
 """Steps with tasks left out that are told one by one; steps after which it is asked whether most had to be."""
-
-_ROOM = 1 << 20
-"""Bytes of a disk below which curves are left out."""
 
 _HALVINGS = 8
 """Times that a training steps back before it is given up."""
@@ -62,28 +59,6 @@ class Validation:
         """The figure, and what is logged: 'validation/<name>' where the measure does not say more."""
         found = self.measure(learner)
         return found if isinstance(found, tuple) else (found, {f"validation/{self.name}": found})
-
-
-class Logger(Protocol):
-    """Where training figures go."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
-
-
-class TensorBoard:
-    """Logs to TensorBoard event files in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder, self._writer = folder, SummaryWriter(str(folder))
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        if shutil.disk_usage(self._folder).free < _ROOM:
-            return  # its own thread would fail with a traceback; what matters is the checkpoint, which says it
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
 
 
 @dataclass(frozen=True)
@@ -380,9 +355,8 @@ def run(
     if training.unfinished:
         training.save("last")
         if folder is not None:
-            console.print(
-                f"Stopped at step {training.step} of {config.steps}; {goes_on}.", markup=False, soft_wrap=True
-            )
+            said = f"Stopped at step {training.step} of {config.steps}; {goes_on}."
+            console.print(said, markup=False, soft_wrap=True)
     elif validation is not None and training.best is None:
         raise TrainingError(
             f"Nothing came of {config.steps} steps: no look at the validation tasks gave a finite {validation.name}, "

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from commands import DEMONSTRATIONS, TRIALS, quickstudy
-from quickstudy import train
 from quickstudy.errors import QuickstudyError
-from quickstudy.io import checkpoint
+from quickstudy.io import checkpoint, curves
 from quickstudy.results import runs
 from quickstudy.results.evidence import Cell
 
@@ -67,7 +66,7 @@ def test_a_run_is_running_while_its_process_lives_here(tmp_path: Path, process: 
 @pytest.mark.parametrize("words", [DEMONSTRATIONS, TRIALS], ids=["demonstrations", "trials"])
 def test_a_training_is_listed_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     seen: list[runs.Run] = []
-    monkeypatch.setattr(train.TensorBoard, "log", lambda *_: seen.extend(runs.listed(tmp_path)))
+    monkeypatch.setattr(curves.TensorBoard, "log", lambda *_: seen.extend(runs.listed(tmp_path)))
     quickstudy("train", *words, "--output-dir", tmp_path / "a")
     assert {(run.method, run.state) for run in seen if run.progress[0] < run.progress[1]} == {(words[2], "running")}
     assert [run.state for run in runs.listed(tmp_path)] == ["finished"]

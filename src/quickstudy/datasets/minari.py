@@ -266,17 +266,21 @@ def save(folder: Path, episodes: Iterable[Episode], about: About) -> None:
 @contextmanager
 def _told_by_hdf5() -> Iterator[None]:
     """A disk that refuses is an OSError, however HDF5 says it; that it cannot close its file either is said nowhere."""
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    before, number = (sys.unraisablehook, sys.excepthook), 0
+    silent: Any = lambda *_: None  # noqa: E731
+    sys.unraisablehook = sys.excepthook = silent  # where Cython prints what nobody can catch
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         found = re.search(r"errno = (\d+)", str(error))
         if found is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+        number = int(found[1])
     finally:
         gc.collect()
-        sys.unraisablehook = before
+        sys.unraisablehook, sys.excepthook = before
+    if number:  # here, so that nothing keeps HDF5's own objects
+        raise OSError(number, os.strerror(number))
 
 
 def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
