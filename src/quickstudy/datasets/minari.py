@@ -10,6 +10,7 @@ the last is left out when read, and repeated when written, since a demonstration
 action.
 """
 
+import atexit
 import gc
 import os
 import re
@@ -280,7 +281,15 @@ def _told_by_hdf5() -> Iterator[None]:
         gc.collect()
         sys.unraisablehook, sys.excepthook = before
     if number:  # here, so that nothing keeps HDF5's own objects
+        atexit.register(_leave)
         raise OSError(number, os.strerror(number))
+
+
+def _leave() -> None:
+    """Ends a process that HDF5 would end by a segmentation fault: it cannot let go of a file that it could not write."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(2)
 
 
 def _buffer(number: int, episode: Episode) -> EpisodeBuffer:
