@@ -286,7 +286,7 @@ def _told_by_hdf5() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Ends a process that HDF5 would end by a segmentation fault: it cannot let go of a file that it could not write."""
+    """Ends a process that HDF5 would crash, because it cannot let go of a file that it could not write."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(2)
