@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from quickstudy.batching import OuterStep, _CompiledPass, adapt_tasks
+from quickstudy.batching import OuterStep, adapt_tasks
+from quickstudy.compilation.written_out import WrittenOutPass
 from quickstudy.data import Batch, SupportQuery
 from quickstudy.errors import QuickstudyError
 from quickstudy.learner import BaseLearner, imitation_loss, recognition_loss
@@ -197,7 +198,7 @@ def test_the_outer_step_is_the_same_batched_in_a_loop_and_written_out():
     for how in ("vmap", "loop"):
         OuterStep(made, how, compiled=False)(batch)
         found[how] = [p.grad for p in made.parameters()]
-    written = _CompiledPass(made, True, batch, "float32")
+    written = WrittenOutPass(made, True, batch, "float32")
     outputs = written.graph(*written._state(), *batch.support, *batch.query)
     for batched, looped, one in zip(found["vmap"], found["loop"], outputs[: len(found["vmap"])], strict=True):
         torch.testing.assert_close(looped, batched, rtol=1e-9, atol=1e-13)
