@@ -12,6 +12,7 @@ from typing import Any
 from quickstudy.studio.guard import serve
 from quickstudy.studio.learning import Choice
 from quickstudy.studio.page import Tab
+from quickstudy.studio.session import Session
 from quickstudy.studio.words import Language, say
 
 MOST_TABS = 8
@@ -55,6 +56,7 @@ class Studio:
         self.tabs: dict[int, Tab] = {}
         self._lock = threading.Lock()
         self._choices, self._folder, self._language, self._dark, self._seed = choices, folder, language, dark, seed
+        Session(choices, seed).close()  # what the first one loads in seconds is there before anybody waits for it
         # A tab notices with its next picture that its visitor is gone.
         warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self._server, self.address = serve(host, port, token)
