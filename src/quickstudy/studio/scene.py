@@ -129,7 +129,9 @@ class Stage:
         """A line from a place of the hand down to the table, by which its depth can be seen."""
         points = np.array([[place, [place[0], place[1], 0.001]]], np.float32)
         if self._plumb is None:
-            self._plumb = self._scene.add_line_segments("/plumb", points, colors=(40, 90, 200), line_width=2.0)
+            self._plumb = self._scene.add_line_segments(
+                "/plumb", points, colors=(40, 90, 200), thickness=2.0, thickness_units="screen"
+            )
         else:
             self._plumb.points = points
 
