@@ -472,3 +472,14 @@ def test_another_rate_is_resampled(walked):
     for one, other in zip(walks(), found, strict=True):
         assert len(other) == 2 * len(one) - 1
         np.testing.assert_allclose(other.observations[::2], one.observations, atol=1e-5)
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+@pytest.mark.parametrize("place", ["../elsewhere/", "/tmp/elsewhere/"])
+def test_files_outside_of_the_folder_are_not_read(walked, version, place):
+    if version == "v2.1":
+        as_version_2(walked)
+    before = json.loads((walked / "meta/info.json").read_text())["data_path"]
+    change_info(walked, data_path=place + before)
+    with pytest.raises(QuickstudyError, match="outside of the data set"):
+        list(datasets.load(walked))
