@@ -25,8 +25,8 @@ class QuickstudyError(Exception):
         super().__init__(line if len(line) <= MOST else f"{line[: MOST * 2 // 3]} … {line[3 - MOST // 3 :]}")
 
 
-_PATH = re.compile(r"'/[^'\n]{20,}((?:/[^'/\n]+){2})'")
-"""A long path, of which the last two parts tell most."""
+_PATH = re.compile(r"'/[^'\n]{20,}((?:/[^'/\n]+){3})'")
+"""A long path, of which the last three parts tell most."""
 
 
 class TrainingError(QuickstudyError):
@@ -42,14 +42,15 @@ class DivergedError(TrainingError):
 def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
     """The error for a name that does not exist, with the nearest name that does and a list of them all.
 
-    Where that is too long for a sentence, it begins with the nearest ones and says how many there are.
+    Where that is too long for a sentence, it begins with the nearest ones, if any is near, and says how many there are.
     """
     names = every = sorted(map(printable, known))
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     begin = f"Unknown {kind} '{value[:60]}'.{hint} Known: "
     if len(begin) + len(", ".join(names)) >= MOST:
-        names = difflib.get_close_matches(value, names, n=len(names), cutoff=0.0)
+        if near:
+            names = difflib.get_close_matches(value, names, n=len(names), cutoff=0.0)
         while len(names) > 1 and len(begin) + len(", ".join(names)) > MOST - 20:
             names = names[:-1]
     more = f" and {len(every) - len(names)} more" if len(names) < len(every) else ""

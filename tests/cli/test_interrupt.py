@@ -14,7 +14,7 @@ COMMANDS = (
     ("record", "point-navigation", "--output", "RUN/x.npz"),
     ("runs",),
 )
-BEGUN = "import sys; sys.stdout.write('begun'); sys.stdout.flush()"
+BEGUN = "import os, sys; os.environ.pop('PYTHONPATH'); sys.stdout.write('begun'); sys.stdout.flush()"
 """What Python does last before it looks for the command."""
 
 
