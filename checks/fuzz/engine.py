@@ -44,7 +44,7 @@ def outcome(data: bytes, name: str, scratch: Path) -> str:
             READERS[name].use(scratch)
     except refusals() as error:
         said, found = str(error).replace(str(scratch), "."), "refused"
-        if not 0 < len(said) <= 300:
+        if not 0 < len(said) <= (LONGEST if " Known: " in said else MOST):
             found = f"a sentence of more than 300 characters from {_place(error)}"
         elif not said.isprintable():
             found = f"a sentence that is not printable from {_place(error)}"

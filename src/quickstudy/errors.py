@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 MOST = 300
 """Characters of a sentence, whatever names, paths and values it quotes."""
+LONGEST = 1000
+"""The same of one that explains or lists much of our own."""
 
 
 class QuickstudyError(Exception):
@@ -18,11 +20,11 @@ class QuickstudyError(Exception):
 
     status = 2
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, most: int = MOST) -> None:
         line = printable(sentence)
-        if len(line) > MOST:
+        if len(line) > most:
             line = _PATH.sub(r"'…\1'", line)
-        super().__init__(line if len(line) <= MOST else f"{line[: MOST * 2 // 3]} … {line[3 - MOST // 3 :]}")
+        super().__init__(line if len(line) <= most else f"{line[: most * 2 // 3]} … {line[3 - most // 3 :]}")
 
 
 _PATH = re.compile(r"'/[^'\n]{20,}((?:/[^'/\n]+){3})'")
@@ -48,13 +50,12 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> QuickstudyError:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     begin = f"Unknown {kind} '{value[:60]}'.{hint} Known: "
-    if len(begin) + len(", ".join(names)) >= MOST:
-        if near:
-            names = difflib.get_close_matches(value, names, n=len(names), cutoff=0.0)
-        while len(names) > 1 and len(begin) + len(", ".join(names)) > MOST - 20:
-            names = names[:-1]
+    if near and len(begin) + len(", ".join(names)) >= LONGEST:
+        names = difflib.get_close_matches(value, names, n=len(names), cutoff=0.0)
+    while len(names) > 1 and len(begin) + len(", ".join(names)) > LONGEST - 20:
+        names = names[:-1]
     more = f" and {len(every) - len(names)} more" if len(names) < len(every) else ""
-    return QuickstudyError(f"{begin}{', '.join(names)}{more}.")
+    return QuickstudyError(f"{begin}{', '.join(names)}{more}.", LONGEST)
 
 
 @contextmanager

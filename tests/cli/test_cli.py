@@ -74,7 +74,7 @@ def test_a_run_is_not_overwritten_and_a_finished_one_resumes_to_the_same(run, ca
 def test_names_that_do_not_exist_get_the_nearest(capsys):
     assert mistake(capsys, "train", "graspin").startswith("Error: Unknown family 'graspin'. Did you mean 'grasping'?")
     said = mistake(capsys, "train", "point-navigation", "--method", "mmal")
-    assert "Unknown method 'mmal'. Did you mean 'maml'? Known: maml, fomaml, mann" in said
+    assert "Unknown method 'mmal'. Did you mean 'maml'? Known: anil, domain-randomisation, fomaml, hypernet" in said
     assert "Unknown family 'x'. Known: cheetah-direction" in mistake(capsys, "families", "x")
 
 

@@ -113,7 +113,7 @@ def test_the_parts_of_a_file_are_made_once(tmp_path: Path, monkeypatch: pytest.M
     assert again.key == first.key
     assert all(np.array_equal(a, b) for a, b in zip(again.parts, first.parts, strict=True))
     assert (datasets.cache() / "objects" / f"{first.key}.npz").exists()
-    with pytest.raises(TypeError):
+    with pytest.raises(QuickstudyError, match="TypeError"):
         meshes.load(save(tmp_path, "larger.stl", box(0.032, 0.042, 0.052)))  # another size, another object
 
 

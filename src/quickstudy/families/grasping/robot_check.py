@@ -5,7 +5,7 @@ import functools
 import mujoco
 import numpy as np
 
-from quickstudy.errors import QuickstudyError, listed
+from quickstudy.errors import LONGEST, QuickstudyError, listed
 from quickstudy.families.grasping import scene
 from quickstudy.families.grasping.arm import TABLE_CENTRE, Arm
 
@@ -32,7 +32,7 @@ def check_robot(arm: Arm) -> None:
     name = type(arm).__name__
     for what in ("home", "joints", "widest", "clearance", "finger", "finger_joints"):
         if not hasattr(arm, what):
-            raise QuickstudyError(f"The robot {name} does not state its {what}. {NEEDS}")
+            raise QuickstudyError(f"The robot {name} does not state its {what}. {NEEDS}", LONGEST)
     try:
         model = scene.robot_and_table(arm, False).copy().compile()
     except Exception as error:  # a user's code, and MuJoCo with its model, may fail in any way
@@ -41,7 +41,7 @@ def check_robot(arm: Arm) -> None:
     try:
         _Robot(arm, model).check()
     except _UnfitError as fault:
-        raise QuickstudyError(f"The robot {name} {fault}. {NEEDS}") from None
+        raise QuickstudyError(f"The robot {name} {fault}. {NEEDS}", LONGEST) from None
 
 
 class _UnfitError(Exception):
