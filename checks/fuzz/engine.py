@@ -20,6 +20,8 @@ import numpy as np
 from checks.fuzz import mutation
 from checks.fuzz.packing import packed, spread, unpacked
 
+from quickstudy import errors
+
 LONGEST, LARGEST = 10, 1 << 30
 """Seconds and bytes that reading one input may take."""
 
@@ -44,7 +46,7 @@ def outcome(data: bytes, name: str, scratch: Path) -> str:
             READERS[name].use(scratch)
     except refusals() as error:
         said, found = str(error).replace(str(scratch), "."), "refused"
-        if not 0 < len(said) <= (LONGEST if " Known: " in said else MOST):
+        if not 0 < len(said) <= (errors.LONGEST if " Known: " in said else errors.MOST):
             found = f"a sentence of more than 300 characters from {_place(error)}"
         elif not said.isprintable():
             found = f"a sentence that is not printable from {_place(error)}"

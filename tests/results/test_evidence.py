@@ -92,7 +92,7 @@ def test_bad_rows(changes: dict[str, Any], sentence: str) -> None:
         ({"rows": []}, "has no row"),
         ({"rows": [Row("maml", 1, 0.1), Row("maml", 1, 0.2)]}, "two rows for 'maml', shots 1"),
         ({"rows": [Row("maml", 1, 93.0)]}, r"93\.0 is no fraction"),
-        ({"metric": 3}, "metric must be a text; got 3"),
+        ({"metric": 3}, "metric must be a text without control characters; got 3"),
     ],
 )
 def test_bad_cells(changes: dict[str, Any], sentence: str) -> None:
@@ -107,7 +107,7 @@ def test_bad_files(tmp_path: Path) -> None:
     FEW_SHOT.write(path)
     good = json.loads(path.read_text())
     cases = [
-        (path.read_text()[:-20], "not a readable JSON file"),
+        (path.read_text()[:-20], "is not valid JSON"),
         ([1], r"a cell must be a JSON object; got \[1\]"),
         ({**good, "machin": ""}, r"Unknown field of a cell 'machin'\. Did you mean 'machine'\?"),
         ({k: v for k, v in good.items() if k not in ("metric", "rows")}, "a cell lacks metric, rows"),
