@@ -64,7 +64,7 @@ def within(where: str) -> Iterator[None]:
     try:
         yield
     except QuickstudyError as error:
-        raise QuickstudyError(f"{where}: {error}") from error
+        raise QuickstudyError(f"{where}: {error}", LONGEST if " Known: " in str(error) else MOST) from error
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_folders_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / runs.NOTE).write_text('{"kind": "comparison", "command": "quickstudy demo"}')
     with pytest.raises(SystemExit):
         quickstudy("resume", tmp_path)
-    for content, sentence in (("{", "not a readable JSON file"), ("[1]", r"must hold a JSON object; got \[1\]")):
+    for content, sentence in (("{", "is not valid JSON"), ("[1]", r"must hold a JSON object; got \[1\]")):
         (tmp_path / runs.NOTE).write_text(content)
         with pytest.raises(QuickstudyError, match=sentence):
             runs.read_note(tmp_path)
