@@ -270,7 +270,7 @@ def test_tasks_left_out_are_told_thrice_and_the_training_stops_where_they_are_mo
 def test_a_short_training_that_left_most_out_fails(source):
     it = learner()
     steps = DemonstrationSteps(it, source, replace(CONFIG, steps=30, meta_batch=4))
-    steps.outer = lambda batch: outer([True, False, False, False])
+    steps.outer = lambda batch, number: outer([True, False, False, False])
     steps.outer.compiling = 0.0
     with pytest.raises(TrainingError, match="90 of 120 tasks of the last steps up to step 30 had to be left") as failed:
         run(steps, it, steps.config)

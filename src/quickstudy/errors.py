@@ -110,5 +110,5 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """The first of these names, and how many there are more."""
-    short = [name if len(name) <= 60 else f"{name[:57]}…" for name in map(printable, names[:most])]
+    short = [name if len(name) <= 80 else f"{name[:77]}…" for name in map(printable, names[:most])]
     return ", ".join(short) + (f" and {len(names) - most} more" if len(names) > most else "")

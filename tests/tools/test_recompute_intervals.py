@@ -92,7 +92,9 @@ def test_an_improvement_over_nobody_knows_whom_is_none() -> None:
 @pytest.mark.parametrize("path", sorted(tool.RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_our_cells_are_recomputed(path: Path) -> None:
     cell = Cell.read(path)
-    assert tool.recomputed(cell) == cell
+    for row, again in zip(cell.rows, tool.recomputed(cell).rows, strict=True):
+        kept = again if row.iqm is not None else replace(again, iqm=None, iqm_ci95=None)  # not every table shows it
+        assert kept == row
     for row in cell.rows:
         if row.ci95 and row.tasks and cell.unit == "fraction":
             assert row.distinct_tasks is not None

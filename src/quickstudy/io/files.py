@@ -151,7 +151,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, in_columns, dtype = known[version](file)
     if dtype.kind not in "biufUSM":
-        raise QuickstudyError(f"The array '{member.filename[:60]}' is of {shown(dtype)}, which is not read.")
+        raise ValueError(f"the array '{member.filename[:60]}' is of {shown(dtype)}, which is not read.")
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise QuickstudyError(f"The array '{member.filename[:60]}' has not as many numbers as it says, {shown(shape)}.")
     array = (
