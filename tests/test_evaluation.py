@@ -57,7 +57,7 @@ def test_an_evaluation_survives_its_file(tmp_path):
     assert (loaded.tasks, loaded.shots, loaded.adaptation_ms) == (result.tasks, result.shots, result.adaptation_ms)
     np.testing.assert_array_equal(loaded.metrics["distance"], result.metrics["distance"])
     (tmp_path / "it.json").write_text("{}")
-    with pytest.raises(QuickstudyError, match="is not an evaluation|lacks"):
+    with pytest.raises(QuickstudyError, match=r"is not an evaluation|lacks"):
         Evaluation.load(tmp_path / "it.json")
 
 
