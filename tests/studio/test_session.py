@@ -1,5 +1,6 @@
 """A session: demonstrations, skills, tries and their comparison, without a browser."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,7 +10,7 @@ import pytest
 from quickstudy.demonstration import Demonstration
 from quickstudy.errors import QuickstudyError
 from quickstudy.families.grasping.scene import rotate
-from quickstudy.studio import learning
+from quickstudy.studio import learners, learning
 from quickstudy.studio.arena import GraspingArena
 from quickstudy.studio.learning import Choice, Learned
 from quickstudy.studio.session import Session
@@ -221,3 +222,12 @@ def test_tries_at_once_beside_tries_that_are_shown_do_not_disturb_each_other() -
     finally:
         for session in sessions:
             session.close()
+
+
+def test_runs_of_one_name_are_told_apart_and_one_run_is_there_once(tmp_path):
+    known = learners.FOLDER / "grasping-matching"
+    runs = [tmp_path / place / "last" for place in ("one", "two")]
+    for run in runs:
+        shutil.copytree(known, run)
+    own = [one for one in learning.choices([*runs, runs[0]]) if tmp_path in one.run.parents]
+    assert [one.name for one in own] == ["matching (last)", f"matching ({runs[1]})"]

@@ -124,7 +124,7 @@ def _end(process: "subprocess.Popen[bytes]", scratch: Path) -> None:
 def _folder() -> Path:
     """Where compiled graphs are kept, without those that are too many; made if it is not there."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quickstudy" / "compiled"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is run
     for old in sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
         old.unlink(missing_ok=True)
     return folder

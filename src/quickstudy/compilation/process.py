@@ -32,7 +32,7 @@ def main(job: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(pickle.load(sys.stdin.buffer))
+        main(pickle.load(sys.stdin.buffer))  # from the training that started this process, by a pipe of their own
     except Exception as error:
         lines = str(error).strip().splitlines()
         sys.exit(f"{type(error).__name__}: {lines[0] if lines else 'no reason'}")

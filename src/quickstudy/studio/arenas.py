@@ -6,6 +6,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from quickstudy.errors import QuickstudyError
 from quickstudy.families.base import SimulatedFamily
 from quickstudy.families.grasping.tries import TriesEnv
 from quickstudy.families.metaworld.env import MetaWorldEnv
@@ -81,7 +82,7 @@ class ManipulationArena(Arena):
 
     @staticmethod
     def made(kind: str, values: Mapping[str, float], rng: np.random.Generator) -> Mapping[str, Any]:
-        raise NotImplementedError("there is nothing to choose")
+        raise QuickstudyError("There is nothing to choose in tasks of this family.")
 
 
 class TriesArena(GraspingArena):

@@ -61,7 +61,8 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
     """
     from quickstudy.studio.arenas import ARENAS
 
-    found = []
+    found: list[Choice] = []
+    own = list(dict.fromkeys(run.absolute() for run in own))
     for run in (*own, *(run for run in packaged() if card(run)["family"] in ARENAS)):
         settings = runs.load_settings(run)
         if settings.family not in ARENAS:
@@ -75,6 +76,8 @@ def choices(own: Sequence[Path] = ()) -> list[Choice]:
                 "rl2 and its kin."
             )
         name = f"{settings.method} ({run.name})" if run in own else settings.method
+        if any((one.family, one.name) == (settings.family, name) for one in found):  # a page shows names alone
+            name = f"{settings.method} ({run})"
         found.append(Choice(name, run, settings.family, settings.method, by_trial))
     return found
 

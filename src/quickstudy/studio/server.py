@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import logging
 import threading
 import warnings
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from quickstudy.errors import one_line
 from quickstudy.studio.guard import serve
 from quickstudy.studio.learning import Choice
 from quickstudy.studio.page import Tab
@@ -17,6 +19,7 @@ from quickstudy.studio.words import Language, say
 
 MOST_TABS = 8
 """Pages that may be open at once: each steps its own physics."""
+_log = logging.getLogger(__name__)
 
 
 def _give_back() -> None:
@@ -68,9 +71,15 @@ class Studio:
             if len(self.tabs) >= MOST_TABS:
                 client.gui.add_markdown(say(self._language, "too_many", most=MOST_TABS))
                 return
-            self.tabs[client.client_id] = Tab(
-                client, self._server.get_clients, self._choices, self._folder, self._language, self._dark, self._seed
-            )
+            try:
+                self.tabs[client.client_id] = Tab(
+                    client, self._server.get_clients, self._choices, self._folder, self._language, self._dark,
+                    self._seed,
+                )  # fmt: skip
+            except Exception as error:  # else the visitor would look at an empty page
+                _log.exception("A page of the studio could not be made.")
+                client.gui.add_markdown(say(self._language, "failure", said=one_line(error)))
+                return
         if client.client_id not in self._server.get_clients():  # it left before it was there
             self._leave(client)
 
