@@ -46,8 +46,8 @@ def outcome(data: bytes, name: str, scratch: Path) -> str:
             READERS[name].use(scratch)
     except refusals() as error:
         said, found = str(error).replace(str(scratch), "."), "refused"
-        if not 0 < len(said) <= (errors.LONGEST if " Known: " in said else errors.MOST):
-            found = f"a sentence of more than 300 characters from {_place(error)}"
+        if not 0 < len(said) <= getattr(error, "most", errors.MOST):
+            found = f"a sentence that is too long from {_place(error)}"
         elif not said.isprintable():
             found = f"a sentence that is not printable from {_place(error)}"
         elif _ran_out(error):

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 MOST = 300
 """Characters of a sentence, whatever names, paths and values it quotes."""
 LONGEST = 1000
-"""The same of one that explains or lists much of our own."""
+"""The same of one that explains much, or lists what a user is to choose from."""
 
 
 class QuickstudyError(Exception):
     """A mistake in what was asked for; its text is one sentence: what was wrong, the value, what is accepted.
 
-    It is one printable line whatever it quotes; of a longer one the beginnings of paths and the middle are left out.
+    It is one printable line whatever it quotes; of one with more than `most` characters the beginnings of paths and the
+    middle are left out.
     """
 
     status = 2
 
     def __init__(self, sentence: str, most: int = MOST) -> None:
+        self.most = most
         line = printable(sentence)
         if len(line) > most:
             line = _PATH.sub(r"'…\1'", line)
@@ -64,7 +66,7 @@ def within(where: str) -> Iterator[None]:
     try:
         yield
     except QuickstudyError as error:
-        raise QuickstudyError(f"{where}: {error}", LONGEST if " Known: " in str(error) else MOST) from error
+        raise QuickstudyError(f"{where}: {error}", error.most) from error
 
 
 @contextmanager

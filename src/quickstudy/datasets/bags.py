@@ -22,7 +22,7 @@ import numpy as np
 
 from quickstudy.datasets import angles, selection, timing
 from quickstudy.datasets.episodes import About, Episode, Recording
-from quickstudy.errors import QuickstudyError, listed, sound
+from quickstudy.errors import LONGEST, QuickstudyError, listed, sound
 from quickstudy.settings import ReadingConfig
 
 ENDINGS = (".bag", ".db3", ".mcap")
@@ -91,7 +91,8 @@ def load(path: Path, reading: ReadingConfig) -> Recording:
         raise QuickstudyError(
             f"'{path}' is read by topic, and --{'action' if wanted[0] else 'observation'} does not say which: name "
             "them as in --observation /joint_states.position --action /cmd_vel.linear; the first bag has "
-            f"{_topics(places[0])}."
+            f"{_topics(places[0])}.",
+            LONGEST,
         )
     names: list[tuple[str, ...]] = []
     times: dict[str, list[np.ndarray]] = {}
