@@ -3,8 +3,8 @@
     python -m checks.fuzz [READER ...] [--seconds 600] [--seed 0] [--output fuzz-found]
 
 What may come of an input: it is read, and what is read are finite numbers; or it is refused in one printable sentence
-of at most 300 characters (1,000 where it lists what to choose from). All else is a fault: another exception, garbage
-that is taken, more than 10 seconds, more than 1 GB, or the end of the process. Each kind of fault is kept once, in
+of at most 300 characters (1,000 where it lists what there is). All else is a fault: another exception, garbage that is
+taken, more than 10 seconds, more than 1 GB, or the end of the process. Each kind of fault is kept once, in
 `--output`/READER. Without atheris, which has wheels for Linux and macOS alone, the same damage is done without guidance.
 """
 

@@ -10,7 +10,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -167,7 +166,6 @@ class OuterStep:
         self._passes: dict[Any, _Stage] = {}
         self._can_be_written_out, self._number = not learner.scans, 0
         self._compiled, self.compiling = False, 0.0
-        self._workers: ThreadPoolExecutor | None = None
 
     def __call__(self, meta_batch: SupportQuery, number: int | None = None) -> Outer:
         """One pass over a meta-batch [task, ...]; what the parameters held as gradient is replaced.
@@ -229,16 +227,11 @@ class OuterStep:
         try:
             stages = self._stages(plan, parts, work) if self._writes_out else []
             self._compiled = bool(stages) and all(stage.compiled for stage in stages)
-            workers = _workers(parts) if self._compiled else 1
-            with threads_for(0 if workers > 1 else work):
+            # One part after the other, each by all threads: torch runs compiled code with Python's lock held.
+            with threads_for(work):
                 if not stages:
                     return [one_pass(self.learner.loss, batched, tasks, self.trained) for tasks in parts]
-                if workers == 1:
-                    return [stage.run(tasks) for stage, tasks in zip(stages, parts, strict=True)]
-                # Several at a time, because compiled code does without Python's lock
-                if self._workers is None:
-                    self._workers = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-                return list(self._workers.map(lambda stage, tasks: stage.run(tasks), stages, parts))
+                return [stage.run(tasks) for stage, tasks in zip(stages, parts, strict=True)]
         except Exception as error:
             if not self._writes_out:
                 raise
@@ -272,15 +265,14 @@ class OuterStep:
 
     def _stage(self, plan: Plan, parts: Sequence[SupportQuery], tasks: SupportQuery, work: float) -> "_Stage":
         """One shape's pass, written out; its compilation is begun where this run is long enough."""
-        workers = _workers(parts)
-        with abandonable(), threads_for(0 if workers > 1 and plan.compiled else work):
+        with abandonable(), threads_for(work):
             run = WrittenOutPass(self.learner, plan.at_once > 1, tasks, self.matmul)
             change_over = (
                 1 if self.compiled else math.ceil(_COMPILE_SECONDS / (_OTHER_SECONDS + len(parts) * run.seconds()))
             )
             if not plan.compiled or (not self.compiled and self.steps < _WORTH_IT * change_over):
                 return _Stage(run)
-            compilation = Compilation(run.graph, run.inputs(tasks), torch.get_num_threads(), workers)
+            compilation = Compilation(run.graph, run.inputs(tasks), torch.get_num_threads())
         if not compilation.done and not self._passes:
             when = "" if self._number >= change_over else f" in the background, for step {change_over} and on"
             console.print(f"compiling the step{when}, about a minute", highlight=False)
@@ -348,11 +340,6 @@ def _check_points(meta_batch: SupportQuery) -> None:
             raise QuickstudyError(
                 f"Task {int(empty.int().argmax())} of the meta-batch has an empty {name}: no real step."
             )
-
-
-def _workers(parts: Sequence[SupportQuery]) -> int:
-    """Threads that share compiled parts, each of which then runs on one."""
-    return min(len(parts), torch.get_num_threads()) if parts[0].query.x.device.type == "cpu" else 1
 
 
 def _points(meta_batch: SupportQuery) -> int:

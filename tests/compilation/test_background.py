@@ -21,7 +21,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def compilation(threads: int = 1) -> Compilation:
-    return Compilation(GRAPH, INPUTS, threads, 1)
+    return Compilation(GRAPH, INPUTS, threads)
 
 
 def assert_right(results: list[Tensor]) -> None:

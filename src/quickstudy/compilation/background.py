@@ -44,11 +44,9 @@ class Compilation:
     Args:
         inputs: tensors as the graph will get them.
         threads: that one call of it may use.
-        callers: threads that will call it at the same time.
     """
 
-    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], threads: int, callers: int) -> None:
-        self._callers = callers
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], threads: int) -> None:
         specs = [(tuple(t.shape), t.stride(), t.dtype, str(t.device)) for t in inputs]
         self._file = _folder() / f"{_name(graph, specs, threads)}.pt2"
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +96,7 @@ class Compilation:
     def _load(self) -> Callable[[list[Tensor]], list[Tensor]] | None:
         """What the file holds; None where it is damaged, and then there is no such file any more."""
         try:
-            run = torch._C._aoti.AOTIModelPackageLoader(str(self._file), "model", False, self._callers, -1).boxed_run
+            run = torch._C._aoti.AOTIModelPackageLoader(str(self._file), "model", False, 1, -1).boxed_run
         except RuntimeError:
             self._file.unlink(missing_ok=True)
             return None
