@@ -5,7 +5,7 @@
 What may come of an input: it is read, and what is read are finite numbers; or it is refused in one printable sentence
 of at most 300 characters (1,000 where it lists what there is). All else is a fault: another exception, garbage that is
 taken, more than 10 seconds, more than 1 GB, or the end of the process. Each kind of fault is kept once, in
-`--output`/READER. Without atheris, which has wheels for Linux and macOS alone, the same damage is done without guidance.
+`--output`/READER. Without atheris, which has wheels for Linux and macOS alone, the damage is done without guidance.
 """
 
 import argparse
