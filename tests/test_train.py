@@ -343,7 +343,7 @@ class Compiling:
 
     interrupted = False
 
-    def __init__(self, graph, inputs, threads, callers) -> None:
+    def __init__(self, graph, inputs, threads) -> None:
         self.graph, self.done = graph, False
 
     def result(self):
